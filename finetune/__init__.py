@@ -1,0 +1,1 @@
+"""Finetuning a pretrained checkpoint under Accelerate."""

@@ -1,0 +1,1 @@
+"""The network: tensors to tensors. Not here: ranks, files, flags."""

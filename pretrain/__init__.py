@@ -1,0 +1,1 @@
+"""Pretraining from shards under DeepSpeed ZeRO."""
