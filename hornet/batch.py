@@ -1,0 +1,46 @@
+"""Batch: the one type that data and training share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadSample:
+    """A sample that could not be used, and what took its place."""
+
+    shard: str
+    """The tar's file name."""
+    offset: int
+    """Byte offset of the sample's image member in the tar."""
+    key: str
+    """`SHARD/STEM`, or `SHARD/@OFFSET` when the member's name itself cannot be read."""
+    epoch: int
+    """The epoch in which it was met, 0-based."""
+    reason: str
+    """One line: what went wrong."""
+    substitute: str
+    """Key of the sample that stands in its place in the batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One micro batch of one rank, on the host, as the workers made it: no float before the device."""
+
+    images_bchw: Tensor
+    """uint8 (B, 3, H, W), channels-last in memory: decoded, cropped and augmented, not yet normalised."""
+    labels: Tensor
+    """int64 (B,), class indices in the set's label space."""
+    erase_boxes: Tensor
+    """int32 (B, 4): top, left, height, width of the rectangle to fill with noise, in pixels; height 0 for none."""
+    key_hashes: Tensor
+    """int64 (B,): first 8 bytes of SHA-256 of `SHARD/STEM`, big-endian, as a signed number (for `batch_digest`)."""
+    is_real: Tensor
+    """bool (B,): False where evaluation padded the batch so that all ranks have as many; always True in training."""
+    bad_samples: tuple[BadSample, ...]
+    """Samples of this batch that were replaced."""
+
+    def __len__(self) -> int:
+        return len(self.labels)

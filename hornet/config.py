@@ -1,0 +1,227 @@
+"""YAML files and key=value overrides into frozen dataclasses, or one ConfigError that lists every problem.
+
+The only module that knows YAML and pydantic. Not here: any setting; each part declares its own dataclass.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import textwrap
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from hornet.errors import UserError
+
+Config = TypeVar("Config")
+
+FREE = "may_change_on_resume"
+
+
+class ConfigError(UserError):
+    """What is wrong with a config, every problem on a line of its own."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join([f"{source}: {_count(len(self.problems), 'problem')}", *self.problems]))
+
+
+def free(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that does not change what is learned (workers, cadence), so a resumed run may change it."""
+    return dataclasses.field(default=default, metadata={FREE: True})
+
+
+def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `path`, apply dotted `key=value` overrides, check everything.
+
+    Raises ConfigError with all the problems found: unknown keys, wrong types, missing keys, broken rules.
+    """
+    values = read_yaml(path)
+    problems = []
+    for override in overrides:
+        problems += _apply(values, override)
+    return _build(config_class, values, source=str(path), problems=problems)
+
+
+def build_config(config_class: type[Config], values: Mapping[str, Any], *, source: str) -> Config:
+    """As load_config, from values already read (a run's config.yaml, a test's dict)."""
+    return _build(config_class, dict(values), source=source, problems=[])
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises ConfigError if the file is missing, is not YAML or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
+    if not isinstance(values, dict):
+        raise ConfigError(str(path), ["holds no `key: value` pairs"])
+    return values
+
+
+def to_values(config: Any) -> dict[str, Any]:
+    """Turn a config back into plain values, ready for YAML or JSON."""
+    values: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return values
+
+
+def to_yaml(config: Any) -> str:
+    """Write a config as YAML with every field, defaults included."""
+    return str(yaml.safe_dump(to_values(config), sort_keys=False))
+
+
+def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:
+    """Return a line `key: 1 -> 2` for each key where `config` departs from the `earlier` run's values.
+
+    Keys whose field is declared `free()` are left out: they do not change what is learned.
+    """
+    lines = []
+    now = dict(_flatten(to_values(config)))
+    before = dict(_flatten(earlier))
+    for key in sorted(now.keys() | before.keys()):
+        if now.get(key) != before.get(key) and not _is_free(type(config), key.split(".")):
+            lines.append(f"{key}: {before.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}")
+    return lines
+
+
+def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
+    """Return the help text of a config: each key with its type, its default and the line beneath its field."""
+    lines: list[str] = []
+    docs = _field_docs(config_class)
+    hints = get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        inner = _dataclass_in(hints[field.name])
+        key = f"{prefix}{field.name}"
+        default = "required" if field.default is dataclasses.MISSING else f"default {field.default!r}"
+        doc = " ".join(docs.get(field.name, "").split())
+        if inner is not None:
+            lines += ["", f"{key}: {doc}", describe_fields(inner, prefix=f"{key}.")]
+        else:
+            lines.append(textwrap.fill(f"{key}  ({_type_name(field.type)}, {default})", 110, subsequent_indent="    "))
+            lines.append(textwrap.fill(doc, 110, initial_indent="    ", subsequent_indent="    "))
+    return "\n".join(lines)
+
+
+def _build(config_class: type[Config], values: dict[str, Any], *, source: str, problems: list[str]) -> Config:
+    problems = problems + list(_unknown_keys(config_class, values, ""))
+    known = _without_unknown(config_class, values)
+    try:
+        config = TypeAdapter(config_class).validate_python(known)
+    except ValidationError as error:
+        problems += [_sentence(detail) for detail in error.errors()]
+    if problems:
+        raise ConfigError(source, problems)
+    return config
+
+
+def _sentence(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "missing":
+        return f"{key}: is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":  # a rule of __post_init__: it names its own key
+        return f"{key}.{message}" if key else message
+    return f"{key}: {message}, not {detail['input']!r}"
+
+
+def _apply(values: dict[str, Any], override: str) -> list[str]:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        return [f"{override!r}: an override is written key=value, with dots between nested keys"]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return [f"{override!r}: the value is not YAML"]
+    *folders, leaf = key.split(".")
+    target = values
+    for folder in folders:
+        inner = target.setdefault(folder, {})
+        if inner is None:
+            inner = target[folder] = {}
+        if not isinstance(inner, dict):
+            return [f"{override!r}: {folder} holds a value, not keys"]
+        target = inner
+    target[leaf] = value
+    return []
+
+
+def _unknown_keys(config_class: type[Any], values: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    hints = get_type_hints(config_class)
+    names = [field.name for field in dataclasses.fields(config_class)]
+    for key, value in values.items():
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+            yield f"{prefix}{key}: unknown key; {hint}"
+            continue
+        inner = _dataclass_in(hints[key])
+        if inner is not None and isinstance(value, Mapping):
+            yield from _unknown_keys(inner, value, f"{prefix}{key}.")
+
+
+def _without_unknown(config_class: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    hints = get_type_hints(config_class)
+    names = {field.name for field in dataclasses.fields(config_class)}
+    known = {}
+    for key, value in values.items():
+        if key in names:
+            inner = _dataclass_in(hints[key])
+            known[key] = _without_unknown(inner, value) if inner is not None and isinstance(value, Mapping) else value
+    return known
+
+
+def _dataclass_in(hint: Any) -> type[Any] | None:
+    """Return the dataclass that `hint` is, or is an optional of."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
+
+
+def _is_free(config_class: type[Any], path: Sequence[str]) -> bool:
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    field = fields.get(path[0])
+    if field is None:
+        return False
+    if field.metadata.get(FREE, False):
+        return True
+    inner = _dataclass_in(get_type_hints(config_class)[path[0]])
+    return inner is not None and len(path) > 1 and _is_free(inner, path[1:])
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _field_docs(config_class: type[Any]) -> dict[str, str]:
+    """Read the string beneath each field from the source; pydantic's own reader serves only its own classes."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body[0]
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for field, doc in zip(tree.body, tree.body[1:], strict=False):
+        is_doc = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_doc:
+            docs[field.target.id] = doc.value.value  # type: ignore[attr-defined]
+    return docs
+
+
+def _type_name(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
