@@ -2,3 +2,5 @@
 
 Importing this package registers the models with timm: `timm.create_model("hornet_large_gf")`.
 """
+
+from hornet.model import variants as variants

@@ -1,0 +1,57 @@
+"""One HorNet block: gnConv and a feed-forward layer, each normed, scaled per channel and dropped as a whole."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from torch import Tensor, nn
+
+from hornet.model.global_filter import NORM_EPS, FilterGrid
+from hornet.model.gnconv import GnConv
+
+GNCONV_SCALE = 1 / 3
+"""The s of every classification model in the original hornet.py."""
+
+FEED_FORWARD_RATIO = 4
+
+
+def drop_path(x: Tensor, rate: float) -> Tensor:
+    """Zero whole samples of (B, ...) with probability `rate` and scale the others by 1 / (1 - rate)."""
+    keep = 1.0 - rate
+    # Drawn in float32: bfloat16 has too few values between 0 and 1 for a fair draw.
+    draw = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device, dtype=torch.float32)
+    return x * ((draw < keep) / keep).to(x.dtype)
+
+
+class Block(nn.Module):
+    """x + drop(gamma1 gnconv(norm1(x))), then x + drop(gamma2 pwconv2(gelu(pwconv1(norm2(x))))).
+
+    `drop_path_rate` is a plain number in [0, 1): set it whenever you like; it acts in training mode only.
+    """
+
+    def __init__(self, channels: int, *, order: int, filter_grid: FilterGrid | None, layer_scale_init: float) -> None:
+        super().__init__()
+        self.layer_scale_init = layer_scale_init
+        self.drop_path_rate = 0.0
+        self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.gnconv = GnConv(channels, order=order, scale=GNCONV_SCALE, filter_grid=filter_grid)
+        self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.pwconv1 = nn.Linear(channels, FEED_FORWARD_RATIO * channels)
+        self.pwconv2 = nn.Linear(FEED_FORWARD_RATIO * channels, channels)
+        self.gamma1 = nn.Parameter(torch.empty(channels))
+        self.gamma2 = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the layer scales to their initial value; the layers within initialise themselves."""
+        nn.init.constant_(self.gamma1, self.layer_scale_init)
+        nn.init.constant_(self.gamma2, self.layer_scale_init)
+
+    def forward(self, x_bhwc: Tensor) -> Tensor:
+        """(B, H, W, channels) -> the same shape."""
+        x = x_bhwc
+        x = x + self._drop(self.gamma1 * self.gnconv(self.norm1(x)))
+        return x + self._drop(self.gamma2 * self.pwconv2(F.gelu(self.pwconv1(self.norm2(x)))))
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        if self.training and self.drop_path_rate > 0.0:
+            return drop_path(branch, self.drop_path_rate)
+        return branch

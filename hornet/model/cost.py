@@ -1,0 +1,134 @@
+"""What a HorNet costs: parameters, and multiply-adds of one forward pass of one image.
+
+Computed from the shapes of the model's parameters, so it needs neither a GPU nor a run, and a model on the meta device
+does. Two numbers, because the published one is a convention:
+
+* executed: the multiply-adds of the matrix products and convolutions that our forward pass runs, the Fourier
+  transforms as the matrix products they are here (fourier.py). Elementwise work (gates, activations, norms, the product
+  of spectrum and filter) is not counted. For utilisation of a device: a training step is three times this, two
+  floating point operations each.
+* published: the convention behind the GFLOPs of the paper's tables: multiply-adds of convolutions and linear layers; a
+  transform of C channels over N = H W positions as N C ceil(log2 N); and 5 an element for the LayerNorms that the
+  original runs through F.layer_norm, which are norm2 of each block and the last (its counter, fvcore, sees no others).
+  The original's FFT handler reads (B, C, H, W) as (B, H, W, C), which makes its own GF numbers up to 0.1 % larger.
+
+Bilinear resampling of filters for inputs of another size is not counted.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from torch import nn
+
+from hornet.model.convolution import PointwiseConv
+from hornet.model.global_filter import GlobalLocalFilter
+from hornet.model.hornet import HorNet, ImageSize, compute_grid
+
+LAYER_NORM_COST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostPart:
+    """Multiply-adds of one kind of layer in one place."""
+
+    place: str
+    """"stage_1" to "stage_4" (with the stem or downsampling that feeds the stage) or "head"."""
+    kind: str
+    """"patch" (stem, downsampling), "pointwise", "depthwise", "filter", "norm" or "head"."""
+    published: int
+    executed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Multiply-adds of a forward pass of one image; the totals are sums over the parts."""
+
+    parts: tuple[CostPart, ...]
+
+    @property
+    def published(self) -> int:
+        """Total in the convention of the paper's tables."""
+        return sum(part.published for part in self.parts)
+
+    @property
+    def executed(self) -> int:
+        """Total of the matrix products and convolutions that run."""
+        return sum(part.executed for part in self.parts)
+
+    def by_place(self) -> dict[str, "Cost"]:
+        """Cost of each place, in order of the forward pass."""
+        return self._group(lambda part: part.place)
+
+    def by_kind(self) -> dict[str, "Cost"]:
+        """Cost of each kind of layer."""
+        return self._group(lambda part: part.kind)
+
+    def _group(self, key: Callable[[CostPart], str]) -> dict[str, "Cost"]:
+        keys = dict.fromkeys(key(part) for part in self.parts)
+        return {wanted: Cost(parts=tuple(part for part in self.parts if key(part) == wanted)) for wanted in keys}
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable and frozen parameters; buffers are not counted."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_multiply_adds(model: HorNet, image_size: ImageSize) -> Cost:
+    """Cost of a forward pass of one image of `image_size` pixels (a number, or (height, width))."""
+    parts: list[CostPart] = []
+    for index, (downsampling, stage) in enumerate(zip(model.downsample_layers, model.stages, strict=True)):
+        grid = compute_grid(image_size, index)
+        if min(grid) < 1:
+            raise ValueError(f"image_size is {image_size}, but the model needs 32 pixels a side or more.")
+        place = f"stage_{index + 1}"
+        totals: dict[str, tuple[int, int]] = {}
+        for name, module in [*downsampling.named_modules(), *stage.named_modules()]:
+            kind, published, executed = _count_module(name, module, grid)
+            if kind:
+                before = totals.get(kind, (0, 0))
+                totals[kind] = before[0] + published, before[1] + executed
+        parts += [CostPart(place=place, kind=kind, published=p, executed=e) for kind, (p, e) in totals.items()]
+    if isinstance(model.norm, nn.LayerNorm):
+        norm = LAYER_NORM_COST * model.num_features
+        parts.append(CostPart(place="head", kind="norm", published=norm, executed=0))
+    if isinstance(model.head, nn.Linear):
+        head = model.head.weight.numel()
+        parts.append(CostPart(place="head", kind="head", published=head, executed=head))
+    return Cost(parts=tuple(parts))
+
+
+def _count_module(name: str, module: nn.Module, grid: tuple[int, int]) -> tuple[str, int, int]:
+    """Kind, published and executed multiply-adds of one module's own work at a grid of (h, w) outputs; "" for none."""
+    positions = prod(grid)
+    if isinstance(module, GlobalLocalFilter):
+        channels = module.complex_weight.shape[0]
+        published = 2 * channels * positions * _ceil_log2(positions)
+        return "filter", published, channels * _count_transforms(grid)
+    if isinstance(module, nn.LayerNorm):
+        is_counted = name.endswith("norm2")
+        return "norm", LAYER_NORM_COST * positions * module.weight.numel() * is_counted, 0
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        # Each weight is used once for each output position.
+        multiply_adds = positions * module.weight.numel()
+        return _name_kind(module), multiply_adds, multiply_adds
+    return "", 0, 0
+
+
+def _name_kind(module: nn.Conv2d | nn.Linear) -> str:
+    if isinstance(module, PointwiseConv | nn.Linear):
+        return "pointwise"
+    return "patch" if module.groups == 1 else "depthwise"
+
+
+def _count_transforms(grid: tuple[int, int]) -> int:
+    """Multiply-adds of one channel's transform and inverse: rows (W with 2 K), then columns (2 H with 2 H), and back."""
+    height, width = grid
+    half = width // 2 + 1
+    rows = height * width * 2 * half
+    columns = (2 * height) ** 2 * half
+    return 2 * (rows + columns)
+
+
+def _ceil_log2(number: int) -> int:
+    return (number - 1).bit_length()

@@ -1,0 +1,54 @@
+"""gnConv, the recursive gated convolution (HorNet, arXiv 2207.14284, section 3.1)."""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from hornet.model.convolution import PointwiseConv, build_depthwise_conv
+from hornet.model.global_filter import FilterGrid, GlobalLocalFilter
+
+
+def split_channels(channels: int, order: int) -> list[int]:
+    """Channels of the `order` gates, narrowest first: C / 2**(order - 1), ..., C / 2, C."""
+    if order < 1:
+        raise ValueError(f"order is {order}, but gnConv needs at least one gate: give 1 or more.")
+    if channels % 2 ** (order - 1):
+        raise ValueError(
+            f"channels is {channels}, but a gnConv of order {order} halves them {order - 1} times: "
+            f"give a multiple of {2 ** (order - 1)}."
+        )
+    return [channels // 2**i for i in reversed(range(order))]
+
+
+class GnConv(nn.Module):
+    """Spatial interactions of order n by n gates in a row, each twice as wide as the one before.
+
+    With p0, q = split(proj_in(x)), f = the depthwise convolution and s = `scale`:
+        p1 = p0 * s f0(q0);  p(k+1) = pws(k)(p(k)) * s fk(qk);  output = proj_out(pn).
+    `filter_grid` None: f is a 7x7 depthwise convolution; else a GlobalLocalFilter of that grid.
+    """
+
+    def __init__(self, channels: int, *, order: int, scale: float, filter_grid: FilterGrid | None = None) -> None:
+        super().__init__()
+        self.gate_channels = split_channels(channels, order)
+        self.scale = scale
+        spatial_channels = sum(self.gate_channels)
+        self.proj_in = PointwiseConv(channels, 2 * channels)
+        self.dwconv: nn.Module = (
+            build_depthwise_conv(spatial_channels, kernel_size=7, bias=True)
+            if filter_grid is None
+            else GlobalLocalFilter(spatial_channels, grid=filter_grid)
+        )
+        self.proj_out = PointwiseConv(channels, channels)
+        self.pws = nn.ModuleList(PointwiseConv(narrow, wide) for narrow, wide in pairwise(self.gate_channels))
+
+    def forward(self, x_bhwc: Tensor) -> Tensor:
+        """(B, H, W, channels) -> the same shape."""
+        narrowest = self.gate_channels[0]
+        x, spatial = self.proj_in(x_bhwc).split([narrowest, sum(self.gate_channels)], dim=-1)
+        gates = (self.dwconv(spatial) * self.scale).split(self.gate_channels, dim=-1)
+        x = x * gates[0]
+        for widen, gate in zip(self.pws, gates[1:], strict=True):
+            x = widen(x) * gate
+        out: Tensor = self.proj_out(x)
+        return out

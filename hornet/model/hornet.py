@@ -1,0 +1,254 @@
+"""HorNet (arXiv 2207.14284): stem, four stages of blocks with downsampling between them, pooled classifier.
+
+Names and shapes of the state dict are the original ones (raoyongming/HorNet at ac9e210), so checkpoints pass between
+the two unchanged. Inside, tensors are (B, H, W, C); at the border timm's convention for convolutional networks holds:
+images and feature maps are (B, C, H, W). The border costs a view, not a copy.
+
+Not here: names and sizes of the variants (variants.py), loading a checkpoint of another image size (resize.py).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
+from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hornet.model.block import Block
+from hornet.model.convolution import build_patch_conv
+from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
+from hornet.model.layer_groups import build_layer_matcher
+
+NUM_STAGES = 4
+STEM_STRIDE = 4
+INIT_STD = 0.02
+
+ImageSize = int | tuple[int, int]
+"""Pixels: one number for a square, else (height, width)."""
+
+
+def compute_grid(image_size: ImageSize, stage: int) -> tuple[int, int]:
+    """Height and width in positions of the feature map of stage 0 to 3. Borders that fill no patch are dropped."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    stride = STEM_STRIDE * 2**stage
+    return height // stride, width // stride
+
+
+def compute_filter_grid(image_size: ImageSize, stage: int) -> FilterGrid:
+    """Height and width of a filter of that stage: 14 x 8 and 7 x 4 at 224 pixels, 24 x 13 and 12 x 7 at 384."""
+    height, width = compute_grid(image_size, stage)
+    if min(height, width) < 1:
+        smallest = STEM_STRIDE * 2**stage
+        raise ValueError(f"img_size is {image_size}, but stage {stage + 1} needs {smallest} pixels a side or more.")
+    return height, width // 2 + 1
+
+
+def compute_drop_path_rates(rate: float, num_blocks: int) -> list[float]:
+    """Rates per block, linear from 0 at the first to `rate` at the last."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"drop_path_rate is {rate}, but must lie in [0, 1).")
+    return [rate * block / max(num_blocks - 1, 1) for block in range(num_blocks)]
+
+
+def initialize(module: nn.Module) -> None:
+    """Set one module's own parameters to their initial values; for `Module.apply`, which ZeRO-3 knows how to gather."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm | GlobalLocalFilter | Block):
+        module.reset_parameters()
+
+
+class HorNet(nn.Module):
+    """The network. `width` is C of the first stage; stages have C, 2C, 4C, 8C channels.
+
+    `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too and resizes the
+    filters on the fly. `global_pool` is "avg", or "" (only without a head) to return the feature map.
+    """
+
+    output_fmt = "NCHW"
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depths: Sequence[int],
+        orders: Sequence[int] = (2, 3, 4, 5),
+        filter_stages: Sequence[int] = (),
+        img_size: ImageSize = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init: float = 1e-6,
+        head_init_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for name, values in (("depths", depths), ("orders", orders)):
+            if len(values) != NUM_STAGES or min(values) < 1:
+                raise ValueError(f"{name} is {tuple(values)}, but must hold four numbers of 1 or more, one a stage.")
+        self.depths = tuple(depths)
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.head_init_scale = head_init_scale
+        self.grad_checkpointing = False
+        channels = [width * 2**stage for stage in range(NUM_STAGES)]
+        self.num_features = self.head_hidden_size = channels[-1]
+        self.feature_info = [
+            {"num_chs": channels[stage], "reduction": STEM_STRIDE * 2**stage, "module": f"stages.{stage}"}
+            for stage in range(NUM_STAGES)
+        ]
+
+        stem = nn.Sequential(
+            build_patch_conv(in_chans, width, patch_size=STEM_STRIDE), nn.LayerNorm(width, eps=NORM_EPS)
+        )
+        self.downsample_layers = nn.ModuleList([stem])
+        for narrow, wide in pairwise(channels):
+            self.downsample_layers.append(
+                nn.Sequential(nn.LayerNorm(narrow, eps=NORM_EPS), build_patch_conv(narrow, wide, patch_size=2))
+            )
+        self.stages = nn.ModuleList()
+        for stage in range(NUM_STAGES):
+            grid = compute_filter_grid(img_size, stage) if stage in filter_stages else None
+            blocks = [
+                Block(channels[stage], order=orders[stage], filter_grid=grid, layer_scale_init=layer_scale_init)
+                for _ in range(depths[stage])
+            ]
+            self.stages.append(nn.Sequential(*blocks))
+        self.norm: nn.Module = nn.LayerNorm(self.num_features, eps=NORM_EPS)
+        self.init_weights()
+        self.global_pool = global_pool
+        self.reset_classifier(num_classes)
+        self.set_drop_path_rate(drop_path_rate)
+
+    def init_weights(self) -> None:
+        """Draw all weights anew, for instance after `to_empty` brought a model from the meta device."""
+        self.apply(initialize)
+        if isinstance(getattr(self, "head", None), nn.Linear):
+            self.head.apply(self._initialize_head)
+
+    def _initialize_head(self, module: nn.Module) -> None:
+        assert isinstance(module, nn.Linear)
+        initialize(module)
+        with torch.no_grad():
+            module.weight.mul_(self.head_init_scale)
+
+    def set_drop_path_rate(self, rate: float) -> None:
+        """Set stochastic depth: linear over the blocks, 0 at the first, `rate` at the last. Cheap; call it per step."""
+        blocks = [block for stage in self.stages for block in stage.children()]
+        for block, block_rate in zip(blocks, compute_drop_path_rates(rate, len(blocks)), strict=True):
+            assert isinstance(block, Block)
+            block.drop_path_rate = block_rate
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> logits (B, num_classes); without a head, pooled features (B, num_features)."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """(B, in_chans, H, W) -> the last stage's map (B, num_features, H / 32, W / 32), before pooling and norm."""
+        x = self._to_channels_last(images)
+        for stage in range(len(self.stages)):
+            x = self._forward_stage(x, stage)
+        return x.permute(0, 3, 1, 2)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Map (B, num_features, h, w) -> logits (B, num_classes), or pooled and normed features with `pre_logits`."""
+        x = x.permute(0, 2, 3, 1)
+        if not self.global_pool:
+            normed: Tensor = self.norm(x)
+            return normed.permute(0, 3, 1, 2)
+        x = self.norm(x.mean(dim=(1, 2)))
+        x = F.dropout(x, self.drop_rate, self.training)
+        if pre_logits:
+            return x
+        logits: Tensor = self.head(x)
+        return logits
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """timm's: images -> maps of the stages in `indices`, as "NCHW" or "NHWC"; `norm` acts on the last stage."""
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise ValueError(f'output_fmt is {output_fmt!r}, but must be "NCHW" or "NHWC".')
+        wanted, last = feature_take_indices(len(self.stages), indices)
+        x = self._to_channels_last(x)
+        maps = []
+        for stage in range(last + 1 if stop_early else len(self.stages)):
+            x = self._forward_stage(x, stage)
+            if stage in wanted:
+                maps.append(self.norm(x) if norm and stage == NUM_STAGES - 1 else x)
+        if output_fmt == "NCHW":
+            maps = [x_bhwc.permute(0, 3, 1, 2) for x_bhwc in maps]
+        return maps if intermediates_only else (x.permute(0, 3, 1, 2), maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """timm's: drop the stages after the last of `indices` and, then or when asked, norm and head."""
+        wanted, last = feature_take_indices(len(self.stages), indices)
+        is_cut = last < len(self.stages) - 1
+        self.stages = self.stages[: last + 1]
+        self.downsample_layers = self.downsample_layers[: last + 1]
+        if prune_norm or is_cut:
+            self.norm = nn.Identity()
+        if is_cut:
+            num_chs = self.feature_info[last]["num_chs"]
+            assert isinstance(num_chs, int)
+            self.num_features = self.head_hidden_size = num_chs
+        if prune_head or is_cut:
+            self.reset_classifier(0, "")
+        return list(wanted)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer, or nn.Identity without one."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the head by a fresh one, or by none with `num_classes=0`; `global_pool` None leaves the pooling."""
+        pool = self.global_pool if global_pool is None else global_pool
+        if pool not in ("avg", ""):
+            raise ValueError(f'global_pool is {pool!r}, but must be "avg" or "".')
+        if num_classes and not pool:
+            raise ValueError('global_pool is "", which returns a feature map, so num_classes must be 0.')
+        self.global_pool = pool
+        self.num_classes = num_classes
+        # Where the rest of the network lives, and in its dtype.
+        like = next(self.parameters())
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            self.head.apply(self._initialize_head)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping its activations."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Layers for timm's layer-wise learning rate decay; see layer_groups.py."""
+        return build_layer_matcher(self.depths, coarse=coarse)
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of two and more axes that must not decay: none. The original decays the filters too."""
+        return set()
+
+    def _to_channels_last(self, images: Tensor) -> Tensor:
+        # Three channels are cheap to reorder, and every later tensor then has channels-last strides.
+        return images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+
+    def _forward_stage(self, x_bhwc: Tensor, stage: int) -> Tensor:
+        x: Any = self.downsample_layers[stage](x_bhwc)
+        for block in self.stages[stage].children():
+            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
+        out: Tensor = x
+        return out

@@ -1,0 +1,41 @@
+"""State dicts for another image size: filters resampled, everything else untouched.
+
+Names and shapes of our state dicts are the original ones, so there is no conversion between layouts here.
+Not here: a head for other classes (finetune/start.py), resizing on the fly (global_filter.py).
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from hornet.model.global_filter import FilterGrid, GlobalLocalFilter, resize_filter
+
+FILTER_SUFFIX = "complex_weight"
+
+
+def get_filter_grids(model: nn.Module) -> dict[str, FilterGrid]:
+    """State dict name of each filter of the model -> its grid (h, w)."""
+    return {
+        f"{name}.{FILTER_SUFFIX}": (module.complex_weight.shape[1], module.complex_weight.shape[2])
+        for name, module in model.named_modules()
+        if isinstance(module, GlobalLocalFilter)
+    }
+
+
+def resize_filters(state_dict: Mapping[str, Tensor], *, grids: Mapping[str, FilterGrid]) -> dict[str, Tensor]:
+    """Return the state dict with each filter named in `grids` on that grid, as the original's finetuning does it.
+
+    Bilinear with corners aligned, real and imaginary parts apart, in at least float32; dtypes are kept. Filters already
+    on their grid and all other entries are the same tensors as before. Raises ValueError for a filter that is not
+    (C, h, w, 2).
+    """
+    resized = dict(state_dict)
+    for name, grid in grids.items():
+        weight = state_dict.get(name)
+        if weight is None or tuple(weight.shape[1:3]) == tuple(grid):
+            continue
+        if weight.dim() != 4 or weight.shape[-1] != 2:
+            raise ValueError(f"{name} has shape {tuple(weight.shape)}, but a filter is (channels, h, w, 2).")
+        precise = weight if weight.element_size() >= 4 else weight.float()
+        resized[name] = resize_filter(precise, grid).to(weight.dtype).contiguous()
+    return resized

@@ -1,0 +1,104 @@
+"""The named HorNets, registered with timm: `timm.create_model("hornet_large_gf", num_classes=10459)`.
+
+`hornet_SIZE_7x7` uses 7x7 depthwise convolutions everywhere, `hornet_SIZE_gf` global filters in the last two stages,
+shaped for 224 pixels; `hornet_{base,large}_gf_img384` are shaped for 384 pixels, as the original's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from torch import nn
+
+from hornet.model.hornet import HorNet
+
+FILTER_STAGES = (2, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Width C of the first stage and blocks per stage."""
+
+    width: int
+    depths: tuple[int, int, int, int]
+
+
+SIZES = {
+    # Ours, for work on CPUs.
+    "atto": Size(width=16, depths=(2, 2, 6, 2)),
+    "femto": Size(width=24, depths=(2, 2, 6, 2)),
+    "pico": Size(width=32, depths=(2, 2, 6, 2)),
+    "nano": Size(width=48, depths=(2, 2, 8, 2)),
+    # The paper's.
+    "tiny": Size(width=64, depths=(2, 3, 18, 2)),
+    "small": Size(width=96, depths=(2, 3, 18, 2)),
+    "base": Size(width=128, depths=(2, 3, 18, 2)),
+    "large": Size(width=192, depths=(2, 3, 18, 2)),
+    # Ours, for ZeRO; the widths of ConvNeXt-XL and ConvNeXt V2-H.
+    "xlarge": Size(width=256, depths=(2, 3, 18, 2)),
+    "huge": Size(width=352, depths=(2, 3, 18, 2)),
+}
+SIZES_AT_384 = ("base", "large")
+
+
+def _describe_preprocessing(image_size: int) -> dict[str, Any]:
+    """Timm's pretrained_cfg: the original's evaluation, a centre crop at 224 and a squash to 384 (its datasets.py)."""
+    evaluation = (
+        {"crop_pct": 0.875, "crop_mode": "center"} if image_size < 384 else {"crop_pct": 1.0, "crop_mode": "squash"}
+    )
+    return {
+        "input_size": (3, image_size, image_size),
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "num_classes": 1000,
+        "pool_size": (image_size // 32, image_size // 32),
+        "first_conv": "downsample_layers.0.0",
+        "classifier": "head",
+        "license": "mit",
+        "origin_url": "https://github.com/raoyongming/HorNet",
+        "paper_ids": "arXiv:2207.14284",
+        **evaluation,
+    }
+
+
+def _list_variants() -> dict[str, dict[str, Any]]:
+    """Variant name -> arguments of HorNet that make it."""
+    variants: dict[str, dict[str, Any]] = {}
+    for name, size in SIZES.items():
+        shape = {"width": size.width, "depths": size.depths}
+        variants[f"hornet_{name}_7x7"] = shape
+        variants[f"hornet_{name}_gf"] = {**shape, "filter_stages": FILTER_STAGES}
+        if name in SIZES_AT_384:
+            variants[f"hornet_{name}_gf_img384"] = {**shape, "filter_stages": FILTER_STAGES, "img_size": 384}
+    return variants
+
+
+VARIANTS = _list_variants()
+
+# timm's registry looks for this name in the module of the entry point.
+default_cfgs = generate_default_cfgs(
+    {name: _describe_preprocessing(arguments.get("img_size", 224)) for name, arguments in VARIANTS.items()}
+)
+
+
+def _build_entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn.Module]:
+    def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        model: nn.Module = build_model_with_cfg(
+            HorNet,
+            name,
+            pretrained,
+            # The getter extracts features with HorNet.forward_intermediates; timm's others rewrite nn.Sequentials.
+            feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
+            **{**arguments, **kwargs},
+        )
+        return model
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"Build {name}; arguments of HorNet may be overridden."
+    return build
+
+
+for _name, _arguments in VARIANTS.items():
+    register_model(_build_entry_point(_name, _arguments))
