@@ -1,0 +1,1 @@
+"""Which bytes come next, and bytes to Batch."""

@@ -1,0 +1,142 @@
+"""The order of training: which samples make which global batch, as pure arithmetic on plain numbers.
+
+The shards of an epoch are permuted by (seed, epoch); windows of them, in that order, are shuffled inside. A global
+batch is the next `global_batch_size` positions; ranks, micro steps and workers only slice it. Nothing is drawn in
+sequence, so any step is reached at once, and the state of the stream is the step alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hornet.errors import UserError
+from hornet.seeding import derive_seed
+
+ORDER_VERSION = 1
+"""Raised whenever the same manifest, seed and epoch would give another order."""
+
+PartialBatch = Literal["drop", "carry"]
+Int64Array = npt.NDArray[np.int64]
+
+NUM_KEPT_WINDOWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picks:
+    """Samples in the order in which they are trained on."""
+
+    epochs: Int64Array
+    """(n,) epoch of each pick, 0-based."""
+    samples: Int64Array
+    """(n,) position of each in the split's index."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+
+def permute(count: int, *key: int | str) -> Int64Array:
+    """Return a permutation of range(count) that depends on `key` alone.
+
+    Drawn from the raw stream of a bit generator, which numpy guarantees to stay the same (NEP 19); what
+    `Generator.permutation` makes of it is not guaranteed.
+    """
+    raw = np.random.Philox(key=derive_seed(*key)).random_raw(count)
+    return np.argsort(raw, kind="stable").astype(np.int64, copy=False)
+
+
+class Order:
+    """The order of one run over one split. Pure: only windows that were asked for lately are kept, for speed."""
+
+    def __init__(
+        self,
+        *,
+        shard_lengths: Sequence[int],
+        seed: int,
+        shuffle_window_shards: int,
+        global_batch_size: int,
+        partial_batch: PartialBatch,
+    ) -> None:
+        self.lengths = np.asarray(shard_lengths, dtype=np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.num_samples = int(self.starts[-1])
+        self.seed = seed
+        self.shuffle_window_shards = shuffle_window_shards
+        self.global_batch_size = global_batch_size
+        self.partial_batch = partial_batch
+        if partial_batch == "drop" and global_batch_size > self.num_samples:
+            raise UserError(
+                f"global_batch_size {global_batch_size} is more than the split's {self.num_samples} samples, so an "
+                "epoch has no whole batch; make it smaller or set partial_batch to carry"
+            )
+        self._shards: dict[int, Int64Array] = {}
+        self._windows: dict[tuple[int, int], Int64Array] = {}
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Global batches in an epoch: whole with `drop`, a fraction with `carry`."""
+        if self.partial_batch == "drop":
+            return float(self.num_samples // self.global_batch_size)
+        return self.num_samples / self.global_batch_size
+
+    def epoch_of(self, step: int) -> int:
+        """Return the epoch in which the first sample of the global batch of `step` (0-based) lies."""
+        return self._locate(step)[0]
+
+    def pick(self, *, step: int, start: int, stop: int) -> Picks:
+        """Return the samples `start` to `stop` of the global batch of `step` (0-based)."""
+        epoch, position = self._locate(step)
+        position += start
+        epochs, samples = [], []
+        remaining = stop - start
+        while remaining > 0:
+            epoch, position = epoch + position // self.num_samples, position % self.num_samples
+            part = self.read_epoch(epoch, start=position, stop=min(position + remaining, self.num_samples))
+            epochs.append(np.full(len(part), epoch, dtype=np.int64))
+            samples.append(part)
+            position += len(part)
+            remaining -= len(part)
+        if not samples:
+            return Picks(epochs=np.empty(0, np.int64), samples=np.empty(0, np.int64))
+        return Picks(epochs=np.concatenate(epochs), samples=np.concatenate(samples))
+
+    def read_epoch(self, epoch: int, *, start: int, stop: int) -> Int64Array:
+        """Return positions `start` to `stop` (excluded) of an epoch; only the windows they touch are computed."""
+        shards = self._shards_of(epoch)
+        ends = np.cumsum(self.lengths[shards])[self.shuffle_window_shards - 1 :: self.shuffle_window_shards]
+        ends = ends if len(ends) and ends[-1] == self.num_samples else np.append(ends, self.num_samples)
+        parts = []
+        window = int(np.searchsorted(ends, start, side="right"))
+        while start < stop:
+            window_start = int(ends[window - 1]) if window else 0
+            samples = self._window(epoch, window)
+            parts.append(samples[start - window_start : stop - window_start])
+            start = int(ends[window])
+            window += 1
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _locate(self, step: int) -> tuple[int, int]:
+        if self.partial_batch == "drop":
+            epoch, step_in_epoch = divmod(step, self.num_samples // self.global_batch_size)
+            return epoch, step_in_epoch * self.global_batch_size
+        return divmod(step * self.global_batch_size, self.num_samples)
+
+    def _shards_of(self, epoch: int) -> Int64Array:
+        if epoch not in self._shards:
+            self._shards = dict(list(self._shards.items())[-1:])  # a batch may span two epochs
+            self._shards[epoch] = permute(len(self.lengths), "order of shards", self.seed, epoch)
+        return self._shards[epoch]
+
+    def _window(self, epoch: int, window: int) -> Int64Array:
+        if (epoch, window) not in self._windows:
+            width = self.shuffle_window_shards
+            shards = self._shards_of(epoch)[window * width : (window + 1) * width]
+            samples = np.concatenate([np.arange(self.starts[shard], self.starts[shard + 1]) for shard in shards])
+            shuffled = samples[permute(len(samples), "order in a window", self.seed, epoch, window)]
+            self._windows = dict(list(self._windows.items())[1 - NUM_KEPT_WINDOWS :])
+            self._windows[epoch, window] = shuffled
+        return self._windows[epoch, window]

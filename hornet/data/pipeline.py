@@ -1,0 +1,181 @@
+"""Picks to Batch, inside a worker: read, check, decode, transform; what cannot be used is replaced and reported.
+
+What a slot of a batch holds is a function of (seed, epoch, sample) alone, the substitute of a bad sample included, so
+it matters to no result which worker or rank does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, get_worker_info
+
+from hornet.batch import BadSample, Batch
+from hornet.data.decode import UndecodableImageError, decode_image
+from hornet.data.digest import hash_key
+from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError
+from hornet.data.transforms import NO_BOX, EvaluationTransform, TrainTransform, unchanged_randomness
+from hornet.seeding import derive_seed
+
+NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
+MAX_SUBSTITUTES = 16
+
+Pick = tuple[int, int]
+"""Epoch and sample."""
+
+PADDING = -1
+"""In place of a sample: a slot that evaluation leaves empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What a worker hands over in place of a batch when the run cannot go on; a plain sentence for the user."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Picture:
+    key: str
+    label: int
+    image: Image.Image
+
+
+class _Slots:
+    """A batch under construction."""
+
+    def __init__(self, count: int, *, image_size: int) -> None:
+        self.images = torch.zeros(count, image_size, image_size, 3, dtype=torch.uint8)
+        self.labels = torch.zeros(count, dtype=torch.int64)
+        self.boxes = torch.zeros(count, 4, dtype=torch.int32)
+        self.hashes = torch.zeros(count, dtype=torch.int64)
+        self.is_real = torch.zeros(count, dtype=torch.bool)
+        self.bad: list[BadSample] = []
+        self._pixels = self.images.numpy()
+
+    def fill(
+        self, slot: int, picture: _Picture, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], box: Sequence[int]
+    ) -> None:
+        self._pixels[slot] = pixels
+        self.labels[slot] = picture.label
+        self.boxes[slot] = torch.tensor(box, dtype=torch.int32)
+        self.hashes[slot] = hash_key(picture.key)
+        self.is_real[slot] = True
+
+    def finish(self) -> Batch:
+        return Batch(
+            images_bchw=self.images.permute(0, 3, 1, 2),
+            labels=self.labels,
+            erase_boxes=self.boxes,
+            key_hashes=self.hashes,
+            is_real=self.is_real,
+            bad_samples=tuple(self.bad),
+        )
+
+
+class TrainBatches(Dataset[Batch | Failure]):
+    """Micro batches for training, by their picks."""
+
+    def __init__(self, shards: ShardSet, *, transform: TrainTransform, seed: int) -> None:
+        self._shards = shards
+        self._reader = ShardReader(shards)
+        self._transform = transform
+        self._seed = seed
+
+    def __getitems__(self, picks: Sequence[Pick]) -> Batch | Failure:
+        """Make one micro batch."""
+        slots = _Slots(len(picks), image_size=self._transform.config.image_size)
+        # In a worker the global generators are ours; in the caller's process they are not.
+        with unchanged_randomness() if get_worker_info() is None else nullcontext():
+            for slot, (epoch, sample) in enumerate(picks):
+                try:
+                    self._fill(slots, slot, epoch=epoch, sample=sample)
+                except _NothingFitsError as error:
+                    return Failure(message=str(error))
+        return slots.finish()
+
+    def _fill(self, slots: _Slots, slot: int, *, epoch: int, sample: int) -> None:
+        try:
+            picture = load_picture(self._reader, sample)
+        except UnreadableSampleError as error:
+            bad = sample
+            sample, picture = self._find_substitute(error, epoch=epoch, sample=bad)
+            slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=bad, substitute=picture.key))
+        key = (self._seed, epoch, sample)
+        slots.fill(slot, picture, self._transform(picture.image, key=key), self._transform.draw_box(key=key))
+
+    def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> tuple[int, _Picture]:
+        for attempt in range(MAX_SUBSTITUTES):
+            substitute = derive_seed("substitute", self._seed, epoch, sample, attempt) % self._shards.num_samples
+            try:
+                return substitute, load_picture(self._reader, substitute)
+            except UnreadableSampleError:
+                continue
+        raise _NothingFitsError(
+            f"{self._shards.folder}: neither sample {error.key} ({error.reason}) nor any of {MAX_SUBSTITUTES} "
+            "substitutes can be used; check the shards' disk and copy the set again"
+        )
+
+
+class EvaluationBatches(Dataset[Batch]):
+    """Batches for evaluation; a bad sample leaves its slot empty and is reported."""
+
+    def __init__(self, shards: ShardSet, *, transform: EvaluationTransform) -> None:
+        self._shards = shards
+        self._reader = ShardReader(shards)
+        self._transform = transform
+
+    def __getitems__(self, samples: Sequence[int]) -> Batch:
+        """Make one batch; PADDING leaves its slot empty (is_real False)."""
+        slots = _Slots(len(samples), image_size=self._transform.image_size)
+        for slot, sample in enumerate(samples):
+            if sample == PADDING:
+                continue
+            try:
+                picture = load_picture(self._reader, sample)
+            except UnreadableSampleError as error:
+                slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
+                continue
+            slots.fill(slot, picture, self._transform(picture.image), NO_BOX)
+        return slots.finish()
+
+
+class _NothingFitsError(Exception):
+    """A bad sample for which no substitute was found."""
+
+
+def load_picture(reader: ShardReader, sample: int) -> _Picture:
+    """Read and decode one sample, twice if the first time fails; raises UnreadableSampleError."""
+    for _ in range(NUM_READS - 1):
+        try:
+            return _load_once(reader, sample)
+        except UnreadableSampleError:
+            reader.forget(sample)
+    return _load_once(reader, sample)
+
+
+def _load_once(reader: ShardReader, sample: int) -> _Picture:
+    raw = reader.read(sample)
+    try:
+        return _Picture(key=raw.key, label=raw.label, image=decode_image(raw.image))
+    except UndecodableImageError as error:
+        raise UnreadableSampleError(raw.key, str(error)) from error
+
+
+def describe_bad(
+    shards: ShardSet, error: UnreadableSampleError, *, epoch: int, sample: int, substitute: str
+) -> BadSample:
+    """Make the report of a bad sample."""
+    return BadSample(
+        shard=shards.split.shards[shards.shard_of(sample)].rpartition("/")[2],
+        offset=int(shards.records[sample]["offset"]),
+        key=error.key,
+        epoch=epoch,
+        reason=error.reason,
+        substitute=substitute,
+    )

@@ -1,0 +1,93 @@
+"""Worker processes: a DataLoader whose workers live as long as their stream and leave signals to the main process."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from hornet.data.pipeline import Failure
+from hornet.errors import UserError
+
+Item = TypeVar("Item")
+
+
+class WorkerPool(Generic[Item]):
+    """Turns requests into items, in the order of the requests, with `num_workers` processes or, at 0, in this one.
+
+    Workers are forked at the first request and serve all later ones. fork, not spawn: a spawned worker would import
+    torch and timm again (seconds and hundreds of MB each, times 64 on a node) and need a guarded main module; forked
+    ones touch no device, draw nothing from inherited generators and run torch on one thread, so threads lost in the
+    fork are not missed. A killed main process is noticed by its workers within seconds; shared memory is unlinked as
+    soon as it is mapped, so even SIGKILL leaves nothing behind.
+    """
+
+    def __init__(self, dataset: Dataset[Any], *, num_workers: int, prefetch: int) -> None:
+        self._requests = _Requests()
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self._requests,
+            num_workers=num_workers,
+            collate_fn=_keep,
+            worker_init_fn=_leave_signals_to_main,
+            multiprocessing_context="fork" if num_workers else None,
+            prefetch_factor=prefetch if num_workers else None,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # else a DataLoader draws its base seed from the global generator
+        )
+        self._turn = 0
+        weak = weakref.WeakMethod(self.close)
+        self._at_exit = lambda: (close := weak()) and close()
+        # multiprocessing's exit handler sends SIGTERM, which workers ignore, and waits: run before it.
+        atexit.register(self._at_exit)
+
+    def run(self, requests: Iterable[Any]) -> Iterator[Item]:
+        """Yield the items of `requests`. Asking again ends the earlier iteration.
+
+        Raises UserError with a worker's message if it hands over a Failure.
+        """
+        self._turn += 1
+        turn = self._turn
+        self._requests.pending = requests
+        for item in self._loader:
+            if turn != self._turn:
+                raise RuntimeError("this iteration was ended by a later one over the same stream")
+            if isinstance(item, Failure):
+                raise UserError(item.message)
+            yield item
+
+    def close(self) -> None:
+        """End the workers; harmless if there are none."""
+        atexit.unregister(self._at_exit)
+        iterator: Any = self._loader._iterator
+        self._loader._iterator = None
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                if worker.is_alive():  # hung in a read: SIGTERM is ignored by design
+                    worker.kill()
+
+
+class _Requests:
+    """The batch sampler: whatever is asked for next."""
+
+    def __init__(self) -> None:
+        self.pending: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.pending)
+
+
+def _keep(item: Any) -> Any:
+    return item
+
+
+def _leave_signals_to_main(_: int) -> None:
+    """Ignore what a terminal or SLURM sends to the whole group: the main process decides, and its workers must last."""
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, signal.SIG_IGN)
