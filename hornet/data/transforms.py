@@ -20,8 +20,8 @@ from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
-from torchvision import transforms  # type: ignore[import-untyped]
-from torchvision.transforms import functional  # type: ignore[import-untyped]
+from torchvision import transforms
+from torchvision.transforms import functional
 
 from hornet.errors import UserError
 from hornet.seeding import derive_seed

@@ -1,0 +1,1 @@
+"""Raw images, or tars made by others, to a set: shards, index, manifest."""
