@@ -44,10 +44,13 @@ def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[s
     Raises ConfigError with all the problems found: unknown keys, wrong types, missing keys, broken rules.
     """
     values = read_yaml(path)
-    problems = []
-    for override in overrides:
-        problems += _apply(values, override)
+    problems = apply_overrides(values, overrides)
     return _build(config_class, values, source=str(path), problems=problems)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Set each dotted `key=value` (the value read as YAML) in `values`; return what is wrong with any of them."""
+    return [problem for override in overrides for problem in _apply(values, override)]
 
 
 def build_config(config_class: type[Config], values: Mapping[str, Any], *, source: str) -> Config:
@@ -73,8 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def to_values(config: Any) -> dict[str, Any]:
     """Turn a config back into plain values, ready for YAML or JSON."""
-    values: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
-    return values
+    return _with_yaml_keys(TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
 def to_yaml(config: Any) -> str:
@@ -103,7 +105,7 @@ def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
     hints = get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
         inner = _dataclass_in(hints[field.name])
-        key = f"{prefix}{field.name}"
+        key = f"{prefix}{_yaml_key(field.name)}"
         default = "required" if field.default is dataclasses.MISSING else f"default {field.default!r}"
         doc = " ".join(docs.get(field.name, "").split())
         if inner is not None:
@@ -112,6 +114,15 @@ def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
             lines.append(textwrap.fill(f"{key}  ({_type_name(field.type)}, {default})", 110, subsequent_indent="    "))
             lines.append(textwrap.fill(doc, 110, initial_indent="    ", subsequent_indent="    "))
     return "\n".join(lines)
+
+
+def _yaml_key(field_name: str) -> str:
+    """Return a field's key: a field may end in `_` where its key is a word of Python's (`from_` is `from`)."""
+    return field_name.rstrip("_")
+
+
+def _with_yaml_keys(values: dict[str, Any]) -> dict[str, Any]:
+    return {_yaml_key(key): _with_yaml_keys(value) if isinstance(value, dict) else value for key, value in values.items()}
 
 
 def _build(config_class: type[Config], values: dict[str, Any], *, source: str, problems: list[str]) -> Config:
@@ -127,7 +138,7 @@ def _build(config_class: type[Config], values: dict[str, Any], *, source: str, p
 
 
 def _sentence(detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    key = ".".join(_yaml_key(str(part)) for part in detail["loc"])
     if detail["type"] == "missing":
         return f"{key}: is missing"
     message = detail["msg"].removeprefix("Value error, ")
@@ -159,26 +170,28 @@ def _apply(values: dict[str, Any], override: str) -> list[str]:
 
 def _unknown_keys(config_class: type[Any], values: Mapping[str, Any], prefix: str) -> Iterator[str]:
     hints = get_type_hints(config_class)
-    names = [field.name for field in dataclasses.fields(config_class)]
+    names = {_yaml_key(field.name): field.name for field in dataclasses.fields(config_class)}
     for key, value in values.items():
         if key not in names:
             near = difflib.get_close_matches(str(key), names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
             yield f"{prefix}{key}: unknown key; {hint}"
             continue
-        inner = _dataclass_in(hints[key])
+        inner = _dataclass_in(hints[names[key]])
         if inner is not None and isinstance(value, Mapping):
             yield from _unknown_keys(inner, value, f"{prefix}{key}.")
 
 
 def _without_unknown(config_class: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     hints = get_type_hints(config_class)
-    names = {field.name for field in dataclasses.fields(config_class)}
+    names = {_yaml_key(field.name): field.name for field in dataclasses.fields(config_class)}
     known = {}
     for key, value in values.items():
         if key in names:
-            inner = _dataclass_in(hints[key])
-            known[key] = _without_unknown(inner, value) if inner is not None and isinstance(value, Mapping) else value
+            inner = _dataclass_in(hints[names[key]])
+            if inner is not None and isinstance(value, Mapping):
+                value = _without_unknown(inner, value)
+            known[names[key]] = value
     return known
 
 
@@ -189,13 +202,13 @@ def _dataclass_in(hint: Any) -> type[Any] | None:
 
 
 def _is_free(config_class: type[Any], path: Sequence[str]) -> bool:
-    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    fields = {_yaml_key(field.name): field for field in dataclasses.fields(config_class)}
     field = fields.get(path[0])
     if field is None:
         return False
     if field.metadata.get(FREE, False):
         return True
-    inner = _dataclass_in(get_type_hints(config_class)[path[0]])
+    inner = _dataclass_in(get_type_hints(config_class)[field.name])
     return inner is not None and len(path) > 1 and _is_free(inner, path[1:])
 
 

@@ -114,9 +114,3 @@ def publish_world(world: World) -> None:
         MASTER_ADDR=world.master_address,
         MASTER_PORT=str(world.master_port),
     )
-
-
-def hide_accelerators() -> None:
-    """Make this process a CPU process, GPUs or none; before torch touches a device."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    os.environ["DS_ACCELERATOR"] = "cpu"

@@ -1,0 +1,70 @@
+"""Pretrained weights -> the starting weights of a finetuning run: filters resized, head mapped by class name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hornet.data.label_space import LabelSpace, map_classes
+from hornet.errors import UserError
+from hornet.model.resize import get_filter_grids, resize_filters
+from hornet.pretrained import Pretrained
+
+HEAD = ("head.weight", "head.bias")
+
+
+def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace) -> list[str]:
+    """Load `start` into `model`, resized and mapped; return lines that say what was changed.
+
+    The head's rows follow the class names where both label spaces are known; rows of classes that the start lacks, or
+    all rows if nothing is known or nothing matches, keep the model's fresh values.
+    Raises UserError if the weights are of another network.
+    """
+    state = resize_filters(start.state_dict, grids=get_filter_grids(model))
+    num_resized = sum(state[name] is not start.state_dict[name] for name in state)
+    report = [f"filters: {num_resized} resized to the grids of the new image size"] if num_resized else []
+    fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in HEAD}
+    head, remark = map_head(start, fresh, label_space=label_space)
+    fitted = {**state, **head}
+    expected = model.state_dict()
+    wrong = [name for name in expected if name not in fitted or fitted[name].shape != expected[name].shape]
+    wrong += [name for name in fitted if name not in expected]
+    if wrong:
+        raise UserError(
+            f"start.from: {start.source} does not fit the model: {len(wrong)} of its parameters are missing, "
+            f"unknown or of another shape ({', '.join(wrong[:5])}); choose the model it was trained as"
+        )
+    model.load_state_dict(fitted)
+    return [f"starting from {start.source}", *report, remark]
+
+
+def map_head(
+    start: Pretrained, fresh: Mapping[str, Tensor], *, label_space: LabelSpace
+) -> tuple[dict[str, Tensor], str]:
+    """Return the head's tensors for `label_space` and a line that says how they were made."""
+    source = start.label_space
+    if source is None:
+        return dict(fresh), (
+            f"head: replaced by a fresh one of {len(label_space)} classes, since the label space of the start is not "
+            "known; name it in start.label_space to keep its rows"
+        )
+    if source.fingerprint == label_space.fingerprint:
+        return {name: start.state_dict[name] for name in HEAD}, f"head: kept, both label spaces are {source.name!r}"
+    rows = torch.tensor(map_classes(source, label_space).source_indices)
+    is_known = rows >= 0
+    num_known = int(is_known.sum())
+    if num_known == 0:
+        return dict(fresh), f"head: replaced by a fresh one, no class of {label_space.name!r} is in {source.name!r}"
+    mapped = {}
+    for name in HEAD:
+        old = start.state_dict[name].float()
+        if len(old) != len(source):
+            raise UserError(f"start.label_space: {source.name!r} has {len(source)} classes, the head {len(old)} rows")
+        tensor = fresh[name].clone()
+        tensor[is_known] = old[rows[is_known]]
+        mapped[name] = tensor
+    missing = [name for name, known in zip(label_space.classes, is_known.tolist(), strict=True) if not known]
+    remark = f"head: {num_known} of {len(label_space)} rows mapped by class name from {source.name!r}"
+    return mapped, remark + (f"; fresh rows for {', '.join(missing[:5])}" + ("..." if len(missing) > 5 else "") if missing else "")

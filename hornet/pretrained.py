@@ -1,0 +1,100 @@
+"""Pretrained weights from wherever they lie: a run, a checkpoint in one, or a weight file.
+
+Not here: fitting them to another network (finetune/start.py).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from hornet.data.label_space import LabelSpace, read_class_list, read_label_space
+from hornet.data.manifest import read_manifest
+from hornet.errors import UserError
+from hornet.training.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
+from hornet.training.loop import Weights
+from hornet.training.weights import read_weights
+
+WRAPPERS = ("model", "state_dict", "module")
+"""Keys under which weight files are known to keep their state dict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """Weights, and what their head's rows mean."""
+
+    state_dict: Mapping[str, Tensor]
+    """Weights by the original's parameter names."""
+    label_space: LabelSpace | None
+    """Classes of the head; None if unknown."""
+    description: Mapping[str, Any]
+    """What the checkpoint says of them: model, image_size, mean, std; empty for a weight file."""
+    source: str
+    """Where they came from, for people."""
+
+
+def read_pretrained(path: Path, *, weights: Weights, label_space: Path | None) -> Pretrained:
+    """Read weights from a run directory, a checkpoint folder or a weight file.
+
+    `label_space` (an `_info.json` or a list of class names, one a line) tells what the head of a weight file means.
+    Raises UserError if there are no weights, or they are damaged or hold more than tensors.
+    """
+    if path.is_dir():
+        if label_space is not None:
+            raise UserError(f"{path}: a checkpoint knows its own label space; give none")
+        checkpoint = verify_checkpoint(path) if (path / MANIFEST).exists() else _newest_of_run(path)
+        return Pretrained(
+            state_dict=read_weights(checkpoint, weights=weights),
+            label_space=read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST),
+            description=checkpoint.description,
+            source=f"{checkpoint.folder} ({weights} weights)",
+        )
+    if weights != "raw":
+        raise UserError(f"{path}: a weight file holds one kind of weights; ask for raw ones")
+    return Pretrained(
+        state_dict=read_weight_file(path),
+        label_space=None if label_space is None else _read_labels(label_space),
+        description={},
+        source=str(path),
+    )
+
+
+def read_weight_file(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file, or a .pth/.pt file that holds a state dict, bare or under a known key.
+
+    Raises UserError; never runs code from the file.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path} holds more than tensors and is refused: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # safetensors and torch raise many kinds on bytes they do not know
+        raise UserError(f"{path} is not a weight file: {str(error).splitlines()[0]}") from error
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path} holds no state dict; tried the file itself and its keys {', '.join(WRAPPERS)}")
+    return dict(content)
+
+
+def _newest_of_run(path: Path) -> Checkpoint:
+    checkpoint = find_newest(path / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{path} is neither a run with checkpoints nor a checkpoint")
+    return checkpoint
+
+
+def _read_labels(path: Path) -> LabelSpace:
+    return read_manifest(path.parent).label_space if path.suffix == ".json" else read_class_list(path)

@@ -1,0 +1,154 @@
+"""runs/NAME: where a run keeps its config, numbers, pictures and checkpoints. Rank 0 writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from hornet.config import free, list_changes, read_yaml, to_yaml
+from hornet.durable import read_json_lines, write_json, write_text
+from hornet.errors import UserError
+from hornet.world import World
+
+LIBRARIES = ("torch", "torchvision", "timm", "deepspeed", "webdataset", "accelerate", "numpy", "pillow")
+
+State = Literal["starting", "running", "stopped", "finished", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What the run is called and what all its randomness follows from."""
+
+    name: str
+    """Folder below `root`; letters, digits, `_`, `-`, `.` and `/`."""
+    root: Path = free(Path("runs"))
+    """Where runs are kept, on a disk that all nodes share."""
+    seed: int = 0
+    """Order of the data, augmentation, initial weights, mixing and drop path all derive from it."""
+
+    def __post_init__(self) -> None:
+        # DeepSpeed reads checkpoint paths as patterns, so [ ] * ? would find other files than they name.
+        if not re.fullmatch(r"[\w.-][\w./-]*", self.name):
+            raise ValueError(f"name: may hold letters, digits, _ - . and /, not {self.name!r}")
+        if re.search(r"[\[\]*?]", str(self.root)):
+            raise ValueError(f"root: must not hold [ ] * or ?, as {self.root} does")
+
+
+class RunDirectory:
+    """The files of one run. On ranks other than 0 the writing methods do nothing."""
+
+    def __init__(self, config: RunConfig, *, world: World) -> None:
+        self.path = config.root.absolute() / config.name
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self._world = world
+
+    def prepare(self, config: Any, *, has_checkpoint: bool) -> None:
+        """Create the folder and write config.yaml and environment.json.
+
+        Raises UserError if the run goes on from a checkpoint and `config` would change what is learned, naming the
+        keys; or if the folder cannot be written.
+        """
+        if has_checkpoint:
+            self._refuse_changes(config)
+        if not self._world.is_main:
+            return
+        try:
+            self.tensorboard.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / "config.yaml", to_yaml(config))
+            write_json(self.path / "environment.json", describe_environment(self._world))
+        except OSError as error:
+            raise UserError(f"{self.path}: the run directory cannot be written: {error.strerror}") from error
+
+    def _refuse_changes(self, config: Any) -> None:
+        changes = list_changes(config, read_yaml(self.path / "config.yaml"))
+        if changes:
+            raise UserError(
+                f"{self.path}: this run was started with another config:\n  "
+                + "\n  ".join(changes)
+                + "\nundo the change to resume it, or choose another run.name to start a new run"
+            )
+
+    def write_status(self, state: State, *, step: int, **details: Any) -> None:
+        """Replace status.json atomically."""
+        if self._world.is_main:
+            content = {"state": state, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **details}
+            write_json(self.path / "status.json", content)
+
+    def append(self, name: str, row: Mapping[str, Any]) -> None:
+        """Add a line to NAME.jsonl."""
+        if self._world.is_main:
+            _append_line(self.path / f"{name}.jsonl", row)
+
+    def append_bad_sample(self, bad_sample: Any) -> None:
+        """Add a line to this rank's list of samples that could not be used; every rank has a file of its own."""
+        folder = self.path / "bad_samples"
+        folder.mkdir(exist_ok=True)
+        _append_line(folder / f"rank_{self._world.rank:05d}.jsonl", asdict(bad_sample))
+
+    def forget_after(self, step: int) -> None:
+        """Drop what an earlier life recorded beyond the checkpoint it goes on from; those steps are run again."""
+        if not self._world.is_main:
+            return
+        for name in ("metrics", "evaluations"):
+            path = self.path / f"{name}.jsonl"
+            rows = [row for row in read_json_lines(path) if row["step"] <= step]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """Return the rows of NAME.jsonl."""
+        return read_json_lines(self.path / f"{name}.jsonl")
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """Return summary.json, which only a finished run has."""
+        path = self.path / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json: the run is finished."""
+        if self._world.is_main:
+            write_json(self.path / "summary.json", summary)
+
+
+def describe_environment(world: World) -> dict[str, Any]:
+    """Return what a reader needs to tell why two runs differ: versions, devices, code, command, world."""
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": sys.argv,
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "git": _describe_git(),
+        "gpus": gpus,
+        "cpus": os.cpu_count(),
+        "world": asdict(world),
+    }
+
+
+def _describe_git() -> dict[str, Any] | None:
+    """Return the commit of the code and whether it was changed since; None outside a git checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "has_uncommitted_changes": bool(changed.stdout.strip())}
+
+
+def _append_line(path: Path, row: Mapping[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")

@@ -1,0 +1,97 @@
+"""Image classification: how a batch becomes a loss, a labelled set an evaluation, and a step a picture.
+
+The one place of the library where data meets training; the stages add a model and an engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from hornet.batch import Batch
+from hornet.data.label_space import LabelSpace
+from hornet.data.loader import EvaluationStream
+from hornet.data.mixing import MixingConfig, normalise, prepare
+from hornet.errors import UserError
+from hornet.seeding import derive_seed
+from hornet.training.evaluate import Evaluation, evaluate
+from hornet.training.pictures import draw_images
+from hornet.world import World
+
+_soft_cross_entropy = SoftTargetCrossEntropy()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """What is learned, apart from network and engine."""
+
+    mixing: MixingConfig
+    """Normalising, mixup, cutmix, label smoothing."""
+    num_classes: int
+    """Classes of the label space."""
+    labelled: EvaluationStream | None
+    """The set to evaluate on."""
+    seed: int
+    """The run's seed."""
+    num_micro_steps: int
+    """Micro batches of each rank in a step."""
+    world: World
+    """This rank."""
+    device: torch.device
+    """Where this rank computes."""
+
+    def derive_step_seed(self, step: int, micro_step: int) -> int:
+        """Return the seed of every random draw on the device in one forward pass: mixing, erasing, drop path.
+
+        Micro batches are counted over the whole global batch, so other ranks draw the same for the same images as long
+        as the micro batch size stays.
+        """
+        return derive_seed("device", self.seed, step, self.world.rank * self.num_micro_steps + micro_step)
+
+    def compute_loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """Return the mean cross entropy (0-dim, fp32) of a micro batch against its soft targets."""
+        inputs = prepare(batch, config=self.mixing, num_classes=self.num_classes, device=self.device, seed=seed)
+        torch.manual_seed(seed)  # drop path draws from the global generators
+        loss: Tensor = _soft_cross_entropy(model(inputs.images_bchw).float(), inputs.targets_bk)
+        return loss
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Evaluate a model in eval mode on the labelled set. Collective."""
+        assert self.labelled is not None
+        return evaluate(
+            model,
+            self.labelled.iterate(),
+            normalise=lambda batch: normalise(batch, mean=self.mixing.mean, std=self.mixing.std, device=self.device),
+            device=self.device,
+        )
+
+    def draw_images(self, batch: Batch, step: int) -> Tensor:
+        """Return a picture (3, H, W) of what the network saw in the first micro batch of the 0-based `step`."""
+        seed = self.derive_step_seed(step, 0)
+        inputs = prepare(batch, config=self.mixing, num_classes=self.num_classes, device=self.device, seed=seed)
+        return draw_images(inputs.images_bchw, mean=self.mixing.mean, std=self.mixing.std)
+
+
+def require_same_labels(evaluated: LabelSpace, trained: LabelSpace) -> None:
+    """Raise UserError if the labelled set numbers its classes differently from the training set."""
+    if evaluated.fingerprint != trained.fingerprint:
+        raise UserError(
+            f"evaluation.shards: its labels are of {evaluated.name!r} ({len(evaluated)} classes, {evaluated.fingerprint[:8]}), "
+            f"those of data.shards of {trained.name!r} ({len(trained)} classes, {trained.fingerprint[:8]}); "
+            "build both splits into one folder, or set evaluation to null"
+        )
+
+
+def describe_weights(*, model: str, image_size: int, mixing: MixingConfig, label_space: LabelSpace) -> dict[str, Any]:
+    """Return what a reader of a checkpoint's weights needs besides them, as JSON values."""
+    return {
+        "model": model,
+        "image_size": image_size,
+        "mean": list(mixing.mean),
+        "std": list(mixing.std),
+        "label_space": label_space.to_json(),
+    }

@@ -1,0 +1,124 @@
+"""Training under Hugging Face Accelerate: plain data parallelism, or one process. The only file that calls accelerate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from hornet.batch import Batch
+from hornet.errors import UserError
+from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
+from hornet.training.loop import StepResult, Weights
+from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+
+ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
+
+FILE = "state.pt"
+
+
+class AccelerateEngine:
+    """A model, its optimizer and the ranks, as hornet.training.loop.Engine describes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        precision: Literal["bf16", "fp32"],
+        optimizer: OptimizerConfig,
+        compute_loss: ComputeLoss,
+        derive_step_seed: Callable[[int, int], int],
+        device: torch.device,
+        is_main: bool,
+    ) -> None:
+        logging.getLogger("accelerate").setLevel(logging.WARNING)
+        self._is_main = is_main
+        self._device = device
+        self._clip_grad_norm = optimizer.clip_grad_norm
+        self._compute_loss = compute_loss
+        self._derive_step_seed = derive_step_seed
+        self._accelerator = Accelerator(
+            mixed_precision="bf16" if precision == "bf16" else "no", cpu=device.type == "cpu", step_scheduler_with_optimizer=False
+        )
+        self._module = model
+        self._optimizer = build_optimizer(model, optimizer)
+        if optimizer.ema_decay is not None:
+            attach_ema(self._optimizer, decay=optimizer.ema_decay)
+        self._model = self._accelerator.prepare(model)  # the optimizer stays ours: in bf16 and fp32 there is nothing to scale
+
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
+        """See Engine."""
+        self._model.train()
+        set_lr(self._optimizer.param_groups, lr)
+        losses = []
+        for micro_step, batch in enumerate(batches):
+            is_last = micro_step == len(batches) - 1
+            # Gradients are reduced over ranks once, with the last micro batch.
+            with nullcontext() if is_last else self._accelerator.no_sync(self._model):
+                loss = self._compute_loss(self._model, batch, self._derive_step_seed(step, micro_step))
+                self._accelerator.backward(loss / len(batches))
+            losses.append(loss.detach())
+        norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_grad_norm or float("inf")))
+        was_applied = bool(torch.isfinite(torch.tensor(norm)))
+        if was_applied:
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepResult(loss=torch.stack(losses).mean(), grad_norm=norm, was_applied=was_applied)
+
+    def save(self, folder: Path) -> list[str]:
+        """See Engine. Rank 0 holds all there is to save; its OSError is the caller's to share."""
+        if not self._is_main:
+            return []
+        state = {"model": self._module.state_dict(), "optimizer": self._optimizer.state_dict()}
+        try:
+            torch.save(state, folder / FILE)
+        except RuntimeError as error:  # torch's zip writer reports a full disk as RuntimeError
+            raise OSError(f"{folder / FILE} could not be written: {error}") from error
+        return [FILE]
+
+    def load(self, folder: Path) -> None:
+        """See Engine."""
+        state = read_state(folder)
+        self._module.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    @contextmanager
+    def evaluation_model(self, weights: Weights) -> Iterator[nn.Module]:
+        """See Engine."""
+        if weights == "ema":
+            swap_with_ema(self._optimizer)
+        self._module.eval()
+        try:
+            with torch.no_grad(), self._accelerator.autocast():
+                yield self._module
+        finally:
+            self._module.train()
+            if weights == "ema":
+                swap_with_ema(self._optimizer)
+
+    def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """See Engine."""
+        parameters = dict(self._module.named_parameters())
+        return {name: parameters[name].detach().float().cpu().clone() for name in names}
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the engine's file: {"model", "optimizer"}, tensors and plain values only."""
+    try:
+        state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError) as error:
+        raise UserError(f"{folder / FILE}: is cut short or not a checkpoint file: {str(error).splitlines()[0]}") from error
+    return state
+
+
+def read_ema(folder: Path) -> dict[str, Tensor]:
+    """Return the averaged weights of a checkpoint by parameter name; empty if the run kept none."""
+    state = read_state(folder)
+    averages = read_ema_by_name(state["optimizer"])
+    return state["model"] | averages if averages else {}

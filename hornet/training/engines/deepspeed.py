@@ -1,0 +1,193 @@
+"""Training under DeepSpeed ZeRO, stages 0 to 3. The only file that calls deepspeed.
+
+Its traps, met here on purpose (docs/log.md): parameters stay fp32 and the forward runs under autocast; the optimizer is
+torch's own; `latest` and the moment a checkpoint counts belong to hornet/training/checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import deepspeed
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
+from hornet.batch import Batch
+from hornet.errors import UserError
+from hornet.training.ema import attach_ema, swap_with_ema
+from hornet.training.engines.deepspeed_files import load_shard
+from hornet.training.engines.zero_config import ZeroConfig
+from hornet.training.loop import StepResult, Weights
+from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+
+# Called with the model, a micro batch and a seed for every random draw on the device; returns the mean loss.
+ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
+
+
+def make_deepspeed_config(
+    config: ZeroConfig, *, global_batch_size: int, micro_batch_size: int, clip_grad_norm: float | None
+) -> dict[str, Any]:
+    """Make DeepSpeed's dictionary; there is no second file to disagree with ours."""
+    return {
+        "train_batch_size": global_batch_size,
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_clipping": clip_grad_norm or 0.0,
+        "steps_per_print": 10**9,  # it would print its own lines between ours
+        "torch_autocast": {"enabled": config.precision == "bf16", "dtype": "bfloat16"},
+        "zero_optimization": {
+            "stage": config.stage,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": config.bucket_elements,
+            "allgather_bucket_size": config.bucket_elements,
+        },
+        "checkpoint": {"tag_validation": "Fail"},
+    }
+
+
+class DeepSpeedEngine:
+    """A model, its optimizer and the ranks, as hornet.training.loop.Engine describes."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        config: ZeroConfig,
+        optimizer: OptimizerConfig,
+        global_batch_size: int,
+        micro_batch_size: int,
+        compute_loss: ComputeLoss,
+        derive_step_seed: Callable[[int, int], int],
+        device: torch.device,
+    ) -> None:
+        if optimizer.ema_decay is not None and config.stage == 3:
+            raise UserError("optimizer.ema_decay: averaged weights are not available under zero.stage=3; use stage 0 to 2")
+        _quieten(device)
+        self._stage = config.stage
+        self._precision = config.precision
+        self._device = device
+        self._compute_loss = compute_loss
+        self._derive_step_seed = derive_step_seed
+        model = model.to(device)
+        self._base_optimizer = build_optimizer(model, optimizer)
+        if optimizer.ema_decay is not None:
+            attach_ema(self._base_optimizer, decay=optimizer.ema_decay)
+        settings = make_deepspeed_config(
+            config,
+            global_batch_size=global_batch_size,
+            micro_batch_size=micro_batch_size,
+            clip_grad_norm=optimizer.clip_grad_norm,
+        )
+        self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._base_optimizer, config=settings)
+        self._files = _FileWriter(self._engine._config)
+        self._engine.checkpoint_engine = self._files
+
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
+        """See Engine."""
+        self._engine.train()
+        set_lr(self._engine.optimizer.param_groups, lr)
+        losses = []
+        for micro_step, batch in enumerate(batches):
+            loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
+            self._engine.backward(loss)
+            losses.append(loss.detach())
+            if micro_step == len(batches) - 1 and self._stage == 0:
+                norm = self._guard_unsharded_step()
+            self._engine.step()
+        if self._stage != 0:
+            norm = float(self._engine.get_global_grad_norm())
+        was_applied = bool(torch.isfinite(torch.tensor(norm)))
+        return StepResult(loss=torch.stack(losses).mean(), grad_norm=norm, was_applied=was_applied)
+
+    def _guard_unsharded_step(self) -> float:
+        """Return the gradient's norm; drop a gradient that is not finite, as ZeRO's own optimizers do.
+
+        At stage 0 DeepSpeed reports no norm and would let NaN reach the weights. Without gradients AdamW skips every
+        parameter: weights, moments and step counts stay.
+        """
+        gradients = [parameter.grad for parameter in self._engine.module.parameters() if parameter.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not torch.isfinite(torch.tensor(norm)):
+            self._base_optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def save(self, folder: Path) -> list[str]:
+        """See Engine. Raises OSError if a file of this rank could not be written; no other rank waits for it."""
+        self._files.start()
+        self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
+        return self._files.finish()
+
+    def load(self, folder: Path) -> None:
+        """See Engine. The caller has verified the files: DeepSpeed's own errors reach only some of the ranks."""
+        path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
+        if path is None:
+            raise UserError(f"{folder}: DeepSpeed found no checkpoint in it")
+
+    @contextmanager
+    def evaluation_model(self, weights: Weights) -> Iterator[nn.Module]:
+        """See Engine."""
+        if weights == "ema":
+            self._swap_ema()
+        self._engine.eval()
+        autocast = torch.autocast(self._device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
+        try:
+            with torch.no_grad(), autocast:
+                yield self._engine.module
+        finally:
+            self._engine.train()
+            if weights == "ema":
+                self._swap_ema()
+
+    def _swap_ema(self) -> None:
+        swap_with_ema(self._base_optimizer)
+        if self._stage in (1, 2):
+            self._engine.optimizer.update_lp_params()  # the model's weights from the ranks' fp32 slices
+
+    def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """See Engine."""
+        parameters = dict(self._engine.module.named_parameters())
+        wanted = [parameters[name] for name in names]
+        with deepspeed.zero.GatheredParameters(wanted, enabled=self._stage == 3):
+            return {name: parameters[name].detach().float().cpu().clone() for name in names}
+
+
+class _FileWriter(TorchCheckpointEngine):  # type: ignore[misc]  # deepspeed has no types
+    """DeepSpeed's file access: remembers names and errors, and loads nothing but tensors and known classes.
+
+    An error while writing must not leave `save_checkpoint` on one rank while the others wait in its barrier: it is kept
+    until all ranks are back, and raised by `finish`.
+    """
+
+    def start(self) -> None:
+        self._written: list[str] = []
+        self._error: OSError | None = None
+
+    def save(self, state_dict: Any, path: str) -> None:
+        try:
+            torch.save(state_dict, path)
+        except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+            self._error = self._error or OSError(f"{path} could not be written: {error}")
+        self._written.append(Path(path).name)
+
+    def finish(self) -> list[str]:
+        if self._error is not None:
+            raise self._error
+        return self._written
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        return load_shard(Path(path), map_location=map_location)
+
+
+def _quieten(device: torch.device) -> None:
+    """Leave DeepSpeed's warnings, drop its running commentary; on the CPU skip an op that needs a compiler and 26 s."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # DeepSpeed 0.19 calls collectives under names that torch 2.13 has renamed, and would say so at every step.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,0 +1,60 @@
+"""Top-1, top-5 and loss of a model over a labelled set, every image counted exactly once on any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hornet.batch import Batch
+from hornet.training.process_group import sum_over_ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The result over the whole set."""
+
+    top1: float
+    """Share of images whose label has the highest logit, in percent."""
+    top5: float
+    """Share of images whose label is among the five highest logits, in percent."""
+    loss: float
+    """Mean cross entropy."""
+    num_images: int
+    """Images counted."""
+    num_bad_images: int
+    """Images that could not be read; they are left out of the shares."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, batches: Iterable[Batch], *, normalise: Callable[[Batch], Tensor], device: torch.device
+) -> Evaluation:
+    """Evaluate `model` over this rank's batches and sum over ranks. Collective; all ranks must have as many batches.
+
+    `normalise` turns a batch's uint8 images into the model's float input on the device.
+    """
+    sums = torch.zeros(5, dtype=torch.float64)
+    for batch in batches:
+        logits = model(normalise(batch)).float()
+        labels = batch.labels.to(device)
+        is_real = batch.is_real.to(device)
+        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        hits = (top == labels[:, None]) & is_real[:, None]
+        losses = functional.cross_entropy(logits, labels, reduction="none")[is_real]
+        counts = torch.stack([hits[:, 0].sum(), hits.sum(), is_real.sum()]).double().cpu()
+        sums[:3] += counts
+        sums[3] += losses.double().sum().cpu()
+        sums[4] += len(batch.bad_samples)
+    top1, top5, num_images, loss, num_bad = sum_over_ranks(sums).tolist()
+    counted = max(1.0, num_images)
+    return Evaluation(
+        top1=100 * top1 / counted,
+        top5=100 * top5 / counted,
+        loss=loss / counted,
+        num_images=int(num_images),
+        num_bad_images=int(num_bad),
+    )

@@ -1,0 +1,167 @@
+"""The training loop both stages share, and the Protocol of the engine that hides micro steps, precision and ZeRO."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, Protocol
+
+from torch import Tensor, nn
+
+from hornet.batch import Batch
+from hornet.config import free
+from hornet.training.schedule import Schedule
+
+Weights = Literal["raw", "ema"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one optimizer step reports, before any reduction over ranks."""
+
+    loss: Tensor
+    """0-dim: mean loss over this rank's share of the global batch, on the device."""
+    grad_norm: float
+    """Norm of the whole gradient before clipping, the same on every rank."""
+    was_applied: bool
+    """False if the gradient was not finite and the step was skipped, on every rank alike."""
+
+
+class Engine(Protocol):
+    """One way to run a model over ranks. All methods are collective."""
+
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
+        """Forward and backward over each micro batch, then one optimizer step."""
+        ...
+
+    def save(self, folder: Path) -> list[str]:
+        """Write this rank's part of the state into `folder`; return the names of the files this rank wrote."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Restore the state that `save` wrote."""
+        ...
+
+    def evaluation_model(self, weights: Weights) -> AbstractContextManager[nn.Module]:
+        """Lend a model in eval mode that holds the raw or the averaged weights, for the length of a block."""
+        ...
+
+    def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return whole parameters as fp32 CPU tensors."""
+        ...
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """What a run is besides its weights and optimizer. Everything else follows from the step."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    num_bad_samples: int = 0
+    """Samples replaced so far, over all ranks."""
+    num_skipped_steps: int = 0
+    """Steps whose gradient was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CadenceConfig:
+    """How often the run speaks, saves and is measured; none of it changes what is learned."""
+
+    log_every_steps: int = free(10)
+    """Steps between lines of metrics.jsonl."""
+    save_every_steps: int = free(1000)
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: int = free(3)
+    """Newest checkpoints kept."""
+    evaluate_every_steps: int | None = free(None)
+    """Steps between evaluations; null evaluates only at the end."""
+    pictures_every_steps: int | None = free(None)
+    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws them at the start and the end."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every_steps", "save_every_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
+        for name in ("evaluate_every_steps", "pictures_every_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: must be at least 1, or null, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """One finished step, as the loop hands it to the recorder."""
+
+    step: int
+    """1-based: the number of steps done."""
+    lr: float
+    """Learning rate the step used."""
+    result: StepResult
+    """What the engine reported."""
+    batches: Sequence[Batch]
+    """This rank's micro batches."""
+    data_seconds: float
+    """Time this rank waited for its batches."""
+    step_seconds: float
+    """Time of the whole step, waiting included."""
+
+
+class Recorder(Protocol):
+    """Keeps the numbers of a run. Collective."""
+
+    def record(self, record: StepRecord, state: RunState, *, is_logged: bool) -> None:
+        """Take note of a step; raise UserError if the run must not go on (bad samples above the budget)."""
+        ...
+
+
+def train(
+    *,
+    engine: Engine,
+    batches: Iterator[Batch],
+    num_micro_steps: int,
+    state: RunState,
+    schedule: Schedule,
+    cadence: CadenceConfig,
+    recorder: Recorder,
+    save: Callable[[RunState], None],
+    evaluate: Callable[[RunState], None],
+    draw: Callable[[RunState, Sequence[Batch]], None],
+) -> None:
+    """Run the steps `state.step .. schedule.num_steps`; `batches` starts at the first of them.
+
+    `save`, `evaluate` and `draw` (pictures) are called at their cadence, on every rank.
+    """
+    for step in range(state.step, schedule.num_steps):
+        started = time.perf_counter()
+        micro_batches = list(islice(batches, num_micro_steps))
+        fetched = time.perf_counter()
+        lr = schedule.lr_at(step)
+        result = engine.run_step(micro_batches, step=step, lr=lr)
+        state.step = step + 1
+        state.num_skipped_steps += not result.was_applied
+        record = StepRecord(
+            step=state.step,
+            lr=lr,
+            result=result,
+            batches=micro_batches,
+            data_seconds=fetched - started,
+            step_seconds=time.perf_counter() - started,
+        )
+        is_last = state.step == schedule.num_steps
+        is_saved = is_last or _is_due(state.step, cadence.save_every_steps)
+        # Saved steps are logged too: the record starts afresh after them, so a resumed run's rows equal an undisturbed one's.
+        recorder.record(record, state, is_logged=is_saved or _is_due(state.step, cadence.log_every_steps))
+        if is_last or step == 0 or _is_due(state.step, cadence.pictures_every_steps):
+            draw(state, micro_batches)
+        if is_saved:
+            save(state)
+        if is_last or _is_due(state.step, cadence.evaluate_every_steps):
+            evaluate(state)
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

@@ -1,0 +1,203 @@
+"""One life of a run: find where it stands, go on from there, finish it. Shared by the stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hornet.batch import Batch
+from hornet.errors import UserError
+from hornet.run_directory import RunDirectory
+from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from hornet.training.evaluate import Evaluation
+from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, train
+from hornet.training.metrics import MetricsRecorder, format_seconds
+from hornet.training.pictures import choose_filters, draw_filters
+from hornet.training.schedule import Schedule
+from hornet.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a stage brings to a session."""
+
+    engine: Engine
+    """Model, optimizer and ranks."""
+    identity: Mapping[str, Any]
+    """What a checkpoint must have been written with to fit this run; JSON values."""
+    description: Mapping[str, Any]
+    """What a reader of the checkpoint's weights needs; JSON values."""
+    parameter_shapes: Mapping[str, tuple[int, ...]]
+    """Every parameter's whole shape, by name."""
+    iterate: Callable[[int, int], Iterator[Batch]]
+    """Called with (first step, number of steps): this rank's micro batches from there on."""
+    num_micro_steps: int
+    """Micro batches a step."""
+    steps_per_epoch: float
+    """Optimizer steps per pass over the data."""
+    global_batch_size: int
+    """Images a step, over all ranks."""
+    schedule: Schedule
+    """Number of steps and learning rates."""
+    cadence: CadenceConfig
+    """How often to log, save, evaluate, draw."""
+    weight_decay: float
+    """For the record."""
+    max_bad_sample_rate: float
+    """Share of bad samples above which the run fails."""
+    evaluate: Callable[[nn.Module], Evaluation] | None
+    """Evaluates a model in eval mode; None where there is no labelled set."""
+    evaluated_weights: Sequence[Weights]
+    """Which weights to evaluate."""
+    draw_images: Callable[[Batch, int], Tensor]
+    """Called with a micro batch and its 0-based step: a picture (3, H, W) of what the network saw."""
+
+
+def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | None:
+    """Open the run directory and return the checkpoint to go on from. Collective.
+
+    Raises UserError if the run would go on with another config.
+    """
+    checkpoint = find_checkpoint(run.checkpoints, world=world)
+    run.prepare(config, has_checkpoint=checkpoint is not None)
+    run.write_status("starting", step=0 if checkpoint is None else checkpoint.step)
+    return checkpoint
+
+
+def run_session(run: RunDirectory, parts: Parts, *, checkpoint: Checkpoint | None, world: World, device: torch.device) -> None:
+    """Train from `checkpoint` (or from the engine's fresh weights) to the end and write the summary. Collective."""
+    state = RunState()
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, engine=parts.engine, state=state, identity=parts.identity)
+        if world.is_main:
+            print(f"resuming {run.path} from step {state.step}", flush=True)
+    run.forget_after(state.step)
+    recorder = MetricsRecorder(
+        run,
+        world=world,
+        first_step=state.step,
+        num_steps=parts.schedule.num_steps,
+        steps_per_epoch=parts.steps_per_epoch,
+        global_batch_size=parts.global_batch_size,
+        weight_decay=parts.weight_decay,
+        max_bad_sample_rate=parts.max_bad_sample_rate,
+        device=device,
+    )
+    started = time.perf_counter()
+    try:
+        train(
+            engine=parts.engine,
+            batches=parts.iterate(state.step, parts.schedule.num_steps - state.step),
+            num_micro_steps=parts.num_micro_steps,
+            state=state,
+            schedule=parts.schedule,
+            cadence=parts.cadence,
+            recorder=recorder,
+            save=lambda state: _save(run, parts, state, world=world),
+            evaluate=lambda state: _evaluate(parts, recorder, state),
+            draw=lambda state, batches: _draw(parts, recorder, state, batches),
+        )
+    except BaseException as error:
+        run.write_status("failed", step=state.step, error=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        recorder.close()
+    _finish(run, parts, state, seconds=time.perf_counter() - started, world=world)
+
+
+def _save(run: RunDirectory, parts: Parts, state: RunState, *, world: World) -> None:
+    save_checkpoint(
+        run.checkpoints,
+        engine=parts.engine,
+        state=state,
+        identity=parts.identity,
+        description=parts.description,
+        world=world,
+        keep=parts.cadence.keep_checkpoints,
+    )
+
+
+def _evaluate(parts: Parts, recorder: MetricsRecorder, state: RunState) -> None:
+    if parts.evaluate is None:
+        return
+    for weights in parts.evaluated_weights:
+        with parts.engine.evaluation_model(weights) as model:
+            evaluation = parts.evaluate(model)
+        recorder.show_evaluation({"step": state.step, "weights": weights, **asdict(evaluation)})
+
+
+def _draw(parts: Parts, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch]) -> None:
+    filters = parts.engine.read_parameters(choose_filters(parts.parameter_shapes))
+    if recorder.board is None:
+        return
+    recorder.board.add_image("augmented_images", parts.draw_images(batches[0], state.step - 1), state.step)
+    for name, weight in filters.items():
+        recorder.board.add_image(f"filters/{name}", draw_filters(weight), state.step)
+
+
+def _finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, world: World) -> None:
+    rows = run.read("metrics")
+    summary = {
+        "name": run.path.name,
+        "steps": state.step,
+        "epochs": state.step / parts.steps_per_epoch,
+        "images_seen": state.step * parts.global_batch_size,
+        "num_parameters": sum(torch.Size(shape).numel() for shape in parts.parameter_shapes.values()),
+        "num_ranks": world.num_ranks,
+        "loss": rows[-1]["loss"] if rows else None,
+        "evaluations": [row for row in run.read("evaluations") if row["step"] == state.step],
+        "images_per_second": _median([row["images_per_second"] for row in rows]),
+        "data_share_of_step": _median([row["data_seconds"] / row["step_seconds"] for row in rows]),
+        "num_bad_samples": state.num_bad_samples,
+        "num_skipped_steps": state.num_skipped_steps,
+        "seconds_in_last_life": round(seconds, 3),
+        "checkpoint": f"checkpoints/step_{state.step:08d}",
+        "identity": dict(parts.identity),
+    }
+    run.write_summary(summary)
+    run.write_status("finished", step=state.step)
+    if world.is_main:
+        print(format_summary(summary, folder=str(run.path)), flush=True)
+
+
+def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
+    """Return the table a finished run ends with."""
+    rows = [
+        ("run", folder),
+        ("steps", f"{summary['steps']}  ({summary['epochs']:.1f} epochs, {summary['images_seen']} images)"),
+        ("parameters", f"{summary['num_parameters'] / 1e6:.3f} M"),
+        ("last loss", f"{summary['loss']:.4f}"),
+    ]
+    for row in summary["evaluations"]:
+        text = f"top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, loss {row['loss']:.4f} on {row['num_images']} images"
+        rows.append((f"{row['weights']} weights", text))
+    rows += [
+        ("speed", f"{summary['images_per_second']:.0f} images/s, {100 * summary['data_share_of_step']:.0f} % waiting for data"),
+        ("bad samples", str(summary["num_bad_samples"])),
+        ("skipped steps", str(summary["num_skipped_steps"])),
+        ("time", f"{format_seconds(summary['seconds_in_last_life'])} in the last life"),
+        ("checkpoint", summary["checkpoint"]),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def report_finished(run: RunDirectory, *, world: World) -> bool:
+    """Return whether the run is finished already, and say so: the same command may be given any number of times."""
+    summary = run.read_summary()
+    if summary is None:
+        return False
+    if world.is_main:
+        print(f"{run.path}: already finished\n{format_summary(summary, folder=str(run.path))}", flush=True)
+    return True
+
+
+def _median(values: Sequence[float]) -> float:
+    if not values:
+        raise UserError("the run has no rows in metrics.jsonl")
+    return sorted(values)[len(values) // 2]

@@ -1,0 +1,27 @@
+"""Pretrain from shards under DeepSpeed ZeRO. The same command resumes a stopped run."""
+
+import sys
+from pathlib import Path
+
+# Run as a script, Python puts launch/ first on the path, where `import pretrain` would find this very file.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from hornet.command_line import exit_on_bad_input, read_command_line
+from hornet.world import read_world
+from pretrain.config import PretrainConfig
+
+
+def main() -> None:
+    """Read the command line, then hand over to the stage."""
+    config = read_command_line(
+        PretrainConfig,
+        description=__doc__ or "",
+        example="deepspeed launch/pretrain.py --config configs/pretrain/hornet_large_gf_in22k.yaml run.name=large",
+    )
+    from pretrain.stage import pretrain  # imports deepspeed, which a wrong config need not wait for
+
+    exit_on_bad_input(lambda: pretrain(config, world=read_world()))
+
+
+if __name__ == "__main__":
+    main()

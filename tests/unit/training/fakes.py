@@ -1,0 +1,56 @@
+"""Stand-ins of a few lines for an engine and its batches."""
+
+import contextlib
+import json
+
+import torch
+
+from hornet.batch import BadSample, Batch
+from hornet.training.loop import StepResult
+
+
+def make_batch(keys=(1, 2), bad=()):
+    size = len(keys)
+    return Batch(
+        images_bchw=torch.zeros(size, 3, 4, 4, dtype=torch.uint8),
+        labels=torch.zeros(size, dtype=torch.int64),
+        erase_boxes=torch.zeros(size, 4, dtype=torch.int32),
+        key_hashes=torch.tensor(keys, dtype=torch.int64),
+        is_real=torch.ones(size, dtype=torch.bool),
+        bad_samples=tuple(bad),
+    )
+
+
+def make_bad_sample(key="s/1"):
+    return BadSample(shard="s.tar", offset=512, key=key, epoch=0, reason="cut", substitute="s/2")
+
+
+class CountingEngine:
+    """Its one weight is the number of steps run."""
+
+    def __init__(self, *, fail_saving=None, finite=lambda step: True):
+        self.weight = 0
+        self.lrs = []
+        self.fail_saving = fail_saving
+        self.finite = finite
+
+    def run_step(self, batches, *, step, lr):
+        assert batches, "the loop fetches the batches of a step first"
+        self.weight += 1
+        self.lrs.append(lr)
+        return StepResult(loss=torch.tensor(1.0 / (step + 1)), grad_norm=2.0, was_applied=self.finite(step))
+
+    def save(self, folder):
+        (folder / "weight.json").write_text(json.dumps(self.weight))
+        if self.fail_saving is not None:
+            raise self.fail_saving
+        return ["weight.json"]
+
+    def load(self, folder):
+        self.weight = json.loads((folder / "weight.json").read_text())
+
+    def evaluation_model(self, weights):
+        return contextlib.nullcontext(torch.nn.Identity())
+
+    def read_parameters(self, names):
+        return {}

@@ -1,0 +1,121 @@
+import json
+import shutil
+
+import pytest
+
+from hornet.errors import UserError
+from hornet.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from hornet.training.loop import RunState
+from tests.unit.training.fakes import CountingEngine
+
+IDENTITY = {"engine": "counting", "num_ranks": 1}
+
+
+def save(root, step, *, engine=None, keep=3):
+    engine = engine or CountingEngine()
+    engine.weight = step
+    state = RunState(step=step, num_bad_samples=7, num_skipped_steps=1)
+    return save_checkpoint(
+        root, engine=engine, state=state, identity=IDENTITY, description={"model": "m"}, world=find_world(), keep=keep
+    )
+
+
+def find_world():
+    from hornet.world import ALONE
+
+    return ALONE
+
+
+def find(root):
+    return find_checkpoint(root, world=find_world())
+
+
+@pytest.fixture(autouse=True)
+def _group(alone):
+    yield
+
+
+def test_save_and_load_is_identity(tmp_path):
+    save(tmp_path, 5)
+    engine, state = CountingEngine(), RunState()
+    found = find(tmp_path)
+    load_checkpoint(found, engine=engine, state=state, identity=IDENTITY)
+    assert (engine.weight, state) == (5, RunState(step=5, num_bad_samples=7, num_skipped_steps=1))
+    assert found.description == {"model": "m"}
+    assert (tmp_path / "latest").read_text() == "step_00000005"
+
+
+def test_no_checkpoint_is_no_error(tmp_path):
+    assert find(tmp_path / "absent") is None
+    assert find(tmp_path) is None
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_00000003", "step_00000004"]
+
+
+def test_a_half_written_checkpoint_is_not_one(tmp_path):
+    save(tmp_path, 1)
+    partial = tmp_path / "step_00000002.partial"
+    shutil.copytree(tmp_path / "step_00000001", partial)
+    assert find(tmp_path).step == 1
+    save(tmp_path, 3)
+    assert not partial.exists(), "the next save clears it away"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.write_text("8"), r"its bytes have changed"),
+        (lambda file: file.write_text("88"), r"has 2 bytes, its manifest says 1"),
+        (lambda file: file.unlink(), r"is missing"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys, damage, message):
+    save(tmp_path, 1)
+    newest = save(tmp_path, 2)
+    damage(newest / "weight.json")
+    assert find(tmp_path).step == 1
+    out = capsys.readouterr().out
+    assert "step_00000002" in out
+    assert pytest.importorskip("re").search(message, out)
+    assert save(tmp_path, 2) == newest, "the damaged one is replaced when the run comes by again"
+    assert find(tmp_path).step == 2
+
+
+def test_only_damaged_checkpoints_end_the_run(tmp_path):
+    folder = save(tmp_path, 1)
+    (folder / "weight.json").unlink()
+    with pytest.raises(UserError, match=r"holds no usable checkpoint.*weight\.json: is missing.*move it away"):
+        find(tmp_path)
+
+
+def test_foreign_checkpoints_end_the_run(tmp_path):
+    (tmp_path / "global_step5").mkdir()
+    (tmp_path / "latest").write_text("global_step5")
+    with pytest.raises(UserError, match=r"holds no usable checkpoint: it holds global_step5, latest"):
+        find(tmp_path)
+
+
+def test_a_manifest_of_another_kind_is_refused(tmp_path):
+    folder = save(tmp_path, 1)
+    (folder / "manifest.json").write_text(json.dumps({"format": "other"}))
+    with pytest.raises(UserError, match="is not a manifest of this pipeline"):
+        find(tmp_path)
+
+
+def test_another_identity_is_refused_with_both_values(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(UserError, match=r"written with num_ranks=1, this run has num_ranks=2"):
+        load_checkpoint(find(tmp_path), engine=CountingEngine(), state=RunState(), identity={**IDENTITY, "num_ranks": 2})
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_good(tmp_path):
+    save(tmp_path, 1)
+    engine = CountingEngine(fail_saving=OSError(28, "No space left on device"))
+    with pytest.raises(UserError, match=r"step_00000002: the checkpoint could not be saved.*No space left.*earlier checkpoints"):
+        save(tmp_path, 2, engine=engine)
+    assert find(tmp_path).step == 1
+    assert (tmp_path / "latest").read_text() == "step_00000001"

@@ -1,0 +1,136 @@
+import itertools
+import json
+
+import pytest
+import torch
+
+from hornet.errors import UserError
+from hornet.run_directory import RunConfig, RunDirectory
+from hornet.training.loop import CadenceConfig, RunState, train
+from hornet.training.metrics import MetricsRecorder, format_seconds
+from hornet.training.schedule import Schedule
+from hornet.world import ALONE
+from tests.unit.training.fakes import CountingEngine, make_bad_sample, make_batch
+
+SCHEDULE = Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0)
+
+
+class ListRecorder:
+    def __init__(self):
+        self.rows = []
+
+    def record(self, record, state, *, is_logged):
+        self.rows.append((record.step, len(record.batches), is_logged))
+
+
+def run(*, state, cadence=None, engine=None, recorder=None, batches=None):
+    calls = []
+    train(
+        engine=engine or CountingEngine(),
+        batches=batches or itertools.repeat(make_batch()),
+        num_micro_steps=2,
+        state=state,
+        schedule=SCHEDULE,
+        cadence=cadence or CadenceConfig(log_every_steps=4, save_every_steps=3, evaluate_every_steps=5),
+        recorder=recorder or ListRecorder(),
+        save=lambda state: calls.append(("save", state.step)),
+        evaluate=lambda state: calls.append(("evaluate", state.step)),
+        draw=lambda state, batches: calls.append(("draw", state.step)),
+    )
+    return calls
+
+
+def test_everything_happens_at_its_cadence():
+    recorder = ListRecorder()
+    calls = run(state=RunState(), recorder=recorder)
+    assert [step for name, step in calls if name == "save"] == [3, 6, 9, 10]
+    assert [step for name, step in calls if name == "evaluate"] == [5, 10]
+    assert [step for name, step in calls if name == "draw"] == [1, 10]
+    assert [step for step, _, is_logged in recorder.rows if is_logged] == [3, 4, 6, 8, 9, 10]
+    assert all(num_batches == 2 for _, num_batches, _ in recorder.rows)
+
+
+def test_it_goes_on_from_the_state_and_follows_the_schedule():
+    engine = CountingEngine()
+    run(state=RunState(step=7), engine=engine)
+    assert engine.lrs == [SCHEDULE.lr_at(step) for step in (7, 8, 9)]
+
+
+def test_a_finished_state_does_nothing():
+    assert run(state=RunState(step=10)) == []
+
+
+def test_skipped_steps_are_counted():
+    state = RunState()
+    run(state=state, engine=CountingEngine(finite=lambda step: step not in (2, 5)))
+    assert (state.step, state.num_skipped_steps) == (10, 2)
+
+
+@pytest.fixture
+def directory(tmp_path, alone):
+    directory = RunDirectory(RunConfig(name="r", root=tmp_path), world=ALONE)
+    directory.tensorboard.mkdir(parents=True)
+    return directory
+
+
+def make_recorder(directory, **changes):
+    settings = {"max_bad_sample_rate": 0.1, "steps_per_epoch": 5.0, "global_batch_size": 4, "weight_decay": 0.05}
+    return MetricsRecorder(
+        directory, world=ALONE, first_step=0, num_steps=10, device=torch.device("cpu"), **{**settings, **changes}
+    )
+
+
+def test_metrics_rows(directory):
+    batches = itertools.cycle([make_batch(keys=(-1, 5)), make_batch(keys=(2**62, 2**62))])
+    recorder = make_recorder(directory)
+    run(state=RunState(), recorder=recorder, batches=batches, cadence=CadenceConfig(log_every_steps=5))
+    recorder.close()
+    rows = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10]
+    assert rows[0]["images_seen"] == 20
+    assert rows[0]["epoch"] == 1.0
+    assert rows[0]["loss"] == pytest.approx(0.2)
+    assert rows[0]["batch_digest"] == f"{(2**64 - 1 + 5 + 2 * 2**62) % 2**64:016x}"
+    assert json.loads((directory.path / "status.json").read_text())["state"] == "running"
+
+
+def test_bad_samples_are_listed_counted_and_end_the_run_above_the_rate(directory):
+    # 5 steps x 4 images an epoch, at most 10 %: two may be bad, the third ends the run
+    batches = [make_batch(bad=[make_bad_sample(f"s/{i}")] if i in (0, 3, 4) else []) for i in range(20)]
+    recorder = make_recorder(directory)
+    state = RunState()
+    with pytest.raises(UserError, match=r"3 bad samples in 12 images exceed data.max_bad_sample_rate=0.1 of 20"):
+        run(state=state, recorder=recorder, batches=iter(batches), cadence=CadenceConfig(log_every_steps=1))
+    recorder.close()
+    listed = [json.loads(line)["key"] for line in (directory.path / "bad_samples/rank_00000.jsonl").read_text().splitlines()]
+    assert listed == ["s/0", "s/3", "s/4"]
+    assert state.num_bad_samples == 3
+
+
+def test_a_run_without_finite_gradients_is_given_up(directory, monkeypatch):
+    monkeypatch.setattr("hornet.training.metrics.MAX_SKIPPED_IN_A_ROW", 3)
+    recorder = make_recorder(directory)
+    with pytest.raises(UserError, match="step 4: the gradient was not finite for 3 steps in a row"):
+        run(state=RunState(), recorder=recorder, engine=CountingEngine(finite=lambda step: step < 1))
+    recorder.close()
+
+
+def test_what_lies_beyond_the_checkpoint_is_forgotten(directory):
+    for step in (1, 2, 3):
+        directory.append("metrics", {"step": step})
+    with (directory.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "cut')
+    directory.forget_after(2)
+    assert [row["step"] for row in directory.read("metrics")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.4, "12 s"), (200, "3 min 20 s"), (18720, "5 h 12 min"), (183600, "2 d 3 h")]
+)
+def test_durations_for_people(seconds, text):
+    assert format_seconds(seconds) == text
+
+
+def test_cadence_refuses_zero():
+    with pytest.raises(ValueError, match="save_every_steps: must be at least 1, not 0"):
+        CadenceConfig(save_every_steps=0)
