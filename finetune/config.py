@@ -21,11 +21,11 @@ class StartConfig:
     """Where the weights come from."""
 
     from_: Path
-    """A run directory, a checkpoint folder in one, or a weight file (.pth, .pt, .safetensors) in the original layout."""
+    """A run directory, a checkpoint folder in one, or a weight file (.pth, .safetensors) in the original layout."""
     weights: Literal["raw", "ema"] = "raw"
     """Which weights of a checkpoint to take: the last step's, or their moving average."""
     label_space: Path | None = None
-    """For a weight file: the `_info.json` or list of class names (one a line) its head was trained on; null if unknown."""
+    """For a weight file: the `_info.json` or list of class names (one a line) of its head; null if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

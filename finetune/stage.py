@@ -54,7 +54,12 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
 def assemble(config: FinetuneConfig, *, stream: TrainStream, task: Classification, is_fresh: bool) -> Parts:
     """Bring weights, model, data and engine together."""
     label_space: LabelSpace = stream.label_space
-    model = build_model(config.model, num_classes=len(label_space), seed=derive_seed("weights", config.run.seed))
+    model = build_model(
+        config.model,
+        num_classes=len(label_space),
+        image_size=config.data.transform.image_size,
+        seed=derive_seed("weights", config.run.seed),
+    )
     if is_fresh:
         start = read_pretrained(config.start.from_, weights=config.start.weights, label_space=config.start.label_space)
         report = fit_weights(start, model, label_space=label_space)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from hornet.data.label_space import LabelSpace, map_classes
 from hornet.errors import UserError
-from hornet.model.resize import get_filter_grids, resize_filters
-from hornet.pretrained import Pretrained
+from hornet.pretrained import Pretrained, load_weights
 
 HEAD = ("head.weight", "head.bias")
 
@@ -22,21 +21,10 @@ def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace)
     all rows if nothing is known or nothing matches, keep the model's fresh values.
     Raises UserError if the weights are of another network.
     """
-    state = resize_filters(start.state_dict, grids=get_filter_grids(model))
-    num_resized = sum(state[name] is not start.state_dict[name] for name in state)
-    report = [f"filters: {num_resized} resized to the grids of the new image size"] if num_resized else []
     fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in HEAD}
     head, remark = map_head(start, fresh, label_space=label_space)
-    fitted = {**state, **head}
-    expected = model.state_dict()
-    wrong = [name for name in expected if name not in fitted or fitted[name].shape != expected[name].shape]
-    wrong += [name for name in fitted if name not in expected]
-    if wrong:
-        raise UserError(
-            f"start.from: {start.source} does not fit the model: {len(wrong)} of its parameters are missing, "
-            f"unknown or of another shape ({', '.join(wrong[:5])}); choose the model it was trained as"
-        )
-    model.load_state_dict(fitted)
+    num_resized = load_weights({**start.state_dict, **head}, model, source=start.source)
+    report = [f"filters: {num_resized} resized to the grids of the new image size"] if num_resized else []
     return [f"starting from {start.source}", *report, remark]
 
 
@@ -67,4 +55,6 @@ def map_head(
         mapped[name] = tensor
     missing = [name for name, known in zip(label_space.classes, is_known.tolist(), strict=True) if not known]
     remark = f"head: {num_known} of {len(label_space)} rows mapped by class name from {source.name!r}"
-    return mapped, remark + (f"; fresh rows for {', '.join(missing[:5])}" + ("..." if len(missing) > 5 else "") if missing else "")
+    return mapped, remark + (
+        f"; fresh rows for {', '.join(missing[:5])}" + ("..." if len(missing) > 5 else "") if missing else ""
+    )

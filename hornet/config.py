@@ -122,7 +122,9 @@ def _yaml_key(field_name: str) -> str:
 
 
 def _with_yaml_keys(values: dict[str, Any]) -> dict[str, Any]:
-    return {_yaml_key(key): _with_yaml_keys(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {
+        _yaml_key(key): _with_yaml_keys(value) if isinstance(value, dict) else value for key, value in values.items()
+    }
 
 
 def _build(config_class: type[Config], values: dict[str, Any], *, source: str, problems: list[str]) -> Config:

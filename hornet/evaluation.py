@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 
 from hornet.config import free
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.data.mixing import MixingConfig
 from hornet.errors import UserError
-from hornet.pretrained import read_pretrained
+from hornet.model.build import ModelConfig, build_model
+from hornet.pretrained import load_weights, read_pretrained
 from hornet.task import Classification, require_same_labels
 from hornet.training.evaluate import Evaluation
 from hornet.training.loop import Weights
@@ -53,12 +53,13 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
         name = config.model or known.get("model")
         if name is None:
             raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
-        model = timm.create_model(name, num_classes=len(labelled.label_space)).to(device).eval()
-        try:
-            model.load_state_dict(pretrained.state_dict)
-        except RuntimeError as error:
-            lines = str(error).splitlines()[1:4]
-            raise UserError(f"{config.source}: does not fit {name} with {len(labelled.label_space)} classes: {lines}") from error
+        model = build_model(
+            ModelConfig(name=name),
+            num_classes=len(labelled.label_space),
+            image_size=known.get("image_size", config.evaluation.image_size),
+            seed=0,
+        )
+        load_weights(pretrained.state_dict, model.to(device).eval(), source=pretrained.source)
         mixing = MixingConfig(mean=tuple(known["mean"]), std=tuple(known["std"])) if known else config.mixing
         task = Classification(
             mixing=mixing,

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from hornet.data.label_space import LabelSpace, read_class_list, read_label_space
 from hornet.data.manifest import read_manifest
 from hornet.errors import UserError
+from hornet.model.resize import get_filter_grids, resize_filters
 from hornet.training.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
 from hornet.training.loop import Weights
 from hornet.training.weights import read_weights
@@ -64,6 +65,24 @@ def read_pretrained(path: Path, *, weights: Weights, label_space: Path | None) -
         description={},
         source=str(path),
     )
+
+
+def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: str) -> int:
+    """Load weights into a model, filters resized to its grids; return the number of filters that were resized.
+
+    Raises UserError, naming parameters, if the weights are of another network.
+    """
+    fitted = resize_filters(state_dict, grids=get_filter_grids(model))
+    expected = model.state_dict()
+    wrong = [name for name in expected if name not in fitted or fitted[name].shape != expected[name].shape]
+    wrong += [name for name in fitted if name not in expected]
+    if wrong:
+        raise UserError(
+            f"{source}: does not fit the model: {len(wrong)} parameters are missing, unknown or of another shape "
+            f"({', '.join(wrong[:5])}); choose the model and the classes it was trained with"
+        )
+    model.load_state_dict(fitted)
+    return sum(fitted[name] is not state_dict[name] for name in fitted)
 
 
 def read_weight_file(path: Path) -> dict[str, Tensor]:

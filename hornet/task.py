@@ -80,8 +80,9 @@ def require_same_labels(evaluated: LabelSpace, trained: LabelSpace) -> None:
     """Raise UserError if the labelled set numbers its classes differently from the training set."""
     if evaluated.fingerprint != trained.fingerprint:
         raise UserError(
-            f"evaluation.shards: its labels are of {evaluated.name!r} ({len(evaluated)} classes, {evaluated.fingerprint[:8]}), "
-            f"those of data.shards of {trained.name!r} ({len(trained)} classes, {trained.fingerprint[:8]}); "
+            f"evaluation.shards: its labels are of {evaluated.name!r} ({len(evaluated)} classes, fingerprint "
+            f"{evaluated.fingerprint[:8]}), those trained on of {trained.name!r} ({len(trained)} classes, fingerprint "
+            f"{trained.fingerprint[:8]}); "
             "build both splits into one folder, or set evaluation to null"
         )
 

@@ -36,20 +36,50 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     write_images(DATA / "images")
     for split in ("train", "validation"):
-        call("shards: " + split, python("launch/shards.py", "build", DATA / "images" / split, DATA / "shards",
-             "--split", split, "--name", "digits", "--samples-per-shard", "200"))
+        call(
+            "shards: " + split,
+            python(
+                "launch/shards.py",
+                "build",
+                DATA / "images" / split,
+                DATA / "shards",
+                "--split",
+                split,
+                "--name",
+                "digits",
+                "--samples-per-shard",
+                "200",
+            ),
+        )
     pretraining = [BIN / "deepspeed", "--num_gpus", "2", "launch/pretrain.py", "--config", "configs/demo/pretrain.yaml"]
     call_and_kill("pretraining, to be killed", pretraining, RUNS / "pretrain", after_step=KILL_AFTER_STEP)
     call("pretraining, the same command again", pretraining)
-    call("finetuning at 64 pixels", [BIN / "accelerate", "launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-         "--mixed_precision", "no", "--dynamo_backend", "no", "launch/finetune.py", "--config", "configs/demo/finetune.yaml"])
+    call(
+        "finetuning at 64 pixels",
+        [
+            BIN / "accelerate",
+            "launch",
+            "--cpu",
+            "--num_processes",
+            "2",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "launch/finetune.py",
+            "--config",
+            "configs/demo/finetune.yaml",
+        ],
+    )
     call("evaluation", python("launch/evaluate.py", "runs/demo/finetune", "weights=ema"))
     draw_curves(RUNS / "curves.png")
     print_ending(seconds=time.monotonic() - started)
 
 
 def write_images(folder: Path) -> None:
-    """Write scikit-learn's 1,797 digits as class folders of PNG and JPEG files, every fifth of a class for validation."""
+    """Write scikit-learn's 1,797 digits as class folders of PNG and JPEG files; every fifth is validation."""
     digits = load_digits()
     counts = dict.fromkeys(range(10), 0)
     for pixels, label in zip(digits.images, digits.target.tolist(), strict=True):
@@ -139,7 +169,7 @@ def print_ending(*, seconds: float) -> None:
     summary = json.loads((RUNS / "finetune" / "summary.json").read_text())
     best = max(summary["evaluations"], key=lambda row: row["top1"])
     print(f"""
-=== done in {seconds:.0f} s: {best['top1']:.2f} % top-1 on {best['num_images']} held-out digits ({best['weights']} weights)
+=== done in {seconds:.0f} s: {best["top1"]:.2f} % top-1 on {best["num_images"]} held-out digits
   runs/demo/curves.png             loss and accuracy of both runs
   runs/demo/pretrain/              metrics.jsonl, evaluations.jsonl, checkpoints/, summary.json; killed once and resumed
   runs/demo/finetune/              the same, at a higher resolution

@@ -13,11 +13,13 @@ from dataclasses import asdict
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
 from hornet.evaluation import EvaluateConfig, evaluate_weights
+from hornet.training.evaluate import format_evaluation
 from hornet.world import read_world
 
 EPILOG = f"""examples:
   python launch/evaluate.py runs/demo/finetune weights=ema
-  python launch/evaluate.py hornet_tiny_gf.pth model=hornet_tiny_gf evaluation.shards=data/imagenet-1k evaluation.image_size=224
+  python launch/evaluate.py hornet_tiny_gf.pth model=hornet_tiny_gf \\
+      evaluation.shards=data/imagenet-1k evaluation.image_size=224
   torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600
 
 For a run or a checkpoint in one, the set and its preprocessing are by default those of the run's own config.yaml.
@@ -68,8 +70,7 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
         print(json.dumps({"source": str(config.source), "weights": config.weights, **asdict(evaluation)}))
         return
     print(f"{config.source} ({config.weights} weights) on {config.evaluation.shards}, split {config.evaluation.split}")
-    print(f"  top-1   {evaluation.top1:.2f} %\n  top-5   {evaluation.top5:.2f} %\n  loss    {evaluation.loss:.4f}")
-    print(f"  images  {evaluation.num_images}, {evaluation.num_bad_images} could not be read")
+    print(f"  {format_evaluation(asdict(evaluation))}")
 
 
 if __name__ == "__main__":

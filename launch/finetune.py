@@ -1,4 +1,4 @@
-"""Finetune pretrained weights under Accelerate, usually at a higher resolution. The same command resumes a stopped run."""
+"""Finetune pretrained weights under Accelerate, usually at a higher resolution. The same command resumes a run."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 # Run as a script, Python puts launch/ first on the path, where `import finetune` would find this very file.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from finetune.config import FinetuneConfig
 from hornet.command_line import exit_on_bad_input, read_command_line
 from hornet.world import read_world
-from finetune.config import FinetuneConfig
 
 
 def main() -> None:
@@ -16,9 +16,12 @@ def main() -> None:
     config = read_command_line(
         FinetuneConfig,
         description=__doc__ or "",
-        example="accelerate launch launch/finetune.py --config configs/finetune/hornet_large_gf_in1k_384.yaml start.from=runs/large",
+        example="accelerate launch launch/finetune.py --config configs/finetune/hornet_large_gf_in1k_384.yaml "
+        "start.from=runs/large",
     )
-    from finetune.stage import finetune  # imports torch.distributed and accelerate, which a wrong config need not wait for
+    from finetune.stage import (
+        finetune,
+    )  # imports torch.distributed and accelerate, which a wrong config need not wait for
 
     exit_on_bad_input(lambda: finetune(config, world=read_world()))
 

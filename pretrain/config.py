@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hornet.config import free
 from hornet.data.loader import EvaluationConfig, StreamConfig
 from hornet.data.mixing import MixingConfig
 from hornet.model.build import ModelConfig
-from hornet.config import free
 from hornet.run_directory import RunConfig
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import CadenceConfig

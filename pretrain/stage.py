@@ -51,7 +51,12 @@ def pretrain(config: PretrainConfig, *, world: World) -> None:
 
 def assemble(config: PretrainConfig, *, stream: TrainStream, task: Classification) -> Parts:
     """Bring model, data and engine together."""
-    model = build_model(config.model, num_classes=task.num_classes, seed=derive_seed("weights", config.run.seed))
+    model = build_model(
+        config.model,
+        num_classes=task.num_classes,
+        image_size=config.data.transform.image_size,
+        seed=derive_seed("weights", config.run.seed),
+    )
     parameter_shapes = list_shapes(model)  # before ZeRO-3 takes the parameters apart
     engine = DeepSpeedEngine(
         model,

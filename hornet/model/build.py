@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import timm
 import torch
 from torch import nn
 
-from hornet.errors import UserError
+from hornet.model.hornet import HorNet
+from hornet.model.variants import VARIANTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,32 +29,28 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.drop_path_rate < 1:
             raise ValueError(f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}")
-        if not timm.is_model(self.name):
-            near = timm.list_models("hornet_*")
-            raise ValueError(f"name: {self.name!r} is not a model timm knows; ours are {', '.join(near)}")
+        if self.name not in VARIANTS:
+            raise ValueError(f"name: {self.name!r} is not one of {', '.join(VARIANTS)}")
 
 
-def build_model(config: ModelConfig, *, num_classes: int, seed: int) -> nn.Module:
-    """Build the network on the CPU; `seed` alone decides its initial weights, on every rank alike."""
+def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> HorNet:
+    """Build the network on the CPU, its global filters on the grids of `image_size` (pixels).
+
+    `seed` alone decides its initial weights, on every rank alike.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = timm.create_model(
+        created = timm.create_model(
             config.name,
             num_classes=num_classes,
+            img_size=image_size,
             drop_path_rate=config.drop_path_rate,
             layer_scale_init=config.layer_scale_init,
         )
+    model = cast(HorNet, created)
     if config.checkpoint_activations:
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
-    require_layer_groups(model, name=config.name)
+        model.set_grad_checkpointing(True)
     return model
-
-
-def require_layer_groups(model: nn.Module, *, name: str) -> None:
-    """Raise UserError if `model` lacks what the stages ask of a model: timm's no_weight_decay and group_matcher."""
-    for method in ("no_weight_decay", "group_matcher", "set_grad_checkpointing"):
-        if not hasattr(model, method):
-            raise UserError(f"model.name: {name} has no {method}(); choose a model that follows timm's conventions")
 
 
 def list_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

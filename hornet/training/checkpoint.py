@@ -75,7 +75,9 @@ def save_checkpoint(
         }
         _on_main(world, lambda: _publish(partial, final, manifest))
     except OSError as error:
-        raise UserError(f"{final}: the checkpoint could not be saved: {error}; earlier checkpoints are untouched") from error
+        raise UserError(
+            f"{final}: the checkpoint could not be saved: {error}; earlier checkpoints are untouched"
+        ) from error
     _on_main(world, lambda: _remove_old(root, keep=keep))
     return final
 
@@ -127,7 +129,9 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
     try:
         manifest = json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"{folder}: has no {MANIFEST}; it was not written by this pipeline, or not to the end") from error
+        raise UserError(
+            f"{folder}: has no {MANIFEST}; it was not written by this pipeline, or not to the end"
+        ) from error
     except ValueError as error:
         raise UserError(f"{path}: is not JSON") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

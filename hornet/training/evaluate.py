@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,4 +58,12 @@ def evaluate(
         loss=loss / counted,
         num_images=int(num_images),
         num_bad_images=int(num_bad),
+    )
+
+
+def format_evaluation(row: Mapping[str, Any]) -> str:
+    """Return an evaluation's fields as a line for people."""
+    return (
+        f"top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, loss {row['loss']:.4f} on {row['num_images']} images"
+        + (f", {row['num_bad_images']} could not be read" if row["num_bad_images"] else "")
     )

@@ -80,7 +80,7 @@ class CadenceConfig:
     evaluate_every_steps: int | None = free(None)
     """Steps between evaluations; null evaluates only at the end."""
     pictures_every_steps: int | None = free(None)
-    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws them at the start and the end."""
+    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
 
     def __post_init__(self) -> None:
         for name in ("log_every_steps", "save_every_steps", "keep_checkpoints"):
@@ -153,7 +153,7 @@ def train(
         )
         is_last = state.step == schedule.num_steps
         is_saved = is_last or _is_due(state.step, cadence.save_every_steps)
-        # Saved steps are logged too: the record starts afresh after them, so a resumed run's rows equal an undisturbed one's.
+        # Saved steps are logged too: sums start afresh there, so a resumed run's rows equal an undisturbed one's.
         recorder.record(record, state, is_logged=is_saved or _is_due(state.step, cadence.log_every_steps))
         if is_last or step == 0 or _is_due(state.step, cadence.pictures_every_steps):
             draw(state, micro_batches)

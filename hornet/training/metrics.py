@@ -15,6 +15,7 @@ from tqdm import tqdm
 from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
+from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
 from hornet.training.process_group import sum_over_ranks
 from hornet.world import World
@@ -69,7 +70,7 @@ class MetricsRecorder:
         if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"step {record.step}: the gradient was not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row; "
-                "resume from an earlier checkpoint with a lower schedule.peak_lr, or look at the batches named in metrics.jsonl"
+                "the weights no longer train: start a new run with a lower schedule.peak_lr"
             )
         if self._bar is not None:
             self._bar.update()
@@ -87,8 +88,7 @@ class MetricsRecorder:
             return
         for key in ("top1", "top5", "loss"):
             self.board.add_scalar(f"evaluation_{row['weights']}/{key}", row[key], row["step"])
-        self._say(f"step {row['step']}: {row['weights']} weights: top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, "
-                  f"loss {row['loss']:.4f} on {row['num_images']} images")
+        self._say(f"step {row['step']}: {row['weights']} weights: {format_evaluation(row)}")
 
     def close(self) -> None:
         """Flush TensorBoard and end the progress bar."""
@@ -104,7 +104,9 @@ class MetricsRecorder:
     def _reduce(self, record: StepRecord, state: RunState) -> dict[str, Any]:
         mine = torch.tensor([float(record.result.loss), self._data_seconds, self._step_seconds], dtype=torch.float64)
         loss, data_seconds, step_seconds = (sum_over_ranks(mine) / self._world.num_ranks).tolist()
-        hashes, num_bad = sum_over_ranks(torch.stack([sum_key_hashes(record.batches), torch.tensor(self._num_bad)])).tolist()
+        hashes, num_bad = sum_over_ranks(
+            torch.stack([sum_key_hashes(record.batches), torch.tensor(self._num_bad)])
+        ).tolist()
         state.num_bad_samples += num_bad
         steps = self._num_steps_since
         self._reset()
@@ -131,12 +133,15 @@ class MetricsRecorder:
         for key in ("loss", "lr", "grad_norm", "images_per_second", "data_seconds", "step_seconds", "memory_bytes"):
             self.board.add_scalar(f"train/{key}", row[key], row["step"])
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{row['loss']:.4f}", lr=f"{row['lr']:.2e}", img_s=f"{row['images_per_second']:.0f}")
+            self._bar.set_postfix(
+                loss=f"{row['loss']:.4f}", lr=f"{row['lr']:.2e}", img_s=f"{row['images_per_second']:.0f}"
+            )
             return
         seconds_left = (self._num_steps - row["step"]) * row["step_seconds"]
         self._say(
-            f"step {row['step']}/{self._num_steps}  epoch {row['epoch']:.2f}  loss {row['loss']:.4f}  lr {row['lr']:.2e}  "
-            f"grad norm {row['grad_norm']:.2f}  {row['images_per_second']:.0f} img/s  {format_seconds(seconds_left)} left"
+            f"step {row['step']}/{self._num_steps}  epoch {row['epoch']:.2f}  loss {row['loss']:.4f}  "
+            f"lr {row['lr']:.2e}  grad norm {row['grad_norm']:.2f}  {row['images_per_second']:.0f} img/s  "
+            f"{format_seconds(seconds_left)} left"
         )
 
     def _say(self, line: str) -> None:

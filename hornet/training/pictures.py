@@ -11,7 +11,9 @@ from torchvision.utils import make_grid
 FILTER_SUFFIX = "complex_weight"
 
 
-def draw_images(images_bchw: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...], num_images: int = 32) -> Tensor:
+def draw_images(
+    images_bchw: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...], num_images: int = 32
+) -> Tensor:
     """Return normalised images (B, 3, H, W) as one grid (3, H', W') of values in 0..1, as the network sees them."""
     images = images_bchw[:num_images].detach().float().cpu()
     shape = (1, 3, 1, 1)

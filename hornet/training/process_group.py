@@ -30,8 +30,8 @@ def choose_device(world: World) -> torch.device:
         return torch.device("cuda", 0)
     if world.local_rank >= num_gpus:
         raise UserError(
-            f"local rank {world.local_rank} has no GPU: this node shows {num_gpus} GPUs to {world.num_local_ranks} ranks; "
-            f"start {num_gpus} ranks a node, or set CUDA_VISIBLE_DEVICES= to run on the CPU"
+            f"local rank {world.local_rank} has no GPU: this node shows {num_gpus} GPUs to {world.num_local_ranks} "
+            f"ranks; start {num_gpus} ranks a node, or set CUDA_VISIBLE_DEVICES= to run on the CPU"
         )
     return torch.device("cuda", world.local_rank)
 

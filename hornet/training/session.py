@@ -14,7 +14,7 @@ from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
 from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
-from hornet.training.evaluate import Evaluation
+from hornet.training.evaluate import Evaluation, format_evaluation
 from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.pictures import choose_filters, draw_filters
@@ -69,7 +69,9 @@ def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | 
     return checkpoint
 
 
-def run_session(run: RunDirectory, parts: Parts, *, checkpoint: Checkpoint | None, world: World, device: torch.device) -> None:
+def run_session(
+    run: RunDirectory, parts: Parts, *, checkpoint: Checkpoint | None, world: World, device: torch.device
+) -> None:
     """Train from `checkpoint` (or from the engine's fresh weights) to the end and write the summary. Collective."""
     state = RunState()
     if checkpoint is not None:
@@ -174,10 +176,10 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
         ("last loss", f"{summary['loss']:.4f}"),
     ]
     for row in summary["evaluations"]:
-        text = f"top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, loss {row['loss']:.4f} on {row['num_images']} images"
-        rows.append((f"{row['weights']} weights", text))
+        rows.append((f"{row['weights']} weights", format_evaluation(row)))
     rows += [
-        ("speed", f"{summary['images_per_second']:.0f} images/s, {100 * summary['data_share_of_step']:.0f} % waiting for data"),
+        ("speed", f"{summary['images_per_second']:.0f} images/s"),
+        ("waiting for data", f"{100 * summary['data_share_of_step']:.0f} % of the time"),
         ("bad samples", str(summary["num_bad_samples"])),
         ("skipped steps", str(summary["num_skipped_steps"])),
         ("time", f"{format_seconds(summary['seconds_in_last_life'])} in the last life"),

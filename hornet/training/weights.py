@@ -25,9 +25,15 @@ def read_weights(checkpoint: Checkpoint, *, weights: Weights) -> dict[str, Tenso
     elif engine == "accelerate":
         from hornet.training.engines import accelerate
 
-        found = accelerate.read_state(checkpoint.folder)["model"] if weights == "raw" else accelerate.read_ema(checkpoint.folder)
+        found = (
+            accelerate.read_state(checkpoint.folder)["model"]
+            if weights == "raw"
+            else accelerate.read_ema(checkpoint.folder)
+        )
     else:
         raise UserError(f"{checkpoint.folder}: was written by an engine this code does not know: {engine!r}")
     if not found:
-        raise UserError(f"{checkpoint.folder}: holds no averaged weights (optimizer.ema_decay was null); ask for raw ones")
+        raise UserError(
+            f"{checkpoint.folder}: holds no averaged weights (optimizer.ema_decay was null); ask for raw ones"
+        )
     return found

@@ -1,11 +1,19 @@
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from hornet.config import ConfigError, build_config, describe_fields, free, list_changes, load_config, to_values, to_yaml
+from hornet.config import (
+    ConfigError,
+    build_config,
+    describe_fields,
+    free,
+    list_changes,
+    load_config,
+    to_values,
+    to_yaml,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +119,6 @@ def test_help_shows_every_key_with_its_line():
 
 def test_config_files_keep_their_text_when_read(tmp_path):
     path = write(tmp_path, "name: n\ninner: {}")
-    before = path.read_text(), os.stat(path).st_mtime_ns
+    before = path.read_text(), path.stat().st_mtime_ns
     load_config(Outer, path=path, overrides=["name=m"])
-    assert (path.read_text(), os.stat(path).st_mtime_ns) == before
+    assert (path.read_text(), path.stat().st_mtime_ns) == before

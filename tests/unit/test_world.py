@@ -16,7 +16,14 @@ def test_an_sbatch_script_itself_is_alone():
 
 @pytest.mark.parametrize("local_size_name", ["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])
 def test_launchers(local_size_name):
-    environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", local_size_name: "4", "MASTER_ADDR": "h", "MASTER_PORT": "9"}
+    environment = {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        local_size_name: "4",
+        "MASTER_ADDR": "h",
+        "MASTER_PORT": "9",
+    }
     assert read_world(environment) == World(
         rank=5, num_ranks=8, local_rank=1, num_local_ranks=4, master_address="h", master_port=9
     )
@@ -43,7 +50,9 @@ def test_a_launcher_inside_a_step_wins():
     assert read_world(environment).num_ranks == 2
 
 
-@pytest.mark.parametrize(("nodes", "host"), [("gpu[03-05,7],x1", "gpu03"), ("a,b", "a"), ("n7", "n7"), ("rack-1-n[2]", "rack-1-n2")])
+@pytest.mark.parametrize(
+    ("nodes", "host"), [("gpu[03-05,7],x1", "gpu03"), ("a,b", "a"), ("n7", "n7"), ("rack-1-n[2]", "rack-1-n2")]
+)
 def test_first_host(nodes, host):
     assert first_host(nodes) == host
 

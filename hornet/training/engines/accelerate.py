@@ -1,8 +1,8 @@
-"""Training under Hugging Face Accelerate: plain data parallelism, or one process. The only file that calls accelerate."""
+"""Training under Accelerate: plain data parallelism, or one process. The only file that calls accelerate."""
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -37,20 +37,25 @@ class AccelerateEngine:
         device: torch.device,
         is_main: bool,
     ) -> None:
-        logging.getLogger("accelerate").setLevel(logging.WARNING)
+        # Gradients of depthwise kernels have other strides than DDP's buckets; it copies them, and says so.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self._is_main = is_main
         self._device = device
         self._clip_grad_norm = optimizer.clip_grad_norm
         self._compute_loss = compute_loss
         self._derive_step_seed = derive_step_seed
         self._accelerator = Accelerator(
-            mixed_precision="bf16" if precision == "bf16" else "no", cpu=device.type == "cpu", step_scheduler_with_optimizer=False
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            cpu=device.type == "cpu",
+            step_scheduler_with_optimizer=False,
         )
         self._module = model
         self._optimizer = build_optimizer(model, optimizer)
         if optimizer.ema_decay is not None:
             attach_ema(self._optimizer, decay=optimizer.ema_decay)
-        self._model = self._accelerator.prepare(model)  # the optimizer stays ours: in bf16 and fp32 there is nothing to scale
+        self._model = self._accelerator.prepare(
+            model
+        )  # the optimizer stays ours: in bf16 and fp32 there is nothing to scale
 
     def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
         """See Engine."""
@@ -113,7 +118,9 @@ def read_state(folder: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError) as error:
-        raise UserError(f"{folder / FILE}: is cut short or not a checkpoint file: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"{folder / FILE}: is cut short or not a checkpoint file: {str(error).splitlines()[0]}"
+        ) from error
     return state
 
 

@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import deepspeed
 import torch
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import Tensor, nn
 
-import deepspeed
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.training.ema import attach_ema, swap_with_ema
@@ -66,8 +66,6 @@ class DeepSpeedEngine:
         derive_step_seed: Callable[[int, int], int],
         device: torch.device,
     ) -> None:
-        if optimizer.ema_decay is not None and config.stage == 3:
-            raise UserError("optimizer.ema_decay: averaged weights are not available under zero.stage=3; use stage 0 to 2")
         _quieten(device)
         self._stage = config.stage
         self._precision = config.precision
@@ -87,6 +85,8 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._base_optimizer, config=settings)
         self._files = _FileWriter(self._engine._config)
         self._engine.checkpoint_engine = self._files
+        # It would drop scripts beside the checkpoints; `python -m deepspeed.utils.zero_to_fp32` is the same.
+        self._engine._copy_recovery_script = lambda _folder: None
 
     def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
         """See Engine."""

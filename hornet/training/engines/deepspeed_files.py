@@ -74,7 +74,9 @@ def read_ema(folder: Path, *, zero_stage: int) -> dict[str, Tensor]:
 
 def _merge_stage_3(folder: Path) -> dict[str, Tensor]:
     """Put ZeRO-3's slices together: rank by rank, each parameter holds ceil(numel / ranks) elements, padded."""
-    flats = [torch.cat(load_shard(path)["optimizer_state_dict"]["fp32_flat_groups"]) for path in _optimizer_shards(folder)]
+    flats = [
+        torch.cat(load_shard(path)["optimizer_state_dict"]["fp32_flat_groups"]) for path in _optimizer_shards(folder)
+    ]
     states = load_shard(folder / "zero_pp_rank_0_mp_rank_00_model_states.pt")
     merged: dict[str, Tensor] = {}
     offset = 0

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from hornet.errors import UserError
 from hornet.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from hornet.training.loop import RunState
+from hornet.world import ALONE
 from tests.unit.training.fakes import CountingEngine
 
 IDENTITY = {"engine": "counting", "num_ranks": 1}
@@ -16,23 +18,17 @@ def save(root, step, *, engine=None, keep=3):
     engine.weight = step
     state = RunState(step=step, num_bad_samples=7, num_skipped_steps=1)
     return save_checkpoint(
-        root, engine=engine, state=state, identity=IDENTITY, description={"model": "m"}, world=find_world(), keep=keep
+        root, engine=engine, state=state, identity=IDENTITY, description={"model": "m"}, world=ALONE, keep=keep
     )
 
 
-def find_world():
-    from hornet.world import ALONE
-
-    return ALONE
-
-
 def find(root):
-    return find_checkpoint(root, world=find_world())
+    return find_checkpoint(root, world=ALONE)
 
 
 @pytest.fixture(autouse=True)
 def _group(alone):
-    yield
+    return alone
 
 
 def test_save_and_load_is_identity(tmp_path):
@@ -80,7 +76,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
     assert find(tmp_path).step == 1
     out = capsys.readouterr().out
     assert "step_00000002" in out
-    assert pytest.importorskip("re").search(message, out)
+    assert re.search(message, out)
     assert save(tmp_path, 2) == newest, "the damaged one is replaced when the run comes by again"
     assert find(tmp_path).step == 2
 
@@ -109,13 +105,17 @@ def test_a_manifest_of_another_kind_is_refused(tmp_path):
 def test_another_identity_is_refused_with_both_values(tmp_path):
     save(tmp_path, 1)
     with pytest.raises(UserError, match=r"written with num_ranks=1, this run has num_ranks=2"):
-        load_checkpoint(find(tmp_path), engine=CountingEngine(), state=RunState(), identity={**IDENTITY, "num_ranks": 2})
+        load_checkpoint(
+            find(tmp_path), engine=CountingEngine(), state=RunState(), identity={**IDENTITY, "num_ranks": 2}
+        )
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_good(tmp_path):
     save(tmp_path, 1)
     engine = CountingEngine(fail_saving=OSError(28, "No space left on device"))
-    with pytest.raises(UserError, match=r"step_00000002: the checkpoint could not be saved.*No space left.*earlier checkpoints"):
+    with pytest.raises(
+        UserError, match=r"step_00000002: the checkpoint could not be saved.*No space left.*earlier checkpoints"
+    ):
         save(tmp_path, 2, engine=engine)
     assert find(tmp_path).step == 1
     assert (tmp_path / "latest").read_text() == "step_00000001"

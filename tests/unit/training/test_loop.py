@@ -102,7 +102,9 @@ def test_bad_samples_are_listed_counted_and_end_the_run_above_the_rate(directory
     with pytest.raises(UserError, match=r"3 bad samples in 12 images exceed data.max_bad_sample_rate=0.1 of 20"):
         run(state=state, recorder=recorder, batches=iter(batches), cadence=CadenceConfig(log_every_steps=1))
     recorder.close()
-    listed = [json.loads(line)["key"] for line in (directory.path / "bad_samples/rank_00000.jsonl").read_text().splitlines()]
+    listed = [
+        json.loads(line)["key"] for line in (directory.path / "bad_samples/rank_00000.jsonl").read_text().splitlines()
+    ]
     assert listed == ["s/0", "s/3", "s/4"]
     assert state.num_bad_samples == 3
 

@@ -1,0 +1,159 @@
+"""Real runs on two CPU ranks: shards made here, commands as a user gives them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+NUM_TRAIN, NUM_VALIDATION, NUM_CLASSES = 52, 13, 3
+
+PRETRAIN = {
+    "run": {"name": "pretrain", "seed": 1},
+    "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.2, "layer_scale_init": 0.5},
+    "data": {
+        "split": "train",
+        "shuffle_window_shards": 2,
+        "num_workers": 0,
+        "transform": {
+            "image_size": 32,
+            "flip_probability": 0.5,
+            "rand_augment": "rand-m9-mstd0.5-inc1",
+            "erase_probability": 0.25,
+        },
+    },
+    "mixing": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.1},
+    "evaluation": {"image_size": 32, "batch_size": 4},
+    "optimizer": {"weight_decay": 0.05, "clip_grad_norm": 1.0},
+    "schedule": {"num_epochs": 2, "warmup_epochs": 0.5, "peak_lr": 2e-3},
+    "zero": {"stage": 2},
+    "cadence": {"log_every_steps": 1, "save_every_steps": 2},
+    "global_batch_size": 8,
+    "micro_batch_size": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory):
+    """Build a set of coloured squares with a train and a validation split through the command."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.default_rng(0)
+    for split, count in (("train", NUM_TRAIN), ("validation", NUM_VALIDATION)):
+        for number in range(count):
+            label = number % NUM_CLASSES
+            pixels = random.integers(0, 80, (40, 44, 3), dtype=np.uint8)
+            pixels[..., label] += 120
+            target = folder / "images" / split / f"class_{label}"
+            target.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(target / f"{split}_{number:03d}.{'png' if number % 2 else 'jpg'}")
+        command = ["launch/shards.py", "build", folder / "images" / split, folder / "shards"]
+        run_python(*command, "--split", split, "--name", "squares", "--samples-per-shard", 10)
+    return folder / "shards"
+
+
+@pytest.fixture
+def pretraining(tmp_path, shards):
+    """A config file for pretraining in this test's folder; returns a function that makes its variants."""
+    return lambda **changes: write_config(tmp_path, PRETRAIN, shards=shards, **changes)
+
+
+def write_config(folder, values, *, shards, **changes):
+    """Write a YAML config with dotted `changes` (`zero__stage=1`) into `folder`; return its path."""
+    values = json.loads(json.dumps(values))
+    values["run"]["root"] = str(folder / "runs")
+    for part in ("data", "evaluation"):
+        if values.get(part) is not None:
+            values[part]["shards"] = str(shards)
+    for key, value in changes.items():
+        *parents, leaf = key.split("__")
+        target = values
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[leaf] = value
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def run_python(*arguments, check=True, cwd=ROOT):
+    """Run one process of this environment's python; return it, its output captured as text."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=make_environment(), timeout=300
+    )
+    if check and done.returncode != 0:
+        pytest.fail(f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def make_environment(**extra):
+    """The environment of a launcher: no GPUs, one thread a rank."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {**kept, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", **extra}
+
+
+class Ranks:
+    """Processes of one run, started as a launcher starts them."""
+
+    def __init__(self, script, *arguments, num_ranks=2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, str(ROOT / "launch" / script), *map(str, arguments)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=make_environment(
+                    RANK=str(rank),
+                    LOCAL_RANK=str(rank),
+                    WORLD_SIZE=str(num_ranks),
+                    LOCAL_WORLD_SIZE=str(num_ranks),
+                    MASTER_ADDR="127.0.0.1",
+                    MASTER_PORT=str(port),
+                ),
+            )
+            for rank in range(num_ranks)
+        ]
+
+    def wait(self, timeout=240):
+        """Wait for all; return exit codes and outputs by rank."""
+        outputs = [process.communicate(timeout=timeout)[0] for process in self.processes]
+        return [process.returncode for process in self.processes], outputs
+
+    def kill(self):
+        for process in self.processes:
+            process.send_signal(signal.SIGKILL)
+        return self.wait()
+
+
+def launch(script, *arguments, num_ranks=2, check=True):
+    """Run a script on ranks to its end; return exit codes and outputs."""
+    codes, outputs = Ranks(script, *arguments, num_ranks=num_ranks).wait()
+    if check and any(codes):
+        pytest.fail(f"{script} {arguments} ended with {codes}\n" + "\n---\n".join(outputs))
+    return codes, outputs
+
+
+def kill_when(condition, ranks, *, timeout=200):
+    """SIGKILL all ranks as soon as `condition()` holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline or any(process.poll() is not None for process in ranks.processes):
+            pytest.fail("the run ended before it could be killed\n" + "\n---\n".join(ranks.kill()[1]))
+        time.sleep(0.01)
+    ranks.kill()
+
+
+def read_rows(run, name="metrics"):
+    return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]

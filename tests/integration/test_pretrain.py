@@ -1,0 +1,141 @@
+import json
+
+import pytest
+import torch
+
+from hornet.training.engines.deepspeed_files import load_shard, read_ema, read_model
+from tests.integration.conftest import ROOT, Ranks, kill_when, launch, read_rows, run_python
+
+pytestmark = pytest.mark.slow
+
+EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
+
+
+def flatten(value):
+    """Every tensor and number of a nested state, in order."""
+    if isinstance(value, dict):
+        return [leaf for key in sorted(value, key=str) for leaf in flatten(value[key])]
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in flatten(item)]
+    return [value] if isinstance(value, torch.Tensor | int | float) else []
+
+
+def assert_same_checkpoint(one, other):
+    names = sorted(path.name for path in one.glob("*.pt"))
+    assert names == sorted(path.name for path in other.glob("*.pt"))
+    assert len(names) == 3, "the model and a shard of each rank"
+    for name in names:
+        left, right = (flatten(load_shard(folder / name)) for folder in (one, other))
+        assert len(left) == len(right)
+        assert any(isinstance(leaf, torch.Tensor) and leaf.numel() > 100 for leaf in left)
+        for a, b in zip(left, right, strict=True):
+            assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining, tmp_path, stage):
+    changes = {"zero__stage": stage, "optimizer__ema_decay": 0.9}
+    config = pretraining(**changes)
+    undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
+    launch("pretrain.py", "--config", config, "run.name=undisturbed")
+
+    ranks = Ranks("pretrain.py", "--config", config, "run.name=killed")
+    if stage == 1:  # between two checkpoints
+        kill_when(lambda: (killed / "metrics.jsonl").exists() and read_last_step(killed) >= 5, ranks)
+    else:  # in the middle of writing one
+        kill_when(lambda: any(killed.glob("checkpoints/step_00000006.partial/*.pt")), ranks)
+    assert not (killed / "summary.json").exists()
+    _, outputs = launch("pretrain.py", "--config", config, "run.name=killed")
+
+    assert "resuming" in outputs[0]
+    rows = [[{key: row[key] for key in EXACT} for row in read_rows(run)] for run in (undisturbed, killed)]
+    assert len(rows[0]) == 12
+    assert rows[0] == rows[1]
+    assert_same_checkpoint(undisturbed / "checkpoints/step_00000012", killed / "checkpoints/step_00000012")
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (undisturbed, killed)]
+    assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
+    assert {row["weights"]: row["num_images"] for row in summaries[0]["evaluations"]} == {"raw": 13, "ema": 13}
+    assert json.loads((killed / "status.json").read_text())["state"] == "finished"
+
+
+def read_last_step(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def test_stages_learn_the_same_and_their_weights_are_read_back(pretraining, tmp_path):
+    """Stage 0 and 3 in fp32 give the same losses and weights; each stage's files read as one state dict."""
+    losses, weights = {}, {}
+    for stage in (0, 3):
+        config = pretraining(zero__stage=stage, zero__precision="fp32", run__name=f"z{stage}")
+        if stage == 0:
+            launch("pretrain.py", "--config", config, "optimizer.ema_decay=0.5")
+        else:
+            launch("pretrain.py", "--config", config)
+        run = tmp_path / "runs" / f"z{stage}"
+        losses[stage] = torch.tensor([row["loss"] for row in read_rows(run)])
+        weights[stage] = read_model(run / "checkpoints/step_00000012", zero_stage=stage)
+        assert json.loads((run / "summary.json").read_text())["evaluations"][0]["num_images"] == 13
+    torch.testing.assert_close(losses[0], losses[3], rtol=1e-4, atol=1e-5)
+    assert weights[0].keys() == weights[3].keys()
+    difference = torch.cat([(weights[0][name] - weights[3][name]).abs().flatten() for name in weights[0]])
+    assert difference.max() < 1e-3, "Adam divides by small moments: single weights may differ by parts of a step"
+    assert difference.mean() < 1e-6
+    ema = read_ema(tmp_path / "runs/z0/checkpoints/step_00000012", zero_stage=0)
+    assert ema.keys() == weights[0].keys()
+    assert not torch.equal(ema["head.weight"], weights[0]["head.weight"])
+
+
+def test_any_number_of_ranks_sees_the_same_batches(pretraining, tmp_path, shards):
+    """The digests equal those computed here from the order alone, on one process and on two ranks."""
+    config = pretraining(schedule__num_epochs=1)
+    run_python(ROOT / "launch/pretrain.py", "--config", config, "run.name=one")
+    digests = [row["batch_digest"] for row in read_rows(tmp_path / "runs/one")]
+    from hornet.data.loader import StreamConfig, open_train_stream
+    from hornet.data.transforms import TransformConfig
+    from hornet.world import World
+
+    sums = [0] * 6
+    for rank in range(4):
+        world = World(
+            rank=rank, num_ranks=4, local_rank=rank, num_local_ranks=4, master_address="", master_port=0
+        )
+        stream = open_train_stream(
+            StreamConfig(shards=shards, shuffle_window_shards=2, transform=TransformConfig(image_size=8)),
+            world=world,
+            seed=1,
+            global_batch_size=8,
+            micro_batch_size=1,
+        )
+        for number, batch in enumerate(stream.iterate(0, 6)):
+            sums[number // 2] += int(batch.key_hashes.sum())
+    assert digests == [f"{value % 2**64:016x}" for value in sums]
+
+
+def test_what_a_finished_or_changed_run_answers(pretraining, tmp_path):
+    config, run = pretraining(schedule__num_epochs=1), tmp_path / "runs/pretrain"
+    script = ROOT / "launch/pretrain.py"
+    run_python(script, "--config", config)
+    summary = (run / "summary.json").read_bytes()
+    assert "already finished" in run_python(script, "--config", config).stdout
+    assert (run / "summary.json").read_bytes() == summary
+
+    (run / "summary.json").unlink()
+    changed = [script, "--config", config, "optimizer.weight_decay=0.1", "schedule.peak_lr=1", "cadence.log_every_steps=5"]
+    done = run_python(*changed, check=False)
+    assert done.returncode == 2
+    assert "optimizer.weight_decay: 0.05 -> 0.1" in done.stderr
+    assert "schedule.peak_lr: 0.002 -> 1" in done.stderr
+    assert "cadence" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+    codes, outputs = launch("pretrain.py", "--config", config, check=False)
+    assert codes == [2, 2]
+    assert all("num_ranks=1, this run has num_ranks=2" in output for output in outputs)
+
+
+def test_bad_input_ends_all_ranks_with_2_and_a_sentence(pretraining, tmp_path):
+    codes, outputs = launch("pretrain.py", "--config", pretraining(), "global_batch_size=7", check=False)
+    assert codes == [2, 2], outputs
+    assert all("world sizes that divide it: 1, 7" in output and "Traceback" not in output for output in outputs)
+    assert not (tmp_path / "runs").exists(), "nothing is left behind"

@@ -1,0 +1,66 @@
+"""Every shipped config loads, builds its model and says how to run it."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from finetune.config import FinetuneConfig
+from hornet.config import ConfigError, build_config, load_config, to_values
+from pretrain.config import PretrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+DEMO = load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml")
+
+
+def choose_class(path):
+    return FinetuneConfig if "finetune" in str(path.relative_to(ROOT)) else PretrainConfig
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_loads_and_its_model_is_built(path):
+    config = load_config(choose_class(path), path=path)
+    with torch.device("meta"):
+        timm.create_model(config.model.name, img_size=config.data.transform.image_size)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_is_short_and_starts_with_its_command(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 50
+    header = [line for line in lines if line.startswith("#")]
+    assert any("launch/" in line and "--config" in line and str(path.relative_to(ROOT)) in line for line in header)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.name", "hornet_tiny", r"model\.name: 'hornet_tiny' is not one of .*hornet_tiny_gf"),
+        ("zero.stag", 1, r"zero\.stag: unknown key; did you mean stage\?"),
+        ("zero.stage", 4, r"zero\.stage: Input should be 0, 1, 2 or 3, not 4"),
+        ("run.name", "a[b]", r"run\.name: may hold letters"),
+        ("optimizer.clip_grad_norm", 0, r"optimizer\.clip_grad_norm: must be above 0, or null"),
+        ("schedule.warmup_epochs", 99, r"schedule\.warmup_epochs: must lie in"),
+        ("mixing.label_smoothing", 1, r"mixing\.label_smoothing: "),
+        ("data.transform.crop_scale", [0, 1], r"data\.transform\.crop_scale: "),
+    ],
+)
+def test_bad_values_are_refused_with_their_key(key, value, message):
+    values = to_values(DEMO)
+    *parents, leaf = key.split(".")
+    target = values
+    for parent in parents:
+        target = target[parent]
+    target[leaf] = value
+    with pytest.raises(ConfigError, match=message):
+        build_config(PretrainConfig, values, source="test")
+
+
+def test_ema_under_zero_3_is_refused():
+    values = to_values(DEMO)
+    values["zero"]["stage"] = 3
+    values["optimizer"]["ema_decay"] = 0.99
+    with pytest.raises(ConfigError, match=r"optimizer\.ema_decay: is not available with zero\.stage=3"):
+        build_config(PretrainConfig, values, source="test")
