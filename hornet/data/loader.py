@@ -23,7 +23,7 @@ from hornet.world import World
 class StreamConfig:
     """The training stream."""
 
-    shards: Path = free()  # noqa: RUF009
+    shards: Path = free()
     """Folder that holds the set's _info.json."""
     split: str = "train"
     """Which of its splits."""
@@ -50,7 +50,7 @@ class StreamConfig:
 class EvaluationConfig:
     """The evaluation stream: every sample once."""
 
-    shards: Path = free()  # noqa: RUF009
+    shards: Path = free()
     """Folder that holds the set's _info.json."""
     split: str = "validation"
     """Which of its splits."""

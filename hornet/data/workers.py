@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import signal
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -41,10 +40,9 @@ class WorkerPool(Generic[Item]):
             generator=torch.Generator(),  # else a DataLoader draws its base seed from the global generator
         )
         self._turn = 0
-        weak = weakref.WeakMethod(self.close)
-        self._at_exit = lambda: (close := weak()) and close()
-        # multiprocessing's exit handler sends SIGTERM, which workers ignore, and waits: run before it.
-        atexit.register(self._at_exit)
+        # A strong reference, so that the pool is never collected with its workers running: torch would end those by
+        # SIGTERM, which they ignore, and so would multiprocessing at exit, and wait for them. This runs before it.
+        atexit.register(self.close)
 
     def run(self, requests: Iterable[Any]) -> Iterator[Item]:
         """Yield the items of `requests`. Asking again ends the earlier iteration.
@@ -62,8 +60,8 @@ class WorkerPool(Generic[Item]):
             yield item
 
     def close(self) -> None:
-        """End the workers; harmless if there are none."""
-        atexit.unregister(self._at_exit)
+        """End the workers; harmless if there are none. A pool that is not closed keeps them until the process exits."""
+        atexit.unregister(self.close)
         iterator: Any = self._loader._iterator
         self._loader._iterator = None
         if iterator is not None and hasattr(iterator, "_shutdown_workers"):

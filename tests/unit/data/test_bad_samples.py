@@ -1,0 +1,152 @@
+"""Images that cannot be used: replaced, named and counted, the same way on any rank; too many end the run."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hornet.batch import BadSample, Batch
+from hornet.data import pipeline
+from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.shards import open_shards
+from hornet.data.transforms import TransformConfig
+from hornet.errors import UserError
+from tests.unit.data.making import NOT_AN_IMAGE, flip_bit, key_hash, make_set, rank_of
+
+TRANSFORM = TransformConfig(image_size=16, flip_probability=0.5, erase_probability=0.5)
+
+
+@pytest.fixture(scope="module")
+def damaged_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sample 7 is no picture, 20 has a flipped bit in its picture, 30 one in its header."""
+    folder = make_set(tmp_path_factory.mktemp("damaged"), replaced={7: NOT_AN_IMAGE})
+    records = open_shards(folder, "train").records
+    flip_bit(folder / "toy-01.tar", byte=int(records[20]["offset"]) + int(records[20]["span"]) - 9)
+    flip_bit(folder / "toy-02.tar", byte=int(records[30]["offset"]))
+    return folder
+
+
+def run(
+    folder: Path, *, num_ranks: int = 1, num_workers: int = 0, rate: float = 0.1, num_steps: int = 12, micro: int = 2
+) -> list[Batch]:
+    """All micro batches of all ranks, rank by rank."""
+    config = StreamConfig(
+        shards=folder,
+        shuffle_window_shards=2,
+        num_workers=num_workers,
+        max_bad_sample_rate=rate,
+        transform=TRANSFORM,
+    )
+    batches = []
+    for rank in range(num_ranks):
+        stream = open_train_stream(
+            config, world=rank_of(rank, num_ranks), seed=2, global_batch_size=8, micro_batch_size=micro
+        )
+        with closing(stream):
+            batches += list(stream.iterate(0, num_steps))
+    return batches
+
+
+def reports(batches: list[Batch]) -> list[BadSample]:
+    return sorted((bad for batch in batches for bad in batch.bad_samples), key=lambda bad: (bad.epoch, bad.shard))
+
+
+def images(batches: list[Batch]) -> list[tuple[int, bytes]]:
+    return sorted(
+        (int(key), image.numpy().tobytes())
+        for batch in batches
+        for key, image in zip(batch.key_hashes, batch.images_bchw, strict=True)
+    )
+
+
+def test_each_is_replaced_and_named_in_each_epoch(damaged_set: Path) -> None:
+    records = open_shards(damaged_set, "train").records
+    found = reports(run(damaged_set))
+    assert [(bad.epoch, bad.shard) for bad in found] == [
+        (epoch, f"toy-{shard:02d}.tar") for epoch in (0, 1) for shard in (0, 1, 2)
+    ]
+    assert [bad.offset for bad in found[:3]] == [int(records[sample]["offset"]) for sample in (7, 20, 30)]
+    assert [bad.key for bad in found[:3]] == ["toy-00/s0007", "toy-01/s0020", f"toy-02/@{records[30]['offset']}"]
+    reasons = ["not decodable (UnidentifiedImageError", "checksum", f"byte {records[30]['offset']}: damaged header"]
+    assert all(bad.reason.startswith(reason) for bad, reason in zip(found, reasons * 2, strict=True))
+    assert all("\n" not in bad.reason for bad in found)
+
+
+def test_the_substitute_stands_in_the_batch(damaged_set: Path) -> None:
+    for batch in run(damaged_set):
+        assert batch.is_real.all()
+        for bad in batch.bad_samples:
+            assert key_hash(bad.substitute) in batch.key_hashes.tolist()
+            assert key_hash(bad.key) not in batch.key_hashes.tolist()
+
+
+@pytest.mark.parametrize(("num_ranks", "num_workers", "micro"), [(2, 0, 4), (4, 0, 1), (1, 2, 8), (2, 1, 1)])
+def test_substitutes_do_not_depend_on_who_works(
+    damaged_set: Path, num_ranks: int, num_workers: int, micro: int
+) -> None:
+    alone = run(damaged_set, rate=1.0)
+    others = run(damaged_set, num_ranks=num_ranks, num_workers=num_workers, micro=micro, rate=1.0)
+    assert reports(others) == reports(alone)
+    assert images(others) == images(alone)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_too_many_end_the_run(damaged_set: Path, num_workers: int) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"^3 bad samples on this rank in epoch 0, more than max_bad_sample_rate 0\.05 allows \(2\.4\); "
+        r"the last is toy-0\d/\S+ at byte \d+ of toy-0\d\.tar: .*raise max_bad_sample_rate$",
+    ):
+        run(damaged_set, num_workers=num_workers, rate=0.05)
+
+
+def test_none_may_be_bad_unless_allowed(damaged_set: Path) -> None:
+    with pytest.raises(UserError, match=r"^1 bad samples on this rank in epoch 0.*rate 0 allows \(0\)"):
+        run(damaged_set, rate=0.0)
+
+
+def test_each_epoch_is_counted_anew(damaged_set: Path) -> None:
+    assert len(reports(run(damaged_set, rate=3 / 48))) == 6
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_set_of_nothing_but_bad_samples_ends_the_run(tmp_path: Path, num_workers: int) -> None:
+    folder = make_set(tmp_path, num_shards=1, replaced=dict.fromkeys(range(12), NOT_AN_IMAGE))
+    with pytest.raises(
+        UserError,
+        match=r"neither sample toy-00/s00\d\d \(not decodable .*\) nor any of 16 substitutes can be used; check",
+    ):
+        run(folder, num_workers=num_workers, rate=1.0)
+
+
+def test_a_read_that_fails_once_is_tried_again_with_a_new_handle(
+    toy_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = images(run(toy_set, rate=0.0))
+    pread = os.pread
+    failed: dict[int, int] = {}
+
+    def stale_at_first(descriptor: int, length: int, offset: int) -> bytes:
+        failed[offset] = failed.get(offset, 0) + 1
+        if failed[offset] == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", stale_at_first)
+    batches = run(toy_set, rate=0.0)
+    assert reports(batches) == []
+    assert images(batches) == healthy
+
+
+def test_a_bug_in_a_transform_is_not_taken_for_a_bad_sample(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("bits must be between 1 and 8")
+
+    monkeypatch.setattr(pipeline.TrainTransform, "__call__", broken)
+    with pytest.raises(ValueError, match="bits must be"):
+        run(toy_set, rate=1.0)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hornet.batch import Batch
+from hornet.data.decode import decode_image
+from hornet.data.loader import EvaluationConfig, open_evaluation_stream
+from hornet.data.shards import ShardReader, open_shards
+from hornet.data.transforms import EvaluationTransform
+from hornet.errors import UserError
+from tests.unit.data.making import NOT_AN_IMAGE, key_hash, make_set, rank_of
+
+
+def run(folder: Path, *, num_ranks: int = 1, batch_size: int = 7, **changes: Any) -> list[list[Batch]]:
+    """Batches of each rank."""
+    config = EvaluationConfig(**{"shards": folder, "split": "train", "image_size": 16, "batch_size": 99} | changes)
+    ranks = []
+    for rank in range(num_ranks):
+        stream = open_evaluation_stream(config, world=rank_of(rank, num_ranks), batch_size=batch_size)
+        ranks.append(list(stream.iterate()))
+        assert len(ranks[-1]) == stream.num_batches
+        stream.close()
+    return ranks
+
+
+@pytest.mark.parametrize(("num_ranks", "batch_size"), [(1, 48), (1, 7), (2, 5), (3, 16), (5, 4), (8, 30)])
+def test_every_sample_comes_once_and_ranks_have_as_many_batches(toy_set: Path, num_ranks: int, batch_size: int) -> None:
+    ranks = run(toy_set, num_ranks=num_ranks, batch_size=batch_size)
+    assert len({len(batches) for batches in ranks}) == 1
+    batches = [batch for part in ranks for batch in part]
+    assert {len(batch) for batch in batches} == {batch_size}
+    keys = torch.cat([batch.key_hashes[batch.is_real] for batch in batches])
+    reader = ShardReader(open_shards(toy_set, "train"))
+    assert sorted(keys.tolist()) == sorted(key_hash(reader.read(sample).key) for sample in range(48))
+    assert all(batch.key_hashes[~batch.is_real].eq(0).all() for batch in batches)
+
+
+def test_pixels_labels_and_workers(toy_set: Path) -> None:
+    shards = open_shards(toy_set, "train")
+    reader = ShardReader(shards)
+    transform = EvaluationTransform(image_size=16, crop_fraction=None, interpolation="bicubic")
+    (batches,) = run(toy_set, num_workers=2, crop_fraction=None)
+    images = torch.cat([batch.images_bchw for batch in batches])
+    for sample in range(48):
+        expected = transform(decode_image(reader.read(sample).image)).transpose(2, 0, 1)
+        assert np.array_equal(images[sample].numpy(), expected)
+    labels = torch.cat([batch.labels for batch in batches])[:48]
+    assert labels.tolist() == shards.records["label"].tolist()
+
+
+def test_it_can_be_run_again(toy_set: Path) -> None:
+    config = EvaluationConfig(shards=toy_set, split="train", image_size=16, num_workers=1, batch_size=24)
+    stream = open_evaluation_stream(config, world=rank_of(0, 1))
+    first, second = list(stream.iterate()), list(stream.iterate())
+    assert stream.batch_size == 24
+    assert [torch.equal(a.images_bchw, b.images_bchw) for a, b in zip(first, second, strict=True)] == [True, True]
+    stream.close()
+
+
+def test_a_bad_sample_leaves_its_slot_empty_and_is_named(tmp_path: Path) -> None:
+    folder = make_set(tmp_path, num_shards=1, replaced={3: NOT_AN_IMAGE})
+    (batches,) = run(folder, batch_size=6, max_bad_sample_rate=0.1)
+    assert batches[0].is_real.tolist() == [True, True, True, False, True, True]
+    (bad,) = batches[0].bad_samples
+    assert (bad.key, bad.shard, bad.epoch, bad.substitute) == ("toy-00/s0003", "toy-00.tar", 0, "")
+    with pytest.raises(UserError, match=r"1 bad samples on this rank in epoch 0.*the last is toy-00/s0003"):
+        run(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"image_size": 0}, "image_size: must be at least 1 pixel, not 0"),
+        ({"batch_size": 0}, "batch_size: must be at least 1, not 0"),
+        ({"crop_fraction": 1.5}, r"crop_fraction: must be over 0 and at most 1, or null, not 1\.5"),
+        ({"num_workers": -2}, "num_workers: must be 0 or more, not -2"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=f"^{problem}"):
+        EvaluationConfig(**{"shards": tmp_path, "image_size": 16} | changes)
