@@ -74,7 +74,7 @@ def save_checkpoint(
             "description": dict(description),
         }
         _on_main(world, lambda: _publish(partial, final, manifest))
-    except OSError as error:
+    except (OSError, UserError) as error:  # this rank's, or another's
         raise UserError(
             f"{final}: the checkpoint could not be saved: {error}; earlier checkpoints are untouched"
         ) from error

@@ -157,3 +157,10 @@ def kill_when(condition, ranks, *, timeout=200):
 
 def read_rows(run, name="metrics"):
     return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+
+
+def read_last_step(run):
+    """The last step in a run's metrics, 0 before there is one."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
