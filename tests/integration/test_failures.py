@@ -1,0 +1,39 @@
+"""What goes wrong on real clusters: a disk that fills up on one rank, shards that rot."""
+
+import json
+import resource
+
+import pytest
+
+from tests.integration.conftest import ROOT, Ranks, kill_when, launch, read_last_step, run_python
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_disk_full_on_one_rank_ends_all_and_keeps_the_checkpoint_before(pretraining, tmp_path):
+    config, run = pretraining(schedule__num_epochs=1), tmp_path / "runs/pretrain"
+    kill_when(lambda: read_last_step(run) >= 3, ranks := Ranks("pretrain.py", "--config", config))
+    assert (run / "checkpoints/latest").read_text() == "step_00000002"
+
+    ranks = Ranks("pretrain.py", "--config", config)
+    limit = 64 * 1024  # bytes a file of rank 1 may have: less than its shard
+    resource.prlimit(ranks.processes[1].pid, resource.RLIMIT_FSIZE, (limit, limit))
+    codes, outputs = ranks.wait()
+    assert codes == [2, 2], outputs
+    assert "step_00000004: the checkpoint could not be saved" in outputs[1]
+    assert "File too large" in outputs[1] or "could not be written" in outputs[1]
+    assert "rank 1 failed" in outputs[0]
+    assert all("earlier checkpoints are untouched" in output for output in outputs)
+    assert (run / "checkpoints/latest").read_text() == "step_00000002"
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+
+    _, outputs = launch("pretrain.py", "--config", config)
+    assert "from step 2" in outputs[0]
+    assert json.loads((run / "summary.json").read_text())["steps"] == 6
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(pretraining, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run_python(ROOT / "launch/pretrain.py", "--config", pretraining(), f"run.root={tmp_path}/file", check=False)
+    assert done.returncode == 2
+    assert f"{tmp_path}/file/pretrain: the run directory cannot be written: Not a directory" in done.stderr

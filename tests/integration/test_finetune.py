@@ -1,0 +1,85 @@
+import json
+
+import pytest
+import torch
+
+from tests.integration.conftest import (
+    NUM_VALIDATION,
+    PRETRAIN,
+    ROOT,
+    Ranks,
+    kill_when,
+    launch,
+    read_last_step,
+    read_rows,
+    run_python,
+    write_config,
+)
+
+pytestmark = pytest.mark.slow
+
+FINETUNE = {
+    "run": {"name": "finetune", "seed": 2},
+    "start": {},
+    "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.1, "layer_scale_init": 0.5},
+    "data": {"split": "train", "transform": {"image_size": 48, "flip_probability": 0.5}},
+    "mixing": {"label_smoothing": 0.1},
+    "evaluation": {"image_size": 48, "batch_size": 4},
+    "optimizer": {"weight_decay": 1e-8, "clip_grad_norm": 1.0, "layer_decay": 0.8, "ema_decay": 0.9},
+    "schedule": {"num_epochs": 1, "peak_lr": 1e-3},
+    "cadence": {"log_every_steps": 1, "save_every_steps": 2},
+    "global_batch_size": 8,
+    "micro_batch_size": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory, shards):
+    """A finished pretraining run at 32 pixels, by plain python on one process."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    config = write_config(folder, PRETRAIN, shards=shards, schedule__num_epochs=1)
+    run_python(ROOT / "launch/pretrain.py", "--config", config)
+    return folder / "runs/pretrain"
+
+
+def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_path, shards):
+    config = write_config(tmp_path, FINETUNE, shards=shards, start__from=str(pretrained))
+    undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
+    _, outputs = launch("finetune.py", "--config", config, "run.name=undisturbed")
+    assert f"starting from {pretrained}/checkpoints/step_00000006 (raw weights)" in outputs[0]
+    assert "filters: 6 resized" in outputs[0], "stage 3 grows from 2x2 to 3x3; stage 4 is 1x1 at both sizes"
+    assert "head: kept, both label spaces are 'squares'" in outputs[0]
+
+    ranks = Ranks("finetune.py", "--config", config, "run.name=killed")
+    kill_when(lambda: read_last_step(killed) >= 3, ranks)
+    launch("finetune.py", "--config", config, "run.name=killed")
+    keys = ("step", "loss", "grad_norm", "lr", "batch_digest")
+    rows = [[[row[key] for key in keys] for row in read_rows(run)] for run in (undisturbed, killed)]
+    assert len(rows[0]) == 6
+    assert rows[0] == rows[1]
+    states = [
+        torch.load(run / "checkpoints/step_00000006/state.pt", weights_only=True) for run in (undisturbed, killed)
+    ]
+    for part in ("model",):
+        for name, tensor in states[0][part].items():
+            assert torch.equal(tensor, states[1][part][name]), name
+    for index, state in states[0]["optimizer"]["state"].items():
+        assert state.keys() == {"step", "exp_avg", "exp_avg_sq", "ema"}
+        for key, tensor in state.items():
+            assert torch.equal(tensor, states[1]["optimizer"]["state"][index][key])
+
+    by_weights = {row["weights"]: row for row in read_rows(undisturbed, "evaluations")}
+    assert by_weights.keys() == {"raw", "ema"}
+    for weights, row in by_weights.items():
+        done = run_python(ROOT / "launch/evaluate.py", undisturbed, f"weights={weights}", "--json")
+        alone = json.loads(done.stdout.splitlines()[-1])
+        assert alone["num_images"] == row["num_images"] == NUM_VALIDATION, "each image once, on 2 ranks and on 1"
+        assert alone["top1"] == row["top1"]
+        assert alone["loss"] == pytest.approx(row["loss"], rel=2e-2), "bf16 autocast during the run, fp32 alone"
+
+
+def test_a_start_that_is_no_run_is_refused(tmp_path, shards):
+    config = write_config(tmp_path, FINETUNE, shards=shards, start__from=str(tmp_path))
+    done = run_python(ROOT / "launch/finetune.py", "--config", config, check=False)
+    assert done.returncode == 2
+    assert "is neither a run with checkpoints nor a checkpoint" in done.stderr
