@@ -1,8 +1,8 @@
 """One HorNet block: gnConv and a feed-forward layer, each normed, scaled per channel and dropped as a whole."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hornet.model.global_filter import NORM_EPS, FilterGrid
 from hornet.model.gnconv import GnConv
@@ -49,7 +49,7 @@ class Block(nn.Module):
         """(B, H, W, channels) -> the same shape."""
         x = x_bhwc
         x = x + self._drop(self.gamma1 * self.gnconv(self.norm1(x)))
-        return x + self._drop(self.gamma2 * self.pwconv2(F.gelu(self.pwconv1(self.norm2(x)))))
+        return x + self._drop(self.gamma2 * self.pwconv2(functional.gelu(self.pwconv1(self.norm2(x)))))
 
     def _drop(self, branch: Tensor) -> Tensor:
         if self.training and self.drop_path_rate > 0.0:

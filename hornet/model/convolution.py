@@ -4,8 +4,8 @@ They stay subclasses of nn.Conv2d so that state dicts hold (out, in, k, k) and w
 DeepSpeed's parameter hooks find them as usual; only the layout of what flows through differs.
 """
 
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class PointwiseConv(nn.Conv2d):
@@ -16,7 +16,7 @@ class PointwiseConv(nn.Conv2d):
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         """(B, H, W, in) -> (B, H, W, out)."""
-        return F.linear(x_bhwc, self.weight.flatten(1), self.bias)
+        return functional.linear(x_bhwc, self.weight.flatten(1), self.bias)
 
 
 class ChannelsLastConv(nn.Conv2d):

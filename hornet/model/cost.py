@@ -122,7 +122,7 @@ def _name_kind(module: nn.Conv2d | nn.Linear) -> str:
 
 
 def _count_transforms(grid: tuple[int, int]) -> int:
-    """Multiply-adds of one channel's transform and inverse: rows (W with 2 K), then columns (2 H with 2 H), and back."""
+    """Multiply-adds of one channel's transform and inverse: rows (W by 2 K), columns (2 H by 2 H), and back."""
     height, width = grid
     half = width // 2 + 1
     rows = height * width * 2 * half

@@ -10,25 +10,19 @@ spatial axes, values and gradients, also for spectra that belong to no real imag
 first and the imaginary parts of the zero and Nyquist columns are then ignored.
 """
 
-import operator
 from collections.abc import Callable
-from functools import lru_cache
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-Matrix = NDArray[np.float64]
 
 
 def transform(x: Tensor) -> Tensor:
     """Real image (B, H, W, C) in float32 or float64 -> its half spectrum (B, H, 2, K, C)."""
     batch, height, width, channels = x.shape
     half = width // 2 + 1
-    rows = torch.matmul(_basis("row", width, x), x)
+    rows = torch.matmul(_get_basis("row", width, x), x)
     columns = rows.reshape(batch, 2 * height, half * channels)
-    spectrum = torch.matmul(_basis("column", height, x), columns)
+    spectrum = torch.matmul(_get_basis("column", height, x), columns)
     return spectrum.reshape(batch, height, 2, half, channels)
 
 
@@ -36,89 +30,84 @@ def inverse_transform(spectrum: Tensor, *, width: int) -> Tensor:
     """Half spectrum (B, H, 2, K, C) -> real image (B, H, width, C); K must be width // 2 + 1."""
     batch, height, _, half, channels = spectrum.shape
     columns = spectrum.reshape(batch, 2 * height, half * channels)
-    rows = torch.matmul(_basis("inverse_column", height, spectrum), columns)
+    rows = torch.matmul(_get_basis("inverse_column", height, spectrum), columns)
     rows = rows.reshape(batch, height, 2 * half, channels)
-    return torch.matmul(_basis("inverse_row", width, spectrum), rows)
+    return torch.matmul(_get_basis("inverse_row", width, spectrum), rows)
 
 
-def _angles(rows: int, length: int) -> Matrix:
-    """2 pi k n / length for k < rows, n < length; k n is reduced first, so that large products lose no digits."""
-    products = np.outer(np.arange(rows), np.arange(length)) % length
-    return 2.0 * np.pi * products / length
+def _build_angles(num_rows: int, length: int, device: torch.device) -> Tensor:
+    """2 pi k n / length for k < num_rows, n < length; k n is reduced first, so large products lose no digits."""
+    rows, columns = torch.arange(num_rows, device=device), torch.arange(length, device=device)
+    products = rows[:, None] * columns % length
+    angles: Tensor = products.to(torch.float64) * (2.0 * torch.pi / length)
+    return angles
 
 
-def _row_matrix(width: int) -> Matrix:
+def _build_row_basis(width: int, device: torch.device) -> Tensor:
     """Real row (W) -> its half spectrum, real parts above imaginary parts: (2 K, W)."""
-    angles = _angles(width // 2 + 1, width)
-    matrix: Matrix = np.concatenate([np.cos(angles), -np.sin(angles)]) / np.sqrt(width)
-    return matrix
+    angles = _build_angles(width // 2 + 1, width, device)
+    basis: Tensor = torch.cat([angles.cos(), -angles.sin()]) * width**-0.5
+    return basis
 
 
-def _inverse_row_matrix(width: int) -> Matrix:
+def _build_inverse_row_basis(width: int, device: torch.device) -> Tensor:
     """Half spectrum (2 K) -> real row: (W, 2 K). A column that stands for its mirror image too counts twice."""
     half = width // 2 + 1
-    multiplicity = np.full((2, half), 2.0)
-    multiplicity[:, 0] = 1.0, 0.0
-    if width % 2 == 0:
-        multiplicity[:, -1] = 1.0, 0.0
-    matrix: Matrix = _row_matrix(width).T * multiplicity.reshape(-1)
-    return matrix
+    frequency = torch.arange(half, device=device)
+    is_its_own_mirror = (2 * frequency) % width == 0
+    real = torch.where(is_its_own_mirror, 1.0, 2.0)
+    imaginary = torch.where(is_its_own_mirror, 0.0, 2.0)
+    basis: Tensor = _build_row_basis(width, device).T * torch.cat([real, imaginary])
+    return basis
 
 
-def _column_matrix(height: int) -> Matrix:
+def _build_column_basis(height: int, device: torch.device) -> Tensor:
     """Complex column -> its spectrum, both interleaved as (index, part): (2 H, 2 H)."""
-    angles = _angles(height, height)
-    cosine, sine = np.cos(angles), np.sin(angles)
-    by_part = np.array([[cosine, sine], [-sine, cosine]])  # (part out, part in, k, h)
-    matrix: Matrix = by_part.transpose(2, 0, 3, 1).reshape(2 * height, 2 * height) / np.sqrt(height)
-    return matrix
+    angles = _build_angles(height, height, device)
+    cosine, sine = angles.cos(), angles.sin()
+    real = torch.stack([cosine, sine], dim=-1)  # (k, h, part in)
+    imaginary = torch.stack([-sine, cosine], dim=-1)
+    both = torch.stack([real, imaginary], dim=1)  # (k, part out, h, part in)
+    basis: Tensor = both.reshape(2 * height, 2 * height) * height**-0.5
+    return basis
 
 
-def _inverse_column_matrix(height: int) -> Matrix:
-    """Undo `_column_matrix`: a unitary matrix, so transposed. Shape (2 H, 2 H)."""
-    return np.ascontiguousarray(_column_matrix(height).T)
+def _build_inverse_column_basis(height: int, device: torch.device) -> Tensor:
+    """Undo the column basis: a unitary matrix, so transposed. Shape (2 H, 2 H)."""
+    return _build_column_basis(height, device).T
 
 
-_MATRICES: dict[str, Callable[[int], Matrix]] = {
-    "row": _row_matrix,
-    "inverse_row": _inverse_row_matrix,
-    "column": _column_matrix,
-    "inverse_column": _inverse_column_matrix,
+_BUILDERS: dict[str, Callable[[int, torch.device], Tensor]] = {
+    "row": _build_row_basis,
+    "inverse_row": _build_inverse_row_basis,
+    "column": _build_column_basis,
+    "inverse_column": _build_inverse_column_basis,
 }
 
-
-@lru_cache(maxsize=256)
-def _matrix(kind: str, length: int) -> Matrix:
-    return _MATRICES[kind](length)
-
-
-# Bases already on their device. Not buffers of the module: those would follow `.bfloat16()` and `.to_empty()`, be
-# exchanged by wrappers, and differ per layer, while a basis depends on nothing but its length.
+# Not buffers of the module: those would follow `.bfloat16()` and `.to_empty()`, be exchanged by wrappers and saved by
+# some, and differ per layer, while a basis depends on nothing but its length.
 _bases: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
 _MAX_BASES = 256
 
 
-def _basis(kind: str, length: int, like: Tensor) -> Tensor:
-    # operator.index: under torch.compile a size may be symbolic; a basis needs the number, one graph per grid.
-    basis: Tensor = _load_basis(kind, operator.index(length), like.device, like.dtype)
-    return basis
+def _build_basis(kind: str, length: int, like: Tensor) -> Tensor:
+    """Compute the matrix in float64 on the device of `like`, then round it to the dtype of `like`."""
+    return _BUILDERS[kind](length, like.device).to(like.dtype).contiguous()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _load_basis(kind: str, length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the matrix as a tensor, from the cache if it is there.
+def _get_basis(kind: str, length: int, like: Tensor) -> Tensor:
+    """Return the matrix from the cache in eager mode; where somebody traces, as part of the traced graph.
 
-    torch.compile calls this once while it traces and keeps the tensor as a constant of the graph.
+    A graph with the few small operators in it is right for any tracer and costs microseconds, while a tensor that
+    enters a graph from outside is where tracers differ (torch 2.13 accepts one constant function per graph), and one
+    made while tracing must not stay in the cache.
     """
-    key = (kind, length, device, dtype)
-    if key in _bases:
-        return _bases[key]
-    numpy_dtype = np.float64 if dtype is torch.float64 else np.float32
-    with torch.inference_mode(False):  # an inference tensor in the cache would break the next training step
-        basis = torch.from_numpy(_matrix(kind, length).astype(numpy_dtype)).to(device)
-    if type(basis) is not torch.Tensor:  # torch.export and friends trace with fakes, which must not outlive the trace
-        return basis
-    if len(_bases) >= _MAX_BASES:
-        _bases.pop(next(iter(_bases)))
-    _bases[key] = basis
-    return basis
+    if torch.compiler.is_compiling() or type(like) not in (Tensor, torch.nn.Parameter):
+        return _build_basis(kind, length, like)
+    key = (kind, length, like.device, like.dtype)
+    if key not in _bases:
+        if len(_bases) >= _MAX_BASES:
+            _bases.pop(next(iter(_bases)))
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor would break the next training step
+            _bases[key] = _build_basis(kind, length, like)
+    return _bases[key]

@@ -4,8 +4,8 @@ Source: HorNet (arXiv 2207.14284) and the original code's `GlobalLocalFilter` (r
 """
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
+from torch.nn import functional
 
 from hornet.model.convolution import build_depthwise_conv
 from hornet.model.fourier import inverse_transform, transform
@@ -18,7 +18,7 @@ NORM_EPS = 1e-6
 
 def resize_filter(weight: Tensor, grid: FilterGrid) -> Tensor:
     """Resample a filter (C, h, w, 2) to another grid: bilinear, corners aligned, real and imaginary parts apart."""
-    parts = F.interpolate(weight.permute(3, 0, 1, 2), size=grid, mode="bilinear", align_corners=True)
+    parts = functional.interpolate(weight.permute(3, 0, 1, 2), size=grid, mode="bilinear", align_corners=True)
     return parts.permute(1, 2, 3, 0)
 
 

@@ -7,14 +7,15 @@ images and feature maps are (B, C, H, W). The border costs a view, not a copy.
 Not here: names and sizes of the variants (variants.py), loading a checkpoint of another image size (resize.py).
 """
 
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from hornet.model.block import Block
@@ -92,6 +93,8 @@ class HorNet(nn.Module):
         for name, values in (("depths", depths), ("orders", orders)):
             if len(values) != NUM_STAGES or min(values) < 1:
                 raise ValueError(f"{name} is {tuple(values)}, but must hold four numbers of 1 or more, one a stage.")
+        if not set(filter_stages) <= set(range(NUM_STAGES)):
+            raise ValueError(f"filter_stages is {tuple(filter_stages)}, but stages are numbered 0 to {NUM_STAGES - 1}.")
         self.depths = tuple(depths)
         self.in_chans = in_chans
         self.drop_rate = drop_rate
@@ -163,7 +166,7 @@ class HorNet(nn.Module):
             normed: Tensor = self.norm(x)
             return normed.permute(0, 3, 1, 2)
         x = self.norm(x.mean(dim=(1, 2)))
-        x = F.dropout(x, self.drop_rate, self.training)
+        x = functional.dropout(x, self.drop_rate, self.training)
         if pre_logits:
             return x
         logits: Tensor = self.head(x)
@@ -243,6 +246,10 @@ class HorNet(nn.Module):
         return set()
 
     def _to_channels_last(self, images: Tensor) -> Tensor:
+        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+            # One graph per image size. On meeting a second size torch.compile makes sizes symbolic, and Inductor
+            # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
+            operator.index(images.shape[2]), operator.index(images.shape[3])
         # Three channels are cheap to reorder, and every later tensor then has channels-last strides.
         return images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 

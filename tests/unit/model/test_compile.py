@@ -1,0 +1,105 @@
+"""torch.compile and torch.export: the same numbers, one graph, nothing complex."""
+
+import pytest
+import torch
+
+from hornet.model import fourier
+from tests.unit.model.small_model import build_small, compute_gradients, fill_visibly
+
+Gradients = dict[str, torch.Tensor]
+
+
+def require_close(ours: Gradients, reference: Gradients) -> None:
+    for name, gradient in reference.items():
+        difference = (ours[name] - gradient).norm() / gradient.norm()
+        assert difference < 1e-4, f"{name}: relative difference {difference}"
+
+
+class CountingBackend:
+    """Runs graphs as they are and counts them."""
+
+    def __init__(self) -> None:
+        self.num_graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> torch.fx.GraphModule:
+        self.num_graphs += 1
+        return graph
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> None:
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+def test_inductor_equals_eager_in_every_gradient() -> None:
+    # At 96 pixels the last stage has an odd grid, 3 x 3, and all filters are resized on the fly.
+    model = fill_visibly(build_small(depths=(1, 1, 1, 1)))
+    images = torch.randn(2, 3, 96, 96)
+    compiled = torch.compile(model, fullgraph=True)
+    require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
+
+
+@pytest.mark.parametrize("size", [64, 96])
+def test_differentiating_the_traced_graph_equals_eager(size: int) -> None:
+    model = fill_visibly(build_small())
+    images = torch.randn(2, 3, size, size)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
+
+
+def test_checkpointed_activations_and_autocast_compile_as_one_graph() -> None:
+    model = fill_visibly(build_small())
+    model.set_grad_checkpointing()
+    images = torch.randn(2, 3, 64, 64)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
+
+
+def test_a_changing_drop_path_rate_compiles_at_most_once_more() -> None:
+    model = build_small(drop_path_rate=0.1).train()
+    backend = CountingBackend()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    images = torch.randn(2, 3, 64, 64)
+    for step in range(12):
+        model.set_drop_path_rate(0.1 + 0.02 * step)
+        compiled(images)
+    assert backend.num_graphs <= 2
+
+
+def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
+    # Symbolic image sizes break Inductor; a symbolic batch does not.
+    model = build_small().eval()
+    backend = CountingBackend()
+    compiled = torch.compile(model, backend=backend, fullgraph=True)
+    for size in (64, 96, 128):
+        compiled(torch.randn(2, 3, size, size))
+    assert backend.num_graphs == 3
+    for batch in (3, 4, 5, 6):
+        compiled(torch.randn(batch, 3, 64, 64))
+    assert backend.num_graphs == 4
+
+
+def test_exported_graph_is_real_and_free_of_fft() -> None:
+    model = fill_visibly(build_small()).eval()
+    batch = torch.export.Dim("batch", max=64)
+    program = torch.export.export(model, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: batch},))
+    for node in program.graph.nodes:
+        assert "fft" not in str(node.target)
+        assert "complex" not in str(node.target).replace("complex_weight", "")
+        value = node.meta.get("val")
+        assert not (isinstance(value, torch.Tensor) and value.is_complex()), node
+    images = torch.randn(5, 3, 64, 64)
+    torch.testing.assert_close(program.module()(images), model(images))
+
+
+def test_export_before_or_after_eager_use_leaves_plain_bases_in_the_cache() -> None:
+    model, images = build_small().eval(), torch.randn(1, 3, 64, 64)
+    fourier._bases.clear()
+    torch.export.export(model, (images,))
+    model(images)
+    torch.export.export(model, (images,))
+    assert fourier._bases
+    assert all(type(basis) is torch.Tensor for basis in fourier._bases.values())
+    assert model(images).isfinite().all()
