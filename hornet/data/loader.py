@@ -9,13 +9,12 @@ from pathlib import Path
 from hornet.batch import BadSample, Batch
 from hornet.config import free
 from hornet.data.label_space import LabelSpace
-from hornet.data.order import Order, PartialBatch
+from hornet.data.order import ORDER_VERSION, Order, PartialBatch
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
 from hornet.data.shards import ShardSet, open_shards
 from hornet.data.transforms import EvaluationTransform, Interpolation, TrainTransform, TransformConfig
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
-from hornet.seeding import derive_seed
 from hornet.world import World
 
 
@@ -88,12 +87,15 @@ class TrainStream:
         self._world = world
         self._order = order
         self._rank_batch_size = order.global_batch_size // world.num_ranks
-        self._max_bad_samples = config.max_bad_sample_rate * shards.num_samples / world.num_ranks
-        self._max_bad_sample_rate = config.max_bad_sample_rate
+        self._budget = _BadSampleBudget(
+            rate=config.max_bad_sample_rate, num_samples=shards.num_samples, num_ranks=world.num_ranks
+        )
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
         self.manifest_fingerprint = shards.fingerprint
         """Goes into the run's record; a resumed run must find the same."""
+        self.order_version = ORDER_VERSION
+        """As well."""
         self.micro_batch_size = micro_batch_size
         self.num_micro_steps = self._rank_batch_size // micro_batch_size
         """Micro batches of this rank in one step."""
@@ -106,22 +108,13 @@ class TrainStream:
         """Return the epoch (0-based) in which the global batch of `step` (0-based) begins."""
         return self._order.epoch_of(step)
 
-    def mixing_seed(self, step: int, micro_step: int) -> int:
-        """Return the seed for what is drawn for a whole micro batch (noise, mixup, cutmix).
-
-        It counts micro batches over the global batch, so with the same micro_batch_size another number of ranks draws
-        the same for the same images.
-        """
-        return derive_seed("mixing", self._order.seed, step, self._world.rank * self.num_micro_steps + micro_step)
-
     def iterate(self, first_step: int, num_steps: int) -> Iterator[Batch]:
         """Yield this rank's micro batches of steps `first_step` (0-based) and on, `num_micro_steps` for each step.
 
         Workers stay for the next call. Raises UserError when too many samples are bad.
         """
-        budget = _BadSampleBudget(limit=self._max_bad_samples, rate=self._max_bad_sample_rate)
         for batch in self._pool.run(self._picks(first_step, num_steps)):
-            budget.spend(batch.bad_samples)
+            self._budget.spend(batch.bad_samples)
             yield batch
 
     def close(self) -> None:
@@ -139,14 +132,14 @@ class TrainStream:
 class EvaluationStream:
     """One rank's part of a split; all ranks yield as many batches, so collective calls stay in step."""
 
-    def __init__(self, config: EvaluationConfig, *, shards: ShardSet, world: World, batch_size: int) -> None:
+    def __init__(self, config: EvaluationConfig, *, shards: ShardSet, world: World) -> None:
         self._world = world
-        self._config = config
+        self._max_bad_sample_rate = config.max_bad_sample_rate
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
         self.manifest_fingerprint = shards.fingerprint
-        self.batch_size = batch_size
-        self.num_batches = -(-shards.num_samples // (world.num_ranks * batch_size))
+        self.batch_size = config.batch_size
+        self.num_batches = -(-shards.num_samples // (world.num_ranks * config.batch_size))
         """Batches of each rank; the last ones may hold padding (is_real False)."""
         transform = EvaluationTransform(
             image_size=config.image_size, crop_fraction=config.crop_fraction, interpolation=config.interpolation
@@ -156,8 +149,9 @@ class EvaluationStream:
 
     def iterate(self) -> Iterator[Batch]:
         """Yield this rank's batches. Raises UserError when too many samples are bad."""
-        rate = self._config.max_bad_sample_rate
-        budget = _BadSampleBudget(limit=rate * self.num_samples / self._world.num_ranks, rate=rate)
+        budget = _BadSampleBudget(
+            rate=self._max_bad_sample_rate, num_samples=self.num_samples, num_ranks=self._world.num_ranks
+        )
         for batch in self._pool.run(self._requests()):
             budget.spend(batch.bad_samples)
             yield batch
@@ -191,15 +185,9 @@ def open_train_stream(
     return TrainStream(config, shards=shards, order=order, world=world, micro_batch_size=micro_batch_size)
 
 
-def open_evaluation_stream(
-    config: EvaluationConfig, *, world: World, batch_size: int | None = None
-) -> EvaluationStream:
-    """Open a split for evaluation, after checking its files; `batch_size` replaces the config's.
-
-    Raises UserError.
-    """
-    shards = open_shards(config.shards, config.split)
-    return EvaluationStream(config, shards=shards, world=world, batch_size=batch_size or config.batch_size)
+def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
+    """Open a split for evaluation, after checking its files; raises UserError."""
+    return EvaluationStream(config, shards=open_shards(config.shards, config.split), world=world)
 
 
 def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: int) -> None:
@@ -227,9 +215,9 @@ def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: 
 class _BadSampleBudget:
     """Counts the bad samples of each epoch on this rank."""
 
-    def __init__(self, *, limit: float, rate: float) -> None:
-        self._limit = limit
+    def __init__(self, *, rate: float, num_samples: int, num_ranks: int) -> None:
         self._rate = rate
+        self._limit = rate * num_samples / num_ranks
         self._counts: dict[int, int] = {}
 
     def spend(self, bad_samples: Sequence[BadSample]) -> None:

@@ -75,7 +75,8 @@ class Mix:
 def prepare(batch: Batch, *, config: MixingConfig, num_classes: int, device: torch.device, seed: int) -> Inputs:
     """Make a training micro batch: normalised, with noise in its erase boxes, mixed, with soft targets.
 
-    `seed` names the micro batch (see TrainStream.mixing_seed); all draws derive from it.
+    `seed` names the micro batch, for instance by run, step and its number in the global batch; all draws derive from
+    it.
     """
     images = normalise(batch, mean=config.mean, std=config.std, device=device)
     fill_boxes(images, batch.erase_boxes, seed=seed)

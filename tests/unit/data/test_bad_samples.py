@@ -110,6 +110,13 @@ def test_none_may_be_bad_unless_allowed(damaged_set: Path) -> None:
         run(damaged_set, rate=0.0)
 
 
+def test_the_count_goes_on_over_calls(damaged_set: Path) -> None:
+    config = StreamConfig(shards=damaged_set, max_bad_sample_rate=2 / 48, transform=TRANSFORM)
+    stream = open_train_stream(config, world=rank_of(0, 1), seed=2, global_batch_size=8, micro_batch_size=8)
+    with pytest.raises(UserError, match=r"^3 bad samples"):
+        _ = [batch for step in range(6) for batch in stream.iterate(step, 1)]
+
+
 def test_each_epoch_is_counted_anew(damaged_set: Path) -> None:
     assert len(reports(run(damaged_set, rate=3 / 48))) == 6
 

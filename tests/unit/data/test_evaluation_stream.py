@@ -16,12 +16,12 @@ from hornet.errors import UserError
 from tests.unit.data.making import NOT_AN_IMAGE, key_hash, make_set, rank_of
 
 
-def run(folder: Path, *, num_ranks: int = 1, batch_size: int = 7, **changes: Any) -> list[list[Batch]]:
+def run(folder: Path, *, num_ranks: int = 1, **changes: Any) -> list[list[Batch]]:
     """Batches of each rank."""
-    config = EvaluationConfig(**{"shards": folder, "split": "train", "image_size": 16, "batch_size": 99} | changes)
+    config = EvaluationConfig(**{"shards": folder, "split": "train", "image_size": 16, "batch_size": 7} | changes)
     ranks = []
     for rank in range(num_ranks):
-        stream = open_evaluation_stream(config, world=rank_of(rank, num_ranks), batch_size=batch_size)
+        stream = open_evaluation_stream(config, world=rank_of(rank, num_ranks))
         ranks.append(list(stream.iterate()))
         assert len(ranks[-1]) == stream.num_batches
         stream.close()

@@ -86,7 +86,7 @@ def end_of_content(content: bytes) -> int:
     return last.offset_data + last.size + -last.size % 512
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_tar_cut_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = make_tar(TWO)
@@ -98,7 +98,7 @@ def test_a_tar_cut_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory,
     assert len(index_tar(put(path.parent, content[:needed])).records) == 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_flipped_bit_in_a_header_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     content = bytearray(make_tar(TWO))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.mixup import Mixup
@@ -43,7 +43,6 @@ def settings_of(**changes: Any) -> MixingConfig:
 alphas = st.sampled_from([(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), alphas, st.sampled_from([0.5, 1.0]), st.sampled_from([0.0, 0.1]))
 def test_images_and_targets_are_timms(
     seed: int, alpha: tuple[float, float], probability: float, smoothing: float

@@ -155,14 +155,6 @@ def test_what_a_batch_is_made_of(toy_set: Path) -> None:
     assert stream.manifest_fingerprint == open_shards(toy_set, "train").fingerprint
 
 
-def test_mixing_seeds_follow_the_images_to_other_ranks(toy_set: Path) -> None:
-    whole = open_stream(toy_set, micro=2)
-    expected = [whole.mixing_seed(3, micro_step) for micro_step in range(4)]
-    assert len(set(expected)) == 4
-    ranks = [open_stream(toy_set, world=rank_of(rank, 2), micro=2) for rank in range(2)]
-    assert [stream.mixing_seed(3, micro_step) for stream in ranks for micro_step in range(2)] == expected
-
-
 def test_the_callers_randomness_is_left_alone(toy_set: Path) -> None:
     def draw() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
@@ -84,7 +84,6 @@ def test_unchanged_randomness_restores_all_three_generators() -> None:
     assert draw() == expected
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(8, 64), st.sampled_from([0.25, 0.5, 1.0]))
 def test_boxes_are_those_timms_random_erasing_draws(seed: int, size: int, probability: float) -> None:
     with unchanged_randomness():
