@@ -86,9 +86,8 @@ def write_config(folder, values, *, shards, **changes):
 
 def run_python(*arguments, check=True, cwd=ROOT):
     """Run one process of this environment's python; return it, its output captured as text."""
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, env=make_environment(), timeout=300
-    )
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=make_environment(), timeout=300)
     if check and done.returncode != 0:
         pytest.fail(f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done

@@ -2,6 +2,8 @@
 
 import json
 import resource
+import shutil
+import tarfile
 
 import pytest
 
@@ -37,3 +39,30 @@ def test_a_run_directory_that_cannot_be_made_is_named(pretraining, tmp_path):
     done = run_python(ROOT / "launch/pretrain.py", "--config", pretraining(), f"run.root={tmp_path}/file", check=False)
     assert done.returncode == 2
     assert f"{tmp_path}/file/pretrain: the run directory cannot be written: Not a directory" in done.stderr
+
+
+def test_an_image_that_rots_is_replaced_and_named_or_ends_the_run(pretraining, tmp_path, shards):
+    """A byte of one image flips on the disk: with a tolerant rate the run names it, with a strict one all ranks end."""
+    rotten = tmp_path / "shards"
+    shutil.copytree(shards, rotten)
+    with tarfile.open(rotten / "squares-train-000001.tar") as tar:
+        member = next(member for member in tar if member.name.endswith(".jpg"))
+    with (rotten / "squares-train-000001.tar").open("r+b") as file:
+        file.seek(member.offset_data + 100)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    config = pretraining(schedule__num_epochs=2, data__partial_batch="carry")
+    arguments = ["--config", config, f"data.shards={rotten}", "evaluation=null"]
+
+    launch("pretrain.py", *arguments, "data.max_bad_sample_rate=0.1")
+    run = tmp_path / "runs/pretrain"
+    assert json.loads((run / "summary.json").read_text())["num_bad_samples"] == 2, "once an epoch"
+    listed = [json.loads(line) for path in (run / "bad_samples").iterdir() for line in path.read_text().splitlines()]
+    assert {bad["key"] for bad in listed} == {"squares-train-000001/" + member.name.removesuffix(".jpg")}
+    assert {bad["epoch"] for bad in listed} == {0, 1}
+    assert all("crc" in bad["reason"].lower() and bad["substitute"] for bad in listed)
+
+    codes, outputs = launch("pretrain.py", *arguments, "run.name=strict", "data.max_bad_sample_rate=0", check=False)
+    assert codes == [2, 2], outputs
+    assert all("1 bad samples" in output and "data.max_bad_sample_rate" in output for output in outputs)

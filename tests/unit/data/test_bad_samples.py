@@ -85,6 +85,11 @@ def test_the_substitute_stands_in_the_batch(damaged_set: Path) -> None:
             assert key_hash(bad.key) not in batch.key_hashes.tolist()
 
 
+def test_each_epoch_has_other_substitutes(damaged_set: Path) -> None:
+    found = [bad.substitute for bad in reports(run(damaged_set))]
+    assert found[:3] != found[3:]
+
+
 @pytest.mark.parametrize(("num_ranks", "num_workers", "micro"), [(2, 0, 4), (4, 0, 1), (1, 2, 8), (2, 1, 1)])
 def test_substitutes_do_not_depend_on_who_works(
     damaged_set: Path, num_ranks: int, num_workers: int, micro: int
@@ -135,17 +140,26 @@ def test_a_read_that_fails_once_is_tried_again_with_a_new_handle(
     toy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     healthy = images(run(toy_set, rate=0.0))
-    pread = os.pread
-    failed: dict[int, int] = {}
+    open_file, pread = os.open, os.pread
+    num_opened: dict[Any, int] = {}
+    stale: dict[int, bool] = {}
 
-    def stale_at_first(descriptor: int, length: int, offset: int) -> bytes:
-        failed[offset] = failed.get(offset, 0) + 1
-        if failed[offset] == 1:
+    def open_stale_at_first(path: Any, flags: int) -> int:
+        descriptor = open_file(path, flags)
+        num_opened[path] = num_opened.get(path, 0) + 1
+        stale[descriptor] = num_opened[path] == 1
+        return descriptor
+
+    def read_unless_stale(descriptor: int, length: int, offset: int) -> bytes:
+        if stale[descriptor]:
             raise OSError(errno.ESTALE, "Stale file handle")
         return pread(descriptor, length, offset)
 
-    monkeypatch.setattr(os, "pread", stale_at_first)
+    monkeypatch.setattr(os, "open", open_stale_at_first)
+    monkeypatch.setattr(os, "pread", read_unless_stale)
     batches = run(toy_set, rate=0.0)
+    monkeypatch.undo()
+    assert set(num_opened.values()) == {2}
     assert reports(batches) == []
     assert images(batches) == healthy
 

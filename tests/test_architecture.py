@@ -1,0 +1,63 @@
+"""What keeps the house in order, beyond the import contracts."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("hornet", "pretrain", "finetune", "launch")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+SCRIPTS = sorted((ROOT / "launch").glob("*.py"))
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
+def test_every_script_helps_from_any_folder(path, tmp_path):
+    """As a script, launch/pretrain.py must not find itself when it imports pretrain."""
+    done = subprocess.run([sys.executable, str(path), "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+
+
+def test_no_attics():
+    attics = re.compile(r"(utils?|helpers?|common|misc|core)\.py")
+    assert not [path for path in SOURCES if attics.fullmatch(path.name)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "allowed"),
+    [
+        (r"^\s*(import|from) deepspeed", {"hornet/training/engines/deepspeed.py"}),
+        (r"^\s*(import|from) accelerate", {"hornet/training/engines/accelerate.py"}),
+        (r"os\.environ", {"hornet/world.py", "launch/demo.py"}),
+        (r"^\s*(import|from) (yaml|pydantic)", {"hornet/config.py"}),
+        (r"pickle\.load|weights_only=False|(?<![.\w])eval\(|shell=True", set()),
+    ],
+)
+def test_what_only_one_room_may_do(pattern, allowed):
+    found = {name_of(path) for path in SOURCES if re.search(pattern, path.read_text(), re.MULTILINE)}
+    assert found <= allowed
+
+
+def test_the_lock_names_no_host():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    pinned = re.findall(r"^[\w.-]+==", lock, re.MULTILINE)
+    assert len(pinned) > 50
+    assert lock.count("--hash=sha256:") >= len(pinned)

@@ -1,0 +1,102 @@
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import hornet  # noqa: F401  registers the models
+from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
+from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+
+
+def test_hornet_large_decays_what_the_original_decays():
+    # 195.86 M decayed parameters of the 1000-class network, 3.07 M of them global filters (counted on the original)
+    with torch.device("meta"):
+        model = timm.create_model("hornet_large_gf", num_classes=1000)
+    optimizer = build_optimizer(model, OptimizerConfig(weight_decay=0.1))
+    decayed = [group for group in optimizer.param_groups if group["weight_decay"] > 0]
+    kept = [group for group in optimizer.param_groups if group["weight_decay"] == 0]
+    assert sum(p.numel() for group in decayed for p in group["params"]) / 1e6 == pytest.approx(195.86, abs=0.005)
+    names = [name for group in decayed for name in group["names"]]
+    shapes = dict(model.named_parameters())
+    filters = sum(shapes[name].numel() for name in names if name.endswith("complex_weight"))
+    assert filters / 1e6 == pytest.approx(3.07, abs=0.005)
+    for group in kept:
+        assert all(shapes[name].ndim == 1 or name.endswith(".bias") for name in group["names"])
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(shapes)
+
+
+def test_layer_decay_scales_the_rate_from_the_head_down():
+    model = timm.create_model("hornet_atto_gf", num_classes=3, img_size=32)
+    optimizer = build_optimizer(model, OptimizerConfig(layer_decay=0.5))
+    set_lr(optimizer.param_groups, 2.0)
+    by_name = {name: group["lr"] for group in optimizer.param_groups for name in group["names"]}
+    assert by_name["head.weight"] == 2.0
+    assert by_name["stages.3.0.gamma1"] == by_name["downsample_layers.3.1.weight"] == 1.0
+    assert by_name["downsample_layers.0.0.weight"] == min(by_name.values()) < by_name["stages.0.0.gamma1"]
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 2)
+        self.b = nn.Parameter(torch.ones(1))
+
+    def no_weight_decay(self):
+        return {"b"}
+
+
+def steps(optimizer, model, count, finite=lambda step: True):
+    for step in range(count):
+        if finite(step):
+            (model.a(torch.full((1, 3), float(step + 1))).sum() * model.b).backward()
+        set_lr(optimizer.param_groups, 0.1)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def test_ema_is_the_textbook_average_and_skipped_steps_do_not_move_it():
+    torch.manual_seed(0)
+    model, decay = Tiny(), 0.75
+    optimizer = build_optimizer(model, OptimizerConfig())
+    attach_ema(optimizer, decay=decay)
+    expected = None
+    for step in range(5):
+        steps(optimizer, model, 1, finite=lambda _, step=step: step != 3)
+        weights = copy.deepcopy(model.state_dict())
+        if expected is None:
+            expected = weights
+        elif step != 3:
+            expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in weights}
+    averages = read_ema_by_name(optimizer.state_dict())
+    assert averages.keys() == expected.keys()
+    for name in expected:
+        torch.testing.assert_close(averages[name], expected[name])
+
+
+def test_swapping_twice_is_identity_to_the_bit():
+    model = Tiny()
+    optimizer = build_optimizer(model, OptimizerConfig())
+    attach_ema(optimizer, decay=0.5)
+    steps(optimizer, model, 3)
+    before = copy.deepcopy(model.state_dict())
+    averages = copy.deepcopy(read_ema_by_name(optimizer.state_dict()))
+    swap_with_ema(optimizer)
+    assert all(torch.equal(model.state_dict()[name], averages[name]) for name in before)
+    swap_with_ema(optimizer)
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight_decay": -1}, "weight_decay: must not be negative"),
+        ({"clip_grad_norm": 0.0}, "clip_grad_norm: must be above 0"),
+        ({"layer_decay": 1.5}, "layer_decay: must lie between 0 and 1"),
+        ({"ema_decay": 1.0}, "ema_decay: must lie between 0 and 1"),
+    ],
+)
+def test_refuses(changes, message):
+    with pytest.raises(ValueError, match=message):
+        OptimizerConfig(**changes)
