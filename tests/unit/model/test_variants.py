@@ -54,6 +54,36 @@ def test_filter_parameters_equal_the_table(name: str, millions: float) -> None:
     assert sum(p.numel() for p in filters) / 1e6 == pytest.approx(millions, abs=6e-4)
 
 
+def count_by_hand(*, width: int, filter_side: int, num_classes: int) -> int:
+    """The paper's network in closed form; `filter_side` is stage 3's grid (14 at 224 pixels), 0 for 7x7 convolutions."""
+    total = width * (3 * 16 + 1) + 2 * width
+    for stage, depth in enumerate((2, 3, 18, 2)):
+        c = width * 2**stage
+        gates = [c // 2**i for i in range(stage + 2)]
+        spatial = sum(gates)
+        mixers = sum(wide * narrow + wide for wide, narrow in zip(gates, gates[1:], strict=False))
+        if filter_side and stage >= 2:
+            side = filter_side // 2 ** (stage - 2)
+            depthwise = spatial // 2 * (9 + side * (side // 2 + 1) * 2) + 4 * spatial
+        else:
+            depthwise = spatial * (49 + 1)
+        projections = (2 * c * c + 2 * c) + (c * c + c)
+        feed_forward = 2 * 4 * c * c + 5 * c
+        total += depth * (mixers + depthwise + projections + feed_forward + 2 * 2 * c + 2 * c)
+        if stage:
+            total += 2 * (c // 2) + c * (c // 2) * 4 + c
+    return total + 2 * 8 * width + (8 * width + 1) * num_classes
+
+
+@pytest.mark.parametrize("num_classes", [1000, 10_459, 21_841])
+@pytest.mark.parametrize(("size", "width"), [("tiny", 64), ("small", 96), ("base", 128), ("large", 192)])
+def test_parameter_counts_are_exact(size: str, width: int, num_classes: int) -> None:
+    sides = {"7x7": 0, "gf": 14} | ({"gf_img384": 24} if size in ("base", "large") else {})
+    for kind, side in sides.items():
+        model = build_on_meta(f"hornet_{size}_{kind}", num_classes=num_classes)
+        assert count_parameters(model) == count_by_hand(width=width, filter_side=side, num_classes=num_classes), kind
+
+
 def test_all_promised_names_are_registered() -> None:
     sizes = ["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
     promised = {f"hornet_{size}_{kind}" for size in sizes for kind in ("7x7", "gf")}
