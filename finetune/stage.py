@@ -81,6 +81,7 @@ def assemble(config: FinetuneConfig, *, stream: TrainStream, task: Classificatio
             "model": config.model.name,
             "label_space": label_space.fingerprint,
             "stream": stream.manifest_fingerprint,
+            "order_version": stream.order_version,
         },
         description=describe_weights(
             model=config.model.name,

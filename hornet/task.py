@@ -60,14 +60,24 @@ class Classification:
         return loss
 
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Evaluate a model in eval mode on the labelled set. Collective."""
+        """Evaluate a model in eval mode on the labelled set. Collective.
+
+        Raises UserError on all ranks if too many images could not be read.
+        """
         assert self.labelled is not None
-        return evaluate(
+        evaluation = evaluate(
             model,
             self.labelled.iterate(),
             normalise=lambda batch: normalise(batch, mean=self.mixing.mean, std=self.mixing.std, device=self.device),
             device=self.device,
         )
+        if evaluation.num_bad_images > self.labelled.max_bad_sample_rate * self.labelled.num_samples:
+            raise UserError(
+                f"{evaluation.num_bad_images} of {self.labelled.num_samples} images to evaluate on could not be read, "
+                f"more than evaluation.max_bad_sample_rate={self.labelled.max_bad_sample_rate:g} allows; "
+                "copy the shards again, or raise it to leave such images out"
+            )
+        return evaluation
 
     def draw_images(self, batch: Batch, step: int) -> Tensor:
         """Return a picture (3, H, W) of what the network saw in the first micro batch of the 0-based `step`."""

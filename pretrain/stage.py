@@ -77,6 +77,7 @@ def assemble(config: PretrainConfig, *, stream: TrainStream, task: Classificatio
             "model": config.model.name,
             "label_space": stream.label_space.fingerprint,
             "stream": stream.manifest_fingerprint,
+            "order_version": stream.order_version,
         },
         description=describe_weights(
             model=config.model.name,

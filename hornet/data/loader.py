@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hornet.batch import BadSample, Batch
+from hornet.batch import Batch
 from hornet.config import free
 from hornet.data.label_space import LabelSpace
 from hornet.data.order import ORDER_VERSION, Order, PartialBatch
@@ -35,7 +35,7 @@ class StreamConfig:
     prefetch: int = free(2)
     """Micro batches that each worker prepares ahead."""
     max_bad_sample_rate: float = free(0.0)
-    """Share of a rank's samples of an epoch that may be unusable (and replaced) before the run fails, 0 to 1."""
+    """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
     transform: TransformConfig
     """Augmentation."""
 
@@ -66,7 +66,7 @@ class EvaluationConfig:
     prefetch: int = free(2)
     """Batches that each worker prepares ahead."""
     max_bad_sample_rate: float = free(0.0)
-    """Share of a rank's samples that may be unusable (and left out) before the run fails, 0 to 1."""
+    """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
 
     def __post_init__(self) -> None:
         _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
@@ -87,9 +87,6 @@ class TrainStream:
         self._world = world
         self._order = order
         self._rank_batch_size = order.global_batch_size // world.num_ranks
-        self._budget = _BadSampleBudget(
-            rate=config.max_bad_sample_rate, num_samples=shards.num_samples, num_ranks=world.num_ranks
-        )
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
         self.manifest_fingerprint = shards.fingerprint
@@ -111,11 +108,10 @@ class TrainStream:
     def iterate(self, first_step: int, num_steps: int) -> Iterator[Batch]:
         """Yield this rank's micro batches of steps `first_step` (0-based) and on, `num_micro_steps` for each step.
 
-        Workers stay for the next call. Raises UserError when too many samples are bad.
+        Workers stay for the next call. Bad samples are replaced and reported in the batch; whether they are too many
+        is the caller's to judge, over all ranks.
         """
-        for batch in self._pool.run(self._picks(first_step, num_steps)):
-            self._budget.spend(batch.bad_samples)
-            yield batch
+        yield from self._pool.run(self._picks(first_step, num_steps))
 
     def close(self) -> None:
         """End the workers."""
@@ -134,7 +130,8 @@ class EvaluationStream:
 
     def __init__(self, config: EvaluationConfig, *, shards: ShardSet, world: World) -> None:
         self._world = world
-        self._max_bad_sample_rate = config.max_bad_sample_rate
+        self.max_bad_sample_rate = config.max_bad_sample_rate
+        """Share of samples that may be left out; the caller's to judge, over all ranks."""
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
         self.manifest_fingerprint = shards.fingerprint
@@ -148,13 +145,8 @@ class EvaluationStream:
         self._pool: WorkerPool[Batch] = WorkerPool(dataset, num_workers=config.num_workers, prefetch=config.prefetch)
 
     def iterate(self) -> Iterator[Batch]:
-        """Yield this rank's batches. Raises UserError when too many samples are bad."""
-        budget = _BadSampleBudget(
-            rate=self._max_bad_sample_rate, num_samples=self.num_samples, num_ranks=self._world.num_ranks
-        )
-        for batch in self._pool.run(self._requests()):
-            budget.spend(batch.bad_samples)
-            yield batch
+        """Yield this rank's batches."""
+        yield from self._pool.run(self._requests())
 
     def close(self) -> None:
         """End the workers."""
@@ -210,25 +202,6 @@ def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: 
             f"global_batch_size {global_batch_size} over {num_ranks} ranks leaves {rank_batch_size} images a rank, "
             f"which is not a multiple of micro_batch_size {micro_batch_size}; {advice}"
         )
-
-
-class _BadSampleBudget:
-    """Counts the bad samples of each epoch on this rank."""
-
-    def __init__(self, *, rate: float, num_samples: int, num_ranks: int) -> None:
-        self._rate = rate
-        self._limit = rate * num_samples / num_ranks
-        self._counts: dict[int, int] = {}
-
-    def spend(self, bad_samples: Sequence[BadSample]) -> None:
-        for bad in bad_samples:
-            self._counts[bad.epoch] = self._counts.get(bad.epoch, 0) + 1
-            if self._counts[bad.epoch] > self._limit:
-                raise UserError(
-                    f"{self._counts[bad.epoch]} bad samples on this rank in epoch {bad.epoch}, more than "
-                    f"max_bad_sample_rate {self._rate:g} allows ({self._limit:g}); the last is {bad.key} at byte "
-                    f"{bad.offset} of {bad.shard}: {bad.reason}; copy the shards again or raise max_bad_sample_rate"
-                )
 
 
 def _check_workers(num_workers: int, prefetch: int, max_bad_sample_rate: float) -> None:

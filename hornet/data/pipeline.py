@@ -17,9 +17,9 @@ from torch.utils.data import Dataset, get_worker_info
 
 from hornet.batch import BadSample, Batch
 from hornet.data.decode import UndecodableImageError, decode_image
-from hornet.data.digest import hash_key
 from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError
 from hornet.data.transforms import NO_BOX, EvaluationTransform, TrainTransform, unchanged_randomness
+from hornet.digest import hash_key
 from hornet.seeding import derive_seed
 
 NUM_READS = 2  # a failed read is tried once more: network file systems hiccup

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hornet.batch import Batch
+from hornet.digest import batch_digest
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
 from hornet.training.evaluate import format_evaluation
@@ -104,10 +105,8 @@ class MetricsRecorder:
     def _reduce(self, record: StepRecord, state: RunState) -> dict[str, Any]:
         mine = torch.tensor([float(record.result.loss), self._data_seconds, self._step_seconds], dtype=torch.float64)
         loss, data_seconds, step_seconds = (sum_over_ranks(mine) / self._world.num_ranks).tolist()
-        hashes, num_bad = sum_over_ranks(
-            torch.stack([sum_key_hashes(record.batches), torch.tensor(self._num_bad)])
-        ).tolist()
-        state.num_bad_samples += num_bad
+        hashes, num_bad = sum_over_ranks(torch.stack([sum_key_hashes(record.batches), torch.tensor(self._num_bad)]))
+        state.num_bad_samples += int(num_bad)
         steps = self._num_steps_since
         self._reset()
         return {
@@ -124,7 +123,7 @@ class MetricsRecorder:
             "memory_bytes": measure_memory(self._device),
             "skipped": state.num_skipped_steps,
             "num_bad_samples": state.num_bad_samples,
-            "batch_digest": f"{hashes % 2**64:016x}",
+            "batch_digest": batch_digest(hashes),
         }
 
     def _show(self, row: Mapping[str, Any]) -> None:

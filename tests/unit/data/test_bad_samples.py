@@ -31,15 +31,12 @@ def damaged_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(
-    folder: Path, *, num_ranks: int = 1, num_workers: int = 0, rate: float = 0.1, num_steps: int = 12, micro: int = 2
-) -> list[Batch]:
+def run(folder: Path, *, num_ranks: int = 1, num_workers: int = 0, num_steps: int = 12, micro: int = 2) -> list[Batch]:
     """All micro batches of all ranks, rank by rank."""
     config = StreamConfig(
         shards=folder,
         shuffle_window_shards=2,
         num_workers=num_workers,
-        max_bad_sample_rate=rate,
         transform=TRANSFORM,
     )
     batches = []
@@ -94,36 +91,10 @@ def test_each_epoch_has_other_substitutes(damaged_set: Path) -> None:
 def test_substitutes_do_not_depend_on_who_works(
     damaged_set: Path, num_ranks: int, num_workers: int, micro: int
 ) -> None:
-    alone = run(damaged_set, rate=1.0)
-    others = run(damaged_set, num_ranks=num_ranks, num_workers=num_workers, micro=micro, rate=1.0)
+    alone = run(damaged_set)
+    others = run(damaged_set, num_ranks=num_ranks, num_workers=num_workers, micro=micro)
     assert reports(others) == reports(alone)
     assert images(others) == images(alone)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_too_many_end_the_run(damaged_set: Path, num_workers: int) -> None:
-    with pytest.raises(
-        UserError,
-        match=r"^3 bad samples on this rank in epoch 0, more than max_bad_sample_rate 0\.05 allows \(2\.4\); "
-        r"the last is toy-0\d/\S+ at byte \d+ of toy-0\d\.tar: .*raise max_bad_sample_rate$",
-    ):
-        run(damaged_set, num_workers=num_workers, rate=0.05)
-
-
-def test_none_may_be_bad_unless_allowed(damaged_set: Path) -> None:
-    with pytest.raises(UserError, match=r"^1 bad samples on this rank in epoch 0.*rate 0 allows \(0\)"):
-        run(damaged_set, rate=0.0)
-
-
-def test_the_count_goes_on_over_calls(damaged_set: Path) -> None:
-    config = StreamConfig(shards=damaged_set, max_bad_sample_rate=2 / 48, transform=TRANSFORM)
-    stream = open_train_stream(config, world=rank_of(0, 1), seed=2, global_batch_size=8, micro_batch_size=8)
-    with pytest.raises(UserError, match=r"^3 bad samples"):
-        _ = [batch for step in range(6) for batch in stream.iterate(step, 1)]
-
-
-def test_each_epoch_is_counted_anew(damaged_set: Path) -> None:
-    assert len(reports(run(damaged_set, rate=3 / 48))) == 6
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -133,13 +104,13 @@ def test_a_set_of_nothing_but_bad_samples_ends_the_run(tmp_path: Path, num_worke
         UserError,
         match=r"neither sample toy-00/s00\d\d \(not decodable .*\) nor any of 16 substitutes can be used; check",
     ):
-        run(folder, num_workers=num_workers, rate=1.0)
+        run(folder, num_workers=num_workers)
 
 
 def test_a_read_that_fails_once_is_tried_again_with_a_new_handle(
     toy_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    healthy = images(run(toy_set, rate=0.0))
+    healthy = images(run(toy_set))
     open_file, pread = os.open, os.pread
     num_opened: dict[Any, int] = {}
     stale: dict[int, bool] = {}
@@ -157,7 +128,7 @@ def test_a_read_that_fails_once_is_tried_again_with_a_new_handle(
 
     monkeypatch.setattr(os, "open", open_stale_at_first)
     monkeypatch.setattr(os, "pread", read_unless_stale)
-    batches = run(toy_set, rate=0.0)
+    batches = run(toy_set)
     monkeypatch.undo()
     assert set(num_opened.values()) == {2}
     assert reports(batches) == []
@@ -170,4 +141,4 @@ def test_a_bug_in_a_transform_is_not_taken_for_a_bad_sample(toy_set: Path, monke
 
     monkeypatch.setattr(pipeline.TrainTransform, "__call__", broken)
     with pytest.raises(ValueError, match="bits must be"):
-        run(toy_set, rate=1.0)
+        run(toy_set)

@@ -4,9 +4,16 @@ import pytest
 import torch
 
 from hornet.model import fourier
-from tests.unit.model.small_model import build_small, compute_gradients, fill_visibly
+from hornet.model.hornet import HorNet
+from tests.unit.model import small_model
+from tests.unit.model.small_model import compute_gradients, fill_visibly
 
 Gradients = dict[str, torch.Tensor]
+
+
+def build_small(**arguments: object) -> HorNet:
+    """One block a stage: tracing takes its time per block."""
+    return small_model.build_small(depths=(1, 1, 1, 1), **arguments)
 
 
 def require_close(ours: Gradients, reference: Gradients) -> None:
@@ -34,16 +41,15 @@ def _fresh_compiler() -> None:
 @pytest.mark.slow
 def test_inductor_equals_eager_in_every_gradient() -> None:
     # At 96 pixels the last stage has an odd grid, 3 x 3, and all filters are resized on the fly.
-    model = fill_visibly(build_small(depths=(1, 1, 1, 1)))
+    model = fill_visibly(build_small())
     images = torch.randn(2, 3, 96, 96)
     compiled = torch.compile(model, fullgraph=True)
     require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
 
 
-@pytest.mark.parametrize("size", [64, 96])
-def test_differentiating_the_traced_graph_equals_eager(size: int) -> None:
+def test_differentiating_the_traced_graph_equals_eager() -> None:
     model = fill_visibly(build_small())
-    images = torch.randn(2, 3, size, size)
+    images = torch.randn(2, 3, 96, 96)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
 
@@ -62,8 +68,8 @@ def test_a_changing_drop_path_rate_compiles_at_most_once_more() -> None:
     backend = CountingBackend()
     compiled = torch.compile(model, backend=backend, fullgraph=True)
     images = torch.randn(2, 3, 64, 64)
-    for step in range(12):
-        model.set_drop_path_rate(0.1 + 0.02 * step)
+    for step in range(6):
+        model.set_drop_path_rate(0.1 + 0.05 * step)
         compiled(images)
     assert backend.num_graphs <= 2
 
@@ -73,12 +79,12 @@ def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
     model = build_small().eval()
     backend = CountingBackend()
     compiled = torch.compile(model, backend=backend, fullgraph=True)
-    for size in (64, 96, 128):
+    for size in (64, 96):
         compiled(torch.randn(2, 3, size, size))
-    assert backend.num_graphs == 3
-    for batch in (3, 4, 5, 6):
+    assert backend.num_graphs == 2
+    for batch in (3, 4, 5):
         compiled(torch.randn(batch, 3, 64, 64))
-    assert backend.num_graphs == 4
+    assert backend.num_graphs == 3
 
 
 def test_exported_graph_is_real_and_free_of_fft() -> None:

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import timm
 import torch
@@ -55,13 +57,13 @@ def test_filter_parameters_equal_the_table(name: str, millions: float) -> None:
 
 
 def count_by_hand(*, width: int, filter_side: int, num_classes: int) -> int:
-    """The paper's network in closed form; `filter_side` is stage 3's grid (14 at 224 pixels), 0 for 7x7 convolutions."""
+    """The paper's network in closed form; `filter_side` is stage 3's grid, 14 at 224 pixels, or 0 for 7x7."""
     total = width * (3 * 16 + 1) + 2 * width
     for stage, depth in enumerate((2, 3, 18, 2)):
         c = width * 2**stage
         gates = [c // 2**i for i in range(stage + 2)]
         spatial = sum(gates)
-        mixers = sum(wide * narrow + wide for wide, narrow in zip(gates, gates[1:], strict=False))
+        mixers = sum(wide * narrow + wide for narrow, wide in pairwise(gates))
         if filter_side and stage >= 2:
             side = filter_side // 2 ** (stage - 2)
             depthwise = spatial // 2 * (9 + side * (side // 2 + 1) * 2) + 4 * spatial

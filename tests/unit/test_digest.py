@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornet.data.digest import batch_digest, hash_key
+from hornet.digest import batch_digest, hash_key
 
 int64s = st.integers(-(2**63), 2**63 - 1)
 
