@@ -63,7 +63,7 @@ def count_by_hand(*, width: int, filter_side: int, num_classes: int) -> int:
         c = width * 2**stage
         gates = [c // 2**i for i in range(stage + 2)]
         spatial = sum(gates)
-        mixers = sum(wide * narrow + wide for narrow, wide in pairwise(gates))
+        mixers = sum(wide * narrow + wide for wide, narrow in pairwise(gates))
         if filter_side and stage >= 2:
             side = filter_side // 2 ** (stage - 2)
             depthwise = spatial // 2 * (9 + side * (side // 2 + 1) * 2) + 4 * spatial
