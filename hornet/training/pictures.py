@@ -22,18 +22,20 @@ def draw_images(
     return grid
 
 
-def draw_filters(weight: Tensor, *, num_channels: int = 32, pixels_per_cell: int = 4) -> Tensor:
+def draw_filters(weight: Tensor, *, num_channels: int = 32, cell_pixels: int = 56) -> Tensor:
     """Return the magnitude of global filters as one grid (3, H', W') with the zero frequency in the middle.
 
     `weight` is (C, H, W // 2 + 1, 2): the half spectrum of an rfft2, real and imaginary parts. The missing half mirrors
-    it: |F(-v, -u)| = |F(v, u)| for a real filter. Each channel is scaled to its own largest magnitude.
+    it: |F(-v, -u)| = |F(v, u)| for a real filter. Each channel is scaled to its own largest magnitude, and enlarged to
+    about `cell_pixels`.
     """
     magnitude = weight[:num_channels].detach().float().cpu().norm(dim=-1)
     # rows reversed about row 0, columns 1 .. from the right
     mirrored = torch.roll(magnitude.flip(1), 1, dims=1)[:, :, 1:].flip(2)
     whole = torch.fft.fftshift(torch.cat([magnitude, mirrored], dim=2), dim=(1, 2))
     scaled = whole / whole.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-    cells = scaled.repeat_interleave(pixels_per_cell, 1).repeat_interleave(pixels_per_cell, 2)
+    enlarged = max(1, cell_pixels // max(scaled.shape[1:]))
+    cells = scaled.repeat_interleave(enlarged, 1).repeat_interleave(enlarged, 2)
     grid: Tensor = make_grid(cells[:, None], nrow=8, padding=1, pad_value=0.5)
     return grid
 

@@ -61,7 +61,7 @@ def test_an_image_that_rots_is_replaced_and_named_or_ends_the_run(pretraining, t
     listed = [json.loads(line) for path in (run / "bad_samples").iterdir() for line in path.read_text().splitlines()]
     assert {bad["key"] for bad in listed} == {"squares-train-000001/" + member.name.removesuffix(".jpg")}
     assert {bad["epoch"] for bad in listed} == {0, 1}
-    assert all("crc" in bad["reason"].lower() and bad["substitute"] for bad in listed)
+    assert all("checksum" in bad["reason"] and bad["substitute"] for bad in listed)
 
     codes, outputs = launch("pretrain.py", *arguments, "run.name=strict", "data.max_bad_sample_rate=0", check=False)
     assert codes == [2, 2], outputs

@@ -1,5 +1,7 @@
 """torch.compile and torch.export: the same numbers, one graph, nothing complex."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -39,6 +41,7 @@ def _fresh_compiler() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="on CPUs Inductor needs a C++ compiler (g++)")
 def test_inductor_equals_eager_in_every_gradient() -> None:
     # At 96 pixels the last stage has an odd grid, 3 x 3, and all filters are resized on the fly.
     model = fill_visibly(build_small())

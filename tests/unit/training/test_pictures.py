@@ -17,7 +17,7 @@ def test_a_filter_picture_is_the_whole_centred_spectrum(height, width):
     """The picture of an rfft2 half equals the magnitude of the full fft2 of the same real kernel."""
     kernels = torch.randn(2, height, width, dtype=torch.float64)
     half = torch.view_as_real(torch.fft.rfft2(kernels))
-    grid = draw_filters(half, pixels_per_cell=1)
+    grid = draw_filters(half, cell_pixels=1)
     whole = torch.fft.fftshift(torch.fft.fft2(kernels).abs(), dim=(1, 2))
     for channel in range(2):
         left = 1 + channel * (width + 1)
