@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -106,7 +107,7 @@ def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
     for field in dataclasses.fields(config_class):
         inner = _dataclass_in(hints[field.name])
         key = f"{prefix}{_yaml_key(field.name)}"
-        default = "required" if field.default is dataclasses.MISSING else f"default {field.default!r}"
+        default = "required" if field.default is dataclasses.MISSING else f"default {_show_default(field.default)}"
         doc = " ".join(docs.get(field.name, "").split())
         if inner is not None:
             lines += ["", f"{key}: {doc}", describe_fields(inner, prefix=f"{key}.")]
@@ -224,14 +225,19 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _field_docs(config_class: type[Any]) -> dict[str, str]:
     """Read the string beneath each field from the source; pydantic's own reader serves only its own classes."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(config_class))).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for field, doc in zip(tree.body, tree.body[1:], strict=False):
-        is_doc = isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant) and isinstance(doc.value.value, str)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_doc:
-            docs[field.target.id] = doc.value.value  # type: ignore[attr-defined]
+    docs: dict[str, str] = {}
+    for owner in filter(dataclasses.is_dataclass, reversed(config_class.__mro__)):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, doc in itertools.pairwise(tree.body):
+            is_field = isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if is_field and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+                docs[field.target.id] = str(doc.value.value)  # type: ignore[attr-defined]
     return docs
+
+
+def _show_default(value: Any) -> str:
+    return "null" if value is None else str(value) if isinstance(value, Path) else repr(value)
 
 
 def _type_name(annotation: Any) -> str:

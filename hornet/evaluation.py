@@ -63,7 +63,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
         mixing = MixingConfig(mean=tuple(known["mean"]), std=tuple(known["std"])) if known else config.mixing
         task = Classification(
             mixing=mixing,
-            num_classes=len(labelled.label_space),
+            label_space=labelled.label_space,
             labelled=labelled,
             seed=0,
             num_micro_steps=1,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -54,6 +56,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self._world = world
+        self._step = 0
 
     def prepare(self, config: Any, *, has_checkpoint: bool) -> None:
         """Create the folder and write config.yaml and environment.json.
@@ -83,9 +86,19 @@ class RunDirectory:
 
     def write_status(self, state: State, *, step: int, **details: Any) -> None:
         """Replace status.json atomically."""
+        self._step = step
         if self._world.is_main:
             content = {"state": state, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **details}
             write_json(self.path / "status.json", content)
+
+    @contextmanager
+    def failures_marked(self) -> Iterator[None]:
+        """Write an error that ends the block into status.json, and let it pass."""
+        try:
+            yield
+        except BaseException as error:
+            self.write_status("failed", step=self._step, error=f"{type(error).__name__}: {error}")
+            raise
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to NAME.jsonl."""
@@ -151,6 +164,11 @@ def _describe_git() -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "has_uncommitted_changes": bool(changed.stdout.strip())}
 
 
+def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace NaN and infinity, for which JSON has no words, by null."""
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+
+
 def _append_line(path: Path, row: Mapping[str, Any]) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(_finite(row), allow_nan=False) + "\n")

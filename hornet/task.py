@@ -31,8 +31,8 @@ class Classification:
 
     mixing: MixingConfig
     """Normalising, mixup, cutmix, label smoothing."""
-    num_classes: int
-    """Classes of the label space."""
+    label_space: LabelSpace
+    """What the labels mean."""
     labelled: EvaluationStream | None
     """The set to evaluate on."""
     seed: int
@@ -43,6 +43,11 @@ class Classification:
     """This rank."""
     device: torch.device
     """Where this rank computes."""
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the label space."""
+        return len(self.label_space)
 
     def derive_step_seed(self, step: int, micro_step: int) -> int:
         """Return the seed of every random draw on the device in one forward pass: mixing, erasing, drop path.

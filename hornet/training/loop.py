@@ -159,8 +159,13 @@ def train(
             draw(state, micro_batches)
         if is_saved:
             save(state)
-        if is_last or _is_due(state.step, cadence.evaluate_every_steps):
+        if is_evaluation_due(state.step, schedule=schedule, cadence=cadence):
             evaluate(state)
+
+
+def is_evaluation_due(step: int, *, schedule: Schedule, cadence: CadenceConfig) -> bool:
+    """Return whether the weights after `step` steps are to be evaluated."""
+    return step == schedule.num_steps or (step > 0 and _is_due(step, cadence.evaluate_every_steps))
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -15,9 +15,10 @@ from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
 from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from hornet.training.evaluate import Evaluation, format_evaluation
-from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, train
+from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.pictures import choose_filters, draw_filters
+from hornet.training.process_group import tell_all
 from hornet.training.schedule import Schedule
 from hornet.world import World
 
@@ -92,6 +93,7 @@ def run_session(
     )
     started = time.perf_counter()
     try:
+        _evaluate(parts, recorder, state, weights=_find_missing_evaluations(run, parts, state))
         train(
             engine=parts.engine,
             batches=parts.iterate(state.step, parts.schedule.num_steps - state.step),
@@ -101,12 +103,9 @@ def run_session(
             cadence=parts.cadence,
             recorder=recorder,
             save=lambda state: _save(run, parts, state, world=world),
-            evaluate=lambda state: _evaluate(parts, recorder, state),
+            evaluate=lambda state: _evaluate(parts, recorder, state, weights=parts.evaluated_weights),
             draw=lambda state, batches: _draw(parts, recorder, state, batches),
         )
-    except BaseException as error:
-        run.write_status("failed", step=state.step, error=f"{type(error).__name__}: {error}")
-        raise
     finally:
         recorder.close()
     _finish(run, parts, state, seconds=time.perf_counter() - started, world=world)
@@ -124,13 +123,21 @@ def _save(run: RunDirectory, parts: Parts, state: RunState, *, world: World) -> 
     )
 
 
-def _evaluate(parts: Parts, recorder: MetricsRecorder, state: RunState) -> None:
+def _find_missing_evaluations(run: RunDirectory, parts: Parts, state: RunState) -> Sequence[Weights]:
+    """Return what an earlier life was killed before it could evaluate, after saving this very step."""
+    if parts.evaluate is None or not is_evaluation_due(state.step, schedule=parts.schedule, cadence=parts.cadence):
+        return ()
+    done = [row["weights"] for row in run.read("evaluations") if row["step"] == state.step]
+    return tell_all([weights for weights in parts.evaluated_weights if weights not in done])
+
+
+def _evaluate(parts: Parts, recorder: MetricsRecorder, state: RunState, *, weights: Sequence[Weights]) -> None:
     if parts.evaluate is None:
         return
-    for weights in parts.evaluated_weights:
-        with parts.engine.evaluation_model(weights) as model:
+    for kind in weights:
+        with parts.engine.evaluation_model(kind) as model:
             evaluation = parts.evaluate(model)
-        recorder.show_evaluation({"step": state.step, "weights": weights, **asdict(evaluation)})
+        recorder.show_evaluation({"step": state.step, "weights": kind, **asdict(evaluation)})
 
 
 def _draw(parts: Parts, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch]) -> None:
@@ -173,7 +180,7 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
         ("run", folder),
         ("steps", f"{summary['steps']}  ({summary['epochs']:.1f} epochs, {summary['images_seen']} images)"),
         ("parameters", f"{summary['num_parameters'] / 1e6:.3f} M"),
-        ("last loss", f"{summary['loss']:.4f}"),
+        ("last loss", "not finite" if summary["loss"] is None else f"{summary['loss']:.4f}"),
     ]
     for row in summary["evaluations"]:
         rows.append((f"{row['weights']} weights", format_evaluation(row)))

@@ -87,7 +87,7 @@ def train_alone(path):
     )
     task = Classification(
         mixing=config.mixing,
-        num_classes=len(stream.label_space),
+        label_space=stream.label_space,
         labelled=None,
         seed=config.run.seed,
         num_micro_steps=stream.num_micro_steps,
@@ -178,6 +178,13 @@ def test_what_a_finished_or_changed_run_answers(pretraining, tmp_path):
     assert "cadence" not in done.stderr
     assert "Traceback" not in done.stderr
 
+    evaluations = read_rows(run, "evaluations")
+    (run / "evaluations.jsonl").write_text("")  # as if killed between the last checkpoint and its evaluation
+    run_python(script, "--config", config)
+    assert read_rows(run, "evaluations") == evaluations
+    assert json.loads((run / "summary.json").read_text())["evaluations"] == evaluations
+
+    (run / "summary.json").unlink()
     codes, outputs = launch("pretrain.py", "--config", config, check=False)
     assert codes == [2, 2]
     assert all("num_ranks=1, this run has num_ranks=2" in output for output in outputs)

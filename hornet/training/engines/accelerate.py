@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -70,7 +71,7 @@ class AccelerateEngine:
                 self._accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
         norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_grad_norm or float("inf")))
-        was_applied = bool(torch.isfinite(torch.tensor(norm)))
+        was_applied = math.isfinite(norm)
         if was_applied:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)

@@ -7,6 +7,7 @@ torch's own; `latest` and the moment a checkpoint counts belong to hornet/traini
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -37,7 +38,8 @@ def make_deepspeed_config(
     return {
         "train_batch_size": global_batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,
-        "gradient_clipping": clip_grad_norm or 0.0,
+        # At stage 0 the engine below clips: DeepSpeed's own clipping fails where a gradient was dropped.
+        "gradient_clipping": clip_grad_norm if clip_grad_norm is not None and config.stage > 0 else 0.0,
         "steps_per_print": 10**9,  # it would print its own lines between ours
         "torch_autocast": {"enabled": config.precision == "bf16", "dtype": "bfloat16"},
         "zero_optimization": {
@@ -68,6 +70,7 @@ class DeepSpeedEngine:
     ) -> None:
         _quieten(device)
         self._stage = config.stage
+        self._clip_grad_norm = optimizer.clip_grad_norm
         self._precision = config.precision
         self._device = device
         self._compute_loss = compute_loss
@@ -98,22 +101,21 @@ class DeepSpeedEngine:
             self._engine.backward(loss)
             losses.append(loss.detach())
             if micro_step == len(batches) - 1 and self._stage == 0:
-                norm = self._guard_unsharded_step()
+                norm = self._clip_unsharded()
             self._engine.step()
         if self._stage != 0:
             norm = float(self._engine.get_global_grad_norm())
-        was_applied = bool(torch.isfinite(torch.tensor(norm)))
+        was_applied = bool(self._engine.was_step_applied()) and math.isfinite(norm)
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=norm, was_applied=was_applied)
 
-    def _guard_unsharded_step(self) -> float:
-        """Return the gradient's norm; drop a gradient that is not finite, as ZeRO's own optimizers do.
+    def _clip_unsharded(self) -> float:
+        """Clip at stage 0 and return the gradient's norm; drop a gradient that is not finite, as ZeRO's optimizers do.
 
         At stage 0 DeepSpeed reports no norm and would let NaN reach the weights. Without gradients AdamW skips every
         parameter: weights, moments and step counts stay.
         """
-        gradients = [parameter.grad for parameter in self._engine.module.parameters() if parameter.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
-        if not torch.isfinite(torch.tensor(norm)):
+        norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip_grad_norm or math.inf))
+        if not math.isfinite(norm):
             self._base_optimizer.zero_grad(set_to_none=True)
         return norm
 

@@ -1,0 +1,148 @@
+"""What pretraining and finetuning have in common: model, data and training brought together, and one life of a run.
+
+A stage adds its engine and its starting weights (pretrain/stage.py, finetune/stage.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hornet.config import free
+from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
+from hornet.data.mixing import MixingConfig
+from hornet.model.build import ModelConfig, build_model, list_shapes
+from hornet.model.hornet import HorNet
+from hornet.run_directory import RunConfig, RunDirectory
+from hornet.seeding import derive_seed
+from hornet.task import Classification, describe_weights, require_same_labels
+from hornet.training.checkpoint import Checkpoint
+from hornet.training.loop import CadenceConfig, Engine
+from hornet.training.optimizer import OptimizerConfig
+from hornet.training.process_group import choose_device, open_process_group
+from hornet.training.schedule import ScheduleConfig, plan_schedule
+from hornet.training.session import Parts, find_start, report_finished, run_session
+from hornet.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One training run, apart from its engine and its starting weights."""
+
+    run: RunConfig
+    """Name, place and seed."""
+    model: ModelConfig
+    """The network."""
+    data: StreamConfig
+    """Shards, their order and the augmentation."""
+    mixing: MixingConfig
+    """What happens to whole batches on the device: normalising, mixup, cutmix, label smoothing."""
+    evaluation: EvaluationConfig | None = None
+    """A labelled set to evaluate on; null for none."""
+    optimizer: OptimizerConfig
+    """AdamW, layer decay, clipping, EMA."""
+    schedule: ScheduleConfig
+    """Length and learning rate."""
+    cadence: CadenceConfig
+    """How often to log, save, evaluate, draw."""
+    global_batch_size: int
+    """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
+    micro_batch_size: int = free()
+    """Images per forward pass and rank."""
+
+
+# Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
+BuildEngine = Callable[[HorNet, Classification, Checkpoint | None], Engine]
+
+
+def run_stage(
+    config: StageConfig, *, world: World, engine_identity: Mapping[str, Any], build_engine: BuildEngine
+) -> None:
+    """Run, or resume, a training run to its end. Every rank calls it.
+
+    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network.
+    Raises UserError for bad input and for a run that must not go on.
+    """
+    run = RunDirectory(config.run, world=world)
+    if report_finished(run, world=world):
+        return
+    device = choose_device(world)
+    with open_process_group(world, device=device):
+        stream = open_train_stream(
+            config.data,
+            world=world,
+            seed=config.run.seed,
+            global_batch_size=config.global_batch_size,
+            micro_batch_size=config.micro_batch_size,
+        )
+        labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
+        if labelled is not None:
+            require_same_labels(labelled.label_space, stream.label_space)
+        checkpoint = find_start(run, config, world=world)
+        with run.failures_marked():
+            task = Classification(
+                mixing=config.mixing,
+                label_space=stream.label_space,
+                labelled=labelled,
+                seed=config.run.seed,
+                num_micro_steps=stream.num_micro_steps,
+                world=world,
+                device=device,
+            )
+            model = build_model(
+                config.model,
+                num_classes=task.num_classes,
+                image_size=config.data.transform.image_size,
+                seed=derive_seed("weights", config.run.seed),
+            )
+            parameter_shapes = list_shapes(model)  # before ZeRO-3 takes the parameters apart
+            parts = assemble(
+                config,
+                stream=stream,
+                task=task,
+                engine=build_engine(model, task, checkpoint),
+                engine_identity=engine_identity,
+                parameter_shapes=parameter_shapes,
+            )
+            run_session(run, parts, checkpoint=checkpoint, world=world, device=device)
+
+
+def assemble(
+    config: StageConfig,
+    *,
+    stream: TrainStream,
+    task: Classification,
+    engine: Engine,
+    engine_identity: Mapping[str, Any],
+    parameter_shapes: Mapping[str, tuple[int, ...]],
+) -> Parts:
+    """Say in the session's words what the run consists of."""
+    return Parts(
+        engine=engine,
+        identity={
+            **engine_identity,
+            "model": config.model.name,
+            "label_space": stream.label_space.fingerprint,
+            "stream": stream.manifest_fingerprint,
+            "order_version": stream.order_version,
+        },
+        description=describe_weights(
+            model=config.model.name,
+            image_size=config.data.transform.image_size,
+            mixing=config.mixing,
+            label_space=stream.label_space,
+        ),
+        parameter_shapes=parameter_shapes,
+        iterate=stream.iterate,
+        num_micro_steps=stream.num_micro_steps,
+        steps_per_epoch=stream.steps_per_epoch,
+        global_batch_size=config.global_batch_size,
+        schedule=plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+        cadence=config.cadence,
+        weight_decay=config.optimizer.weight_decay,
+        max_bad_sample_rate=config.data.max_bad_sample_rate,
+        evaluate=None if task.labelled is None else task.evaluate,
+        evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
+        draw_images=task.draw_images,
+    )

@@ -1,0 +1,80 @@
+"""DeepSpeed's engine in one process: what it does when a gradient is not finite, at every ZeRO stage."""
+
+import math
+import os
+
+import pytest
+import torch
+
+import hornet  # noqa: F401  registers the models
+from hornet.training.engines.accelerate import AccelerateEngine
+from hornet.training.engines.zero_config import ZeroConfig
+from hornet.training.optimizer import OptimizerConfig
+from hornet.training.process_group import open_process_group
+from hornet.world import ALONE
+from tests.unit.training.fakes import make_batch
+
+NAMES = ["weight", "bias"]
+OPTIMIZER = OptimizerConfig(weight_decay=0.1, clip_grad_norm=0.5)
+
+
+class Line(torch.nn.Linear):
+    def __init__(self):
+        torch.manual_seed(0)
+        super().__init__(3, 2)
+
+    def no_weight_decay(self):
+        return set()
+
+
+def compute_loss(model, batch, seed):
+    """A finite loss for even seeds, NaN gradients for odd ones."""
+    loss = (model(torch.full((2, 3), 0.1 * (seed + 1))) ** 2).mean()
+    return loss * (math.nan if seed % 2 else 1.0)
+
+
+def build(kind):
+    common = {
+        "optimizer": OPTIMIZER,
+        "compute_loss": compute_loss,
+        "derive_step_seed": lambda step, micro_step: step,
+        "device": torch.device("cpu"),
+    }
+    if kind == "accelerate":
+        return AccelerateEngine(Line(), precision="fp32", is_main=True, **common)
+    from hornet.training.engines.deepspeed import DeepSpeedEngine
+
+    zero = ZeroConfig(stage=kind, precision="fp32")
+    return DeepSpeedEngine(Line(), config=zero, global_batch_size=4, micro_batch_size=2, **common)
+
+
+def run(engine, steps):
+    results, weights = [], []
+    for step in steps:
+        results.append(engine.run_step([make_batch(), make_batch()], step=step, lr=0.1))
+        weights.append(engine.read_parameters(NAMES))
+    return results, weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_group():
+    """One process group for the module: DeepSpeed keeps the first one it meets."""
+    before = dict(os.environ)
+    with open_process_group(ALONE, device=torch.device("cpu")):
+        yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, "accelerate"])
+def test_a_step_without_a_finite_gradient_leaves_no_trace(kind):
+    results, weights = run(build(kind), [0, 1, 2])
+    assert [result.was_applied for result in results] == [True, False, True]
+    assert math.isfinite(results[0].grad_norm)
+    for name in NAMES:
+        assert torch.equal(weights[0][name], weights[1][name])
+        assert not torch.equal(weights[1][name], weights[2][name])
+    _, undisturbed = run(build(kind), [0, 2])
+    for name in NAMES:
+        torch.testing.assert_close(weights[2][name], undisturbed[1][name], rtol=0, atol=0)
