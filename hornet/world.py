@@ -114,3 +114,8 @@ def publish_world(world: World) -> None:
         MASTER_ADDR=world.master_address,
         MASTER_PORT=str(world.master_port),
     )
+
+
+def publish_accelerator(kind: str) -> None:
+    """Tell DeepSpeed which kind of device there is, before it is imported; else it guesses, and prints that it did."""
+    os.environ.setdefault("DS_ACCELERATOR", kind)

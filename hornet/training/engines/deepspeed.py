@@ -14,9 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import Tensor, nn
 
 from hornet.batch import Batch
@@ -26,6 +24,12 @@ from hornet.training.engines.deepspeed_files import load_shard
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import StepResult, Weights
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.world import publish_accelerator
+
+publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed  # noqa: E402  after the line above
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine  # noqa: E402
 
 # Called with the model, a micro batch and a seed for every random draw on the device; returns the mean loss.
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]

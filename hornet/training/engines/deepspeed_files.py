@@ -17,6 +17,7 @@ from torch import Tensor
 from hornet.errors import UserError
 from hornet.training.ema import KEY as EMA_KEY
 from hornet.training.ema import read_ema_by_name
+from hornet.world import publish_accelerator
 
 # The only classes, besides tensors and containers, that DeepSpeed 0.19 writes into its shards.
 _KNOWN_CLASSES = (
@@ -32,6 +33,7 @@ def load_shard(path: Path, *, map_location: Any = "cpu") -> Any:
 
     Raises UserError if the file is cut or holds anything else: a checkpoint from a stranger runs no code here.
     """
+    publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
     known = [getattr(importlib.import_module(module), name) for module, name in _KNOWN_CLASSES]
     try:
         with torch.serialization.safe_globals(known):
