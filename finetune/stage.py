@@ -10,6 +10,7 @@ from hornet.stage import run_stage
 from hornet.task import Classification
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.engines.accelerate import AccelerateEngine
+from hornet.training.process_group import errors_shared
 from hornet.world import World
 
 
@@ -19,8 +20,9 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
     def build_engine(model: HorNet, task: Classification, checkpoint: Checkpoint | None) -> AccelerateEngine:
         if checkpoint is None:
             start = config.start
-            pretrained = read_pretrained(start.from_, weights=start.weights, label_space=start.label_space)
-            report = fit_weights(pretrained, model, label_space=task.label_space)
+            with errors_shared():
+                pretrained = read_pretrained(start.from_, weights=start.weights, label_space=start.label_space)
+                report = fit_weights(pretrained, model, label_space=task.label_space)
             if world.is_main:
                 print("\n".join(report), flush=True)
         return AccelerateEngine(

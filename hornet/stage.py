@@ -20,7 +20,7 @@ from hornet.task import Classification, describe_weights, require_same_labels
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.loop import CadenceConfig, Engine
 from hornet.training.optimizer import OptimizerConfig
-from hornet.training.process_group import choose_device, open_process_group
+from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.training.schedule import ScheduleConfig, plan_schedule
 from hornet.training.session import Parts, find_start, report_finished, run_session
 from hornet.world import World
@@ -69,16 +69,17 @@ def run_stage(
         return
     device = choose_device(world)
     with open_process_group(world, device=device):
-        stream = open_train_stream(
-            config.data,
-            world=world,
-            seed=config.run.seed,
-            global_batch_size=config.global_batch_size,
-            micro_batch_size=config.micro_batch_size,
-        )
-        labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
-        if labelled is not None:
-            require_same_labels(labelled.label_space, stream.label_space)
+        with errors_shared():  # a node may lack the shards that the others see
+            stream = open_train_stream(
+                config.data,
+                world=world,
+                seed=config.run.seed,
+                global_batch_size=config.global_batch_size,
+                micro_batch_size=config.micro_batch_size,
+            )
+            labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
+            if labelled is not None:
+                require_same_labels(labelled.label_space, stream.label_space)
         checkpoint = find_start(run, config, world=world)
         with run.failures_marked():
             task = Classification(

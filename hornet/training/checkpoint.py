@@ -18,7 +18,7 @@ from typing import Any
 from hornet.durable import sync_files, sync_folder, write_json, write_text
 from hornet.errors import UserError
 from hornet.training.loop import Engine, RunState
-from hornet.training.process_group import gather_from_all, raise_together, tell_all
+from hornet.training.process_group import errors_shared, gather_from_all, raise_together, tell_all
 from hornet.world import World
 
 FORMAT = "hornet-checkpoint"
@@ -109,12 +109,7 @@ def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, 
         saved = checkpoint.identity.get(key)
         if saved != value:
             raise UserError(f"{checkpoint.folder}: was written with {key}={saved!r}, this run has {key}={value!r}")
-    error: Exception | None = None
-    try:
-        engine.load(checkpoint.folder)
-    except UserError as caught:
-        error = caught
-    raise_together(error)
+    engine.load(checkpoint.folder)
     state.step = checkpoint.step
     state.num_bad_samples = checkpoint.counters["num_bad_samples"]
     state.num_skipped_steps = checkpoint.counters["num_skipped_steps"]
@@ -151,13 +146,9 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
 
 def _on_main(world: World, action: Callable[[], object]) -> None:
     """Let rank 0 act while the others wait for the outcome."""
-    error: Exception | None = None
-    if world.is_main:
-        try:
+    with errors_shared():
+        if world.is_main:
             action()
-        except OSError as caught:
-            error = caught
-    raise_together(error)
 
 
 def _make_empty(folder: Path) -> None:
@@ -168,8 +159,8 @@ def _make_empty(folder: Path) -> None:
 
 def _write_parts(engine: Engine, folder: Path) -> dict[str, dict[str, Any]]:
     """Let every rank write its files; return each file's size and checksum, by name, on every rank."""
-    error: Exception | None = None
     mine: dict[str, dict[str, Any]] = {}
+    error: Exception | None = None
     try:
         names = engine.save(folder)
         sync_files(folder / name for name in names)

@@ -72,6 +72,17 @@ def raise_together(error: Exception | None) -> None:
             raise UserError(f"rank {rank} failed: {text}")
 
 
+@contextmanager
+def errors_shared() -> Iterator[None]:
+    """End the block on every rank alike: an error of any rank is raised on all. The block must not be collective."""
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    raise_together(error)
+
+
 def tell_all(value: T) -> T:
     """Give every rank the value that rank 0 holds."""
     box = [value]

@@ -18,7 +18,7 @@ from hornet.training.evaluate import Evaluation, format_evaluation
 from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.pictures import choose_filters, draw_filters
-from hornet.training.process_group import tell_all
+from hornet.training.process_group import errors_shared, tell_all
 from hornet.training.schedule import Schedule
 from hornet.world import World
 
@@ -65,7 +65,8 @@ def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | 
     Raises UserError if the run would go on with another config.
     """
     checkpoint = find_checkpoint(run.checkpoints, world=world)
-    run.prepare(config, has_checkpoint=checkpoint is not None)
+    with errors_shared():
+        run.prepare(config, has_checkpoint=checkpoint is not None)
     run.write_status("starting", step=0 if checkpoint is None else checkpoint.step)
     return checkpoint
 
