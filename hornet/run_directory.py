@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +65,7 @@ class RunDirectory:
         keys; or if the folder cannot be written.
         """
         if has_checkpoint:
-            self._refuse_changes(config)
+            self.refuse_changes(config)
         if not self._world.is_main:
             return
         try:
@@ -75,7 +75,8 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{self.path}: the run directory cannot be written: {error.strerror}") from error
 
-    def _refuse_changes(self, config: Any) -> None:
+    def refuse_changes(self, config: Any) -> None:
+        """Raise UserError, naming the keys, if `config` departs from what this run was started with."""
         changes = list_changes(config, read_yaml(self.path / "config.yaml"))
         if changes:
             raise UserError(
@@ -89,7 +90,8 @@ class RunDirectory:
         self._step = step
         if self._world.is_main:
             content = {"state": state, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **details}
-            write_json(self.path / "status.json", content)
+            with self._writing("status.json"):
+                write_json(self.path / "status.json", content)
 
     @contextmanager
     def failures_marked(self) -> Iterator[None]:
@@ -97,19 +99,22 @@ class RunDirectory:
         try:
             yield
         except BaseException as error:
-            self.write_status("failed", step=self._step, error=f"{type(error).__name__}: {error}")
+            with suppress(UserError):  # a full disk takes the status too; the error itself matters more
+                self.write_status("failed", step=self._step, error=f"{type(error).__name__}: {error}")
             raise
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
         """Add a line to NAME.jsonl."""
         if self._world.is_main:
-            _append_line(self.path / f"{name}.jsonl", row)
+            with self._writing(f"{name}.jsonl"):
+                _append_line(self.path / f"{name}.jsonl", row)
 
     def append_bad_sample(self, bad_sample: Any) -> None:
         """Add a line to this rank's list of samples that could not be used; every rank has a file of its own."""
         folder = self.path / "bad_samples"
-        folder.mkdir(exist_ok=True)
-        _append_line(folder / f"rank_{self._world.rank:05d}.jsonl", asdict(bad_sample))
+        with self._writing("bad_samples"):
+            folder.mkdir(exist_ok=True)
+            _append_line(folder / f"rank_{self._world.rank:05d}.jsonl", asdict(bad_sample))
 
     def forget_after(self, step: int) -> None:
         """Drop what an earlier life recorded beyond the checkpoint it goes on from; those steps are run again."""
@@ -132,7 +137,15 @@ class RunDirectory:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json: the run is finished."""
         if self._world.is_main:
-            write_json(self.path / "summary.json", summary)
+            with self._writing("summary.json"):
+                write_json(self.path / "summary.json", summary)
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.path / name}: cannot be written: {error.strerror}") from error
 
 
 def describe_environment(world: World) -> dict[str, Any]:

@@ -49,7 +49,7 @@ class StageConfig:
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int = free()
-    """Images per forward pass and rank."""
+    """Images per forward pass and rank. Images are mixed within it: another size draws other partners."""
 
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
@@ -65,7 +65,7 @@ def run_stage(
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
-    if report_finished(run, world=world):
+    if report_finished(run, config, world=world):
         return
     device = choose_device(world)
     with open_process_group(world, device=device):

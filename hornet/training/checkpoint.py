@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def save_checkpoint(
         raise UserError(
             f"{final}: the checkpoint could not be saved: {error}; earlier checkpoints are untouched"
         ) from error
-    _on_main(world, lambda: _remove_old(root, keep=keep))
+    _on_main(world, lambda: _remove_old(root, step=state.step, keep=keep))
     return final
 
 
@@ -88,16 +89,11 @@ def find_checkpoint(root: Path, *, world: World) -> Checkpoint | None:
     A damaged checkpoint is named on stdout and the one before it is taken. Raises UserError if there are checkpoints,
     but no whole one: a run never starts afresh over the ruins of another.
     """
-    found: Checkpoint | UserError | None = None
-    if world.is_main:
-        try:
+    found: Checkpoint | None = None
+    with errors_shared():
+        if world.is_main:
             found = find_newest(root)
-        except UserError as error:
-            found = error
-    found = tell_all(found)
-    if isinstance(found, UserError):
-        raise found
-    return found
+    return tell_all(found)
 
 
 def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, identity: Mapping[str, Any]) -> None:
@@ -109,7 +105,8 @@ def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, 
         saved = checkpoint.identity.get(key)
         if saved != value:
             raise UserError(f"{checkpoint.folder}: was written with {key}={saved!r}, this run has {key}={value!r}")
-    engine.load(checkpoint.folder)
+    with errors_shared():
+        engine.load(checkpoint.folder)
     state.step = checkpoint.step
     state.num_bad_samples = checkpoint.counters["num_bad_samples"]
     state.num_skipped_steps = checkpoint.counters["num_skipped_steps"]
@@ -131,8 +128,10 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{path}: is not JSON") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path}: is not a manifest of this pipeline (format {FORMAT!r} expected)")
-    if manifest["version"] != VERSION:
-        raise UserError(f"{path}: has version {manifest['version']}, this code reads version {VERSION}")
+    if manifest.get("version") != VERSION:
+        raise UserError(f"{path}: has version {manifest.get('version')}, this code reads version {VERSION}")
+    if manifest != _seal(manifest) or folder.name != f"step_{manifest['step']:08d}":
+        raise UserError(f"{path}: its content has changed since it was written")
     for name, expected in manifest["files"].items():
         _verify_file(folder / name, expected)
     return Checkpoint(
@@ -175,7 +174,7 @@ def _publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     missing = [name for name in manifest["files"] if not (partial / name).exists()]
     if missing:
         raise OSError(f"rank 0 does not see {missing[0]}; the run directory must be on a disk that all nodes share")
-    write_json(partial / MANIFEST, manifest)
+    write_json(partial / MANIFEST, _seal(manifest))
     if final.exists():  # damaged, and passed over when this life of the run started
         shutil.rmtree(final)
     partial.rename(final)
@@ -183,14 +182,34 @@ def _publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
     write_text(final.parent / LATEST, final.name)
 
 
-def _remove_old(root: Path, *, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints, and what earlier lives left half-written."""
-    for folder in sorted(root.glob("step_*[0-9]"))[:-keep]:
-        # Renamed first: a kill in the middle of the removal must not leave a folder that looks like a checkpoint.
-        doomed = folder.rename(folder.with_name(folder.name + PARTIAL))
-        shutil.rmtree(doomed)
-    for leftover in root.glob(f"step_*{PARTIAL}"):
-        shutil.rmtree(leftover)
+def _remove_old(root: Path, *, step: int, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints up to `step`, and what earlier lives left half-written.
+
+    Checkpoints beyond `step` are damaged ones that this life has passed over: they are set aside, not counted.
+    What cannot be removed is named; the run goes on, its newest checkpoint is safe.
+    """
+    folders = sorted(root.glob("step_*[0-9]"))
+    try:
+        for leftover in root.glob(f"step_*{PARTIAL}"):
+            shutil.rmtree(leftover)
+        for folder in folders:
+            if _step_of(folder) > step:
+                folder.rename(folder.with_name(f"{folder.name}.damaged.{time.time_ns()}"))
+        for folder in [folder for folder in folders if _step_of(folder) <= step][:-keep]:
+            # Renamed first: a kill in the middle of the removal must not leave a folder that looks like a checkpoint.
+            shutil.rmtree(folder.rename(folder.with_name(folder.name + PARTIAL)))
+    except OSError as error:
+        print(f"warning: an old checkpoint could not be cleared away, remove it by hand: {error}", flush=True)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def _seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the SHA-256 of a manifest's own content."""
+    content = {key: value for key, value in manifest.items() if key != "sha256"}
+    return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def find_newest(root: Path) -> Checkpoint | None:
@@ -217,7 +236,11 @@ def _verify_file(path: Path, expected: Mapping[str, Any]) -> None:
     num_bytes = path.stat().st_size
     if num_bytes != expected["bytes"]:
         raise UserError(f"{path}: has {num_bytes} bytes, its manifest says {expected['bytes']}")
-    if _describe(path) != expected:
+    try:
+        described = _describe(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if described != expected:
         raise UserError(f"{path}: its bytes have changed since it was written (SHA-256 differs)")
 
 

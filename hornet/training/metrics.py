@@ -18,7 +18,7 @@ from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
-from hornet.training.process_group import sum_over_ranks
+from hornet.training.process_group import errors_shared, sum_over_ranks
 from hornet.world import World
 
 MAX_SKIPPED_IN_A_ROW = 20
@@ -77,9 +77,10 @@ class MetricsRecorder:
             self._bar.update()
         if is_logged:
             row = self._reduce(record, state)
-            self._run.append("metrics", row)
+            with errors_shared():
+                self._run.append("metrics", row)
+                self._run.write_status("running", step=record.step, num_steps=self._num_steps)
             self._show(row)
-            self._run.write_status("running", step=record.step, num_steps=self._num_steps)
             self._check_bad_samples(state, images_seen=row["images_seen"])
 
     def show_evaluation(self, row: Mapping[str, Any]) -> None:

@@ -63,6 +63,10 @@ def raise_together(error: Exception | None) -> None:
 
     The rank that failed raises its own error; the others raise a UserError that quotes the first.
     """
+    has_failed = torch.tensor(int(error is not None))
+    dist.all_reduce(has_failed)  # small, since it is asked at every step
+    if not has_failed:
+        return
     errors: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, None if error is None else f"{error}")
     if error is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | 
     checkpoint = find_checkpoint(run.checkpoints, world=world)
     with errors_shared():
         run.prepare(config, has_checkpoint=checkpoint is not None)
-    run.write_status("starting", step=0 if checkpoint is None else checkpoint.step)
+        run.write_status("starting", step=0 if checkpoint is None else checkpoint.step)
     return checkpoint
 
 
@@ -80,7 +81,8 @@ def run_session(
         load_checkpoint(checkpoint, engine=parts.engine, state=state, identity=parts.identity)
         if world.is_main:
             print(f"resuming {run.path} from step {state.step}", flush=True)
-    run.forget_after(state.step)
+    with errors_shared():
+        run.forget_after(state.step)
     recorder = MetricsRecorder(
         run,
         world=world,
@@ -97,7 +99,7 @@ def run_session(
         _evaluate(parts, recorder, state, weights=_find_missing_evaluations(run, parts, state))
         train(
             engine=parts.engine,
-            batches=parts.iterate(state.step, parts.schedule.num_steps - state.step),
+            batches=_fetch_together(parts, state),
             num_micro_steps=parts.num_micro_steps,
             state=state,
             schedule=parts.schedule,
@@ -110,6 +112,17 @@ def run_session(
     finally:
         recorder.close()
     _finish(run, parts, state, seconds=time.perf_counter() - started, world=world)
+
+
+def _fetch_together(parts: Parts, state: RunState) -> Iterator[Batch]:
+    """Yield this rank's micro batches; an error of one rank's data ends all ranks before the step is computed."""
+    batches = parts.iterate(state.step, parts.schedule.num_steps - state.step)
+    while True:
+        with errors_shared():
+            of_step = list(islice(batches, parts.num_micro_steps))
+        if not of_step:
+            return
+        yield from of_step
 
 
 def _save(run: RunDirectory, parts: Parts, state: RunState, *, world: World) -> None:
@@ -197,11 +210,15 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def report_finished(run: RunDirectory, *, world: World) -> bool:
-    """Return whether the run is finished already, and say so: the same command may be given any number of times."""
+def report_finished(run: RunDirectory, config: Any, *, world: World) -> bool:
+    """Return whether the run is finished already, and say so: the same command may be given any number of times.
+
+    Raises UserError if the finished run had another config.
+    """
     summary = run.read_summary()
     if summary is None:
         return False
+    run.refuse_changes(config)
     if world.is_main:
         print(f"{run.path}: already finished\n{format_summary(summary, folder=str(run.path))}", flush=True)
     return True

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -52,7 +53,9 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
 
     ranks = Ranks("finetune.py", "--config", config, "run.name=killed")
     kill_when(lambda: read_last_step(killed) >= 3, ranks)
-    launch("finetune.py", "--config", config, "run.name=killed")
+    _, outputs = launch("finetune.py", "--config", config, "run.name=killed")
+    assert "resuming" in outputs[0]
+    assert re.search("from step [24]$", outputs[0], re.MULTILINE)
     keys = ("step", "loss", "grad_norm", "lr", "batch_digest")
     rows = [[[row[key] for key in keys] for row in read_rows(run)] for run in (undisturbed, killed)]
     assert len(rows[0]) == 6

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -59,6 +60,7 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
     _, outputs = launch("pretrain.py", "--config", config, "run.name=killed")
 
     assert "resuming" in outputs[0]
+    assert re.search("from step [46]$", outputs[0], re.MULTILINE)
     rows = [[{key: row[key] for key in EXACT} for row in read_rows(run)] for run in (undisturbed, killed)]
     assert len(rows[0]) == 12
     assert rows[0] == rows[1]
@@ -168,6 +170,9 @@ def test_what_a_finished_or_changed_run_answers(pretraining, tmp_path):
     summary = (run / "summary.json").read_bytes()
     assert "already finished" in run_python(script, "--config", config).stdout
     assert (run / "summary.json").read_bytes() == summary
+
+    other = run_python(script, "--config", config, "run.seed=5", check=False)
+    assert (other.returncode, "run.seed: 1 -> 5" in other.stderr) == (2, True), "not this run, finished or not"
 
     (run / "summary.json").unlink()
     changed = ["optimizer.weight_decay=0.1", "schedule.peak_lr=1", "cadence.log_every_steps=5"]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from hornet.batch import Batch
@@ -47,9 +48,20 @@ class AccelerateEngine:
         self._derive_step_seed = derive_step_seed
         self._accelerator = Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",
+            # Else `accelerate config` could divide the loss once more, by its own number.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             cpu=device.type == "cpu",
             step_scheduler_with_optimizer=False,
         )
+        if self._accelerator.distributed_type not in (
+            DistributedType.NO,
+            DistributedType.MULTI_CPU,
+            DistributedType.MULTI_GPU,
+        ):
+            raise UserError(
+                f"accelerate was launched with {self._accelerator.distributed_type}; finetuning is data parallel: "
+                "launch it with --multi_gpu, or with a config that has distributed_type MULTI_GPU or NO"
+            )
         self._module = model
         self._optimizer = build_optimizer(model, optimizer)
         if optimizer.ema_decay is not None:

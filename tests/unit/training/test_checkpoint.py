@@ -119,3 +119,42 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_good(tmp_path):
         save(tmp_path, 2, engine=engine)
     assert find(tmp_path).step == 1
     assert (tmp_path / "latest").read_text() == "step_00000001"
+
+
+def test_damaged_checkpoints_ahead_never_push_out_good_ones(tmp_path):
+    """A run that goes on before damaged checkpoints keeps what it saves, and sets the damaged ones aside."""
+    for step in (10, 20, 30):
+        save(tmp_path, step)
+    for step in (20, 30):
+        (tmp_path / f"step_{step:08d}" / "weight.json").write_text("no")
+    assert find(tmp_path).step == 10
+    save(tmp_path, 15, keep=2)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[:3] == ["latest", "step_00000010", "step_00000015"]
+    assert [name.split(".")[1] for name in names[3:]] == ["damaged", "damaged"]
+    assert find(tmp_path).step == 15
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": 3}, {"counters": {}}, {"identity": {}}, {"files": {}}, {"version": None}, {"sha256": "0"}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_changed_manifest_is_a_damaged_checkpoint(tmp_path, change):
+    save(tmp_path, 1)
+    path = save(tmp_path, 2) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert find(tmp_path).step == 1
+
+
+def test_a_renamed_checkpoint_is_not_taken_for_another_step(tmp_path):
+    save(tmp_path, 1).rename(tmp_path / "step_00000007")
+    with pytest.raises(UserError, match="its content has changed"):
+        find(tmp_path)
+
+
+def test_what_cannot_be_removed_does_not_end_the_run(tmp_path, capsys):
+    (tmp_path / "step_00000001.partial").write_text("a file where a folder would be")
+    save(tmp_path, 2)
+    assert find(tmp_path).step == 2
+    assert "warning: an old checkpoint could not be cleared away" in capsys.readouterr().out

@@ -136,3 +136,14 @@ def test_durations_for_people(seconds, text):
 def test_cadence_refuses_zero():
     with pytest.raises(ValueError, match="save_every_steps: must be at least 1, not 0"):
         CadenceConfig(save_every_steps=0)
+
+
+def test_a_full_disk_does_not_hide_the_error_that_ended_the_run(directory, monkeypatch):
+    def fail(_path, _value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hornet.run_directory.write_json", fail)
+    with pytest.raises(UserError, match="the first error"), directory.failures_marked():
+        raise UserError("the first error")
+    with pytest.raises(UserError, match=r"status\.json: cannot be written: No space left on device"):
+        directory.write_status("running", step=1)
