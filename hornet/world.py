@@ -85,11 +85,11 @@ def _read_slurm(environment: Mapping[str, str]) -> World:
 
 
 def first_host(nodes: str) -> str:
-    """Return the first host of a SLURM node list: `gpu[03-05,7],x1` -> `gpu03`."""
-    match = re.match(r"([^\[,]+)(?:\[(\w+))?", nodes)
+    """Return the first host of a SLURM node list: `gpu[03-05,7],x1` -> `gpu03`, `r[1-2]n[3-4]` -> `r1n3`."""
+    match = re.match(r"(?:[^\[\],]|\[[^\]]*\])+", nodes)
     if match is None:
         raise UserError(f"cannot read a host from the SLURM node list {nodes!r}; set MASTER_ADDR")
-    return match.group(1) + (match.group(2) or "")
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", match.group())
 
 
 def tasks_on_node(tasks_per_node: str, *, node: int) -> int:

@@ -51,7 +51,15 @@ def test_a_launcher_inside_a_step_wins():
 
 
 @pytest.mark.parametrize(
-    ("nodes", "host"), [("gpu[03-05,7],x1", "gpu03"), ("a,b", "a"), ("n7", "n7"), ("rack-1-n[2]", "rack-1-n2")]
+    ("nodes", "host"),
+    [
+        ("gpu[03-05,7],x1", "gpu03"),
+        ("a,b", "a"),
+        ("n7", "n7"),
+        ("rack-1-n[2]", "rack-1-n2"),
+        ("r[1-2]n[03-04],x", "r1n03"),
+        ("a[1-2]-gpu", "a1-gpu"),
+    ],
 )
 def test_first_host(nodes, host):
     assert first_host(nodes) == host
