@@ -48,6 +48,8 @@ def main() -> None:
 
 def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
+    if not source.exists():
+        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     values = {"source": str(source)}
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():

@@ -18,7 +18,7 @@ class ModelConfig:
     """Which network, and what is switched on in it while it trains."""
 
     name: str
-    """A name registered with timm, such as hornet_large_gf."""
+    """One of our networks, such as hornet_large_gf; a wrong name lists them all."""
     drop_path_rate: float = 0.0
     """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
     layer_scale_init: float = 1e-6

@@ -104,7 +104,9 @@ def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, 
     for key, value in identity.items():
         saved = checkpoint.identity.get(key)
         if saved != value:
-            raise UserError(f"{checkpoint.folder}: was written with {key}={saved!r}, this run has {key}={value!r}")
+            raise UserError(
+                f"{checkpoint.folder}: was written with {key}={saved!r}, this run has {key}={value!r}; start as before"
+            )
     with errors_shared():
         engine.load(checkpoint.folder)
     state.step = checkpoint.step

@@ -79,8 +79,8 @@ def run_session(
     state = RunState()
     if checkpoint is not None:
         load_checkpoint(checkpoint, engine=parts.engine, state=state, identity=parts.identity)
-        if world.is_main:
-            print(f"resuming {run.path} from step {state.step}", flush=True)
+    if world.is_main:
+        print(describe_life(run, parts, state, world=world), flush=True)
     with errors_shared():
         run.forget_after(state.step)
     recorder = MetricsRecorder(
@@ -112,6 +112,20 @@ def run_session(
     finally:
         recorder.close()
     _finish(run, parts, state, seconds=time.perf_counter() - started, world=world)
+
+
+def describe_life(run: RunDirectory, parts: Parts, state: RunState, *, world: World) -> str:
+    """Return the line a life of a run begins with."""
+    micro_batch_size = parts.global_batch_size // (world.num_ranks * parts.num_micro_steps)
+    num_parameters = sum(torch.Size(shape).numel() for shape in parts.parameter_shapes.values())
+    plan = (
+        f"{parts.identity['model']}, {num_parameters / 1e6:.3f} M parameters; {parts.schedule.num_steps} steps of "
+        f"{parts.global_batch_size} images: {world.num_ranks} ranks x {parts.num_micro_steps} micro steps x "
+        f"{micro_batch_size}"
+    )
+    if state.step == 0:
+        return f"starting {run.path}\n{plan}"
+    return f"{plan}\nresuming {run.path} from step {state.step}"
 
 
 def _fetch_together(parts: Parts, state: RunState) -> Iterator[Batch]:
