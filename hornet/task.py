@@ -1,6 +1,6 @@
 """Image classification: how a batch becomes a loss, a labelled set an evaluation, and a step a picture.
 
-The one place of the library where data meets training; the stages add a model and an engine.
+Here data meets training; hornet/stage.py adds a model, the stages their engine.
 """
 
 from __future__ import annotations
