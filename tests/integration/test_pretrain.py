@@ -3,6 +3,7 @@ import re
 
 import pytest
 import torch
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hornet.config import load_config
@@ -138,6 +139,9 @@ def test_stages_learn_what_a_single_process_learns(pretraining, tmp_path):
         )
         assert apart.max() < 1e-3, "Adam divides by small moments: single weights may differ by parts of a step"
         assert apart.mean() < 1e-6
+    theirs = get_fp32_state_dict_from_zero_checkpoint(str(tmp_path / "runs/z3/checkpoints"))
+    assert theirs.keys() == weights[3].keys()
+    assert all(torch.equal(theirs[name], weights[3][name]) for name in theirs), "DeepSpeed's own reader agrees"
     ema = read_ema(tmp_path / "runs/z0/checkpoints/step_00000012", zero_stage=0)
     assert ema.keys() == weights[0].keys()
     assert not torch.equal(ema["head.weight"], weights[0]["head.weight"])
