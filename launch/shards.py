@@ -69,10 +69,7 @@ def info(options: argparse.Namespace) -> None:
     print(describe_set(read_manifest(options.folder)))
 
 
-def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True, metavar="build | index | info")
-
+def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("build", help="from a folder with a folder of images for each class")
     command.add_argument(
         "source", type=Path, metavar="SOURCE_FOLDER", help="holds CLASS/NAME.jpg (png, webp, gif, bmp)"
@@ -84,6 +81,8 @@ def _make_parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="name of the set (default: the output folder's)")
     command.set_defaults(run=build)
 
+
+def _add_index(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("index", help="tars that are there: check every byte, write index and manifest")
     command.add_argument(
         "folder", type=Path, metavar="FOLDER", help="holds the tars, and timm's _info.json if there is one"
@@ -97,9 +96,18 @@ def _make_parser() -> argparse.ArgumentParser:
     command.add_argument("--name", help="name of the set (default: that of _info.json, else the folder's)")
     command.set_defaults(run=index)
 
+
+def _add_info(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     command = commands.add_parser("info", help="describe a set")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="holds the _info.json")
     command.set_defaults(run=info)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for add in (_add_build, _add_index, _add_info):
+        add(commands)
     return parser
 
 

@@ -37,8 +37,8 @@ class ShardIndex:
     """One RECORD a sample, in the order of the tar."""
     num_bytes: int
     """Size of the tar."""
-    sha256: str
-    """Of the whole tar, hex."""
+    sha256: str | None
+    """Of the whole tar, hex; None if its payload was not read."""
 
 
 class _HashedFile:

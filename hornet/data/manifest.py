@@ -1,7 +1,7 @@
 """The manifest `_info.json`: a set's splits, shards, checksums and label space, in timm's layout and extended.
 
 timm reads of a split `name`, `filenames`, `shard_lengths`, `num_samples`; ours are `shard_bytes`, `shard_sha256`,
-`index`, `index_sha256`, `shard_folder`, and at the top `label_space`.
+`index`, `index_sha256`, `shard_folder`, `class_counts`, `origin`, and at the top `label_space`.
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ class Split:
     """Samples in each."""
     shard_bytes: tuple[int, ...]
     """Size of each."""
-    shard_sha256: tuple[str, ...]
-    """Checksum of each, hex."""
+    shard_sha256: tuple[str | None, ...]
+    """Checksum of each, hex; None where the tar was indexed without reading its payload."""
     index: str
     """The index's file name, beside the manifest."""
     index_sha256: str
     """Checksum of the index file, hex."""
+    class_counts: tuple[int, ...]
+    """Samples of each class of the label space."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """How the split was made: the command, what it was given, what it dropped. For people; nothing depends on it."""
 
     @property
     def num_samples(self) -> int:
@@ -62,6 +66,8 @@ class Split:
             "shard_sha256": list(self.shard_sha256),
             "index": self.index,
             "index_sha256": self.index_sha256,
+            "class_counts": list(self.class_counts),
+            "origin": dict(self.origin),
         }
 
 
@@ -170,6 +176,8 @@ def _read_split(content: Mapping[str, Any], *, name: str, path: Path) -> Split:
         shard_sha256=tuple(lists["shard_sha256"] or ()),
         index=str(content.get("index", "")),
         index_sha256=str(content["index_sha256"]),
+        class_counts=tuple(content.get("class_counts") or ()),
+        origin=content.get("origin") or {},
     )
     repeated = [shard for shard, count in Counter(Path(shard).name for shard in split.shards).items() if count > 1]
     if repeated:

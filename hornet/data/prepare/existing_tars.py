@@ -60,7 +60,14 @@ def index_folder(plan: IndexPlan) -> IndexReport:
     shard_folder = "." if plan.output.resolve() == plan.folder.resolve() else str(plan.folder.resolve())
     plan.output.mkdir(parents=True, exist_ok=True)
     for name, shards in chosen.items():
-        manifest = add_split(manifest, split=name, shard_folder=shard_folder, shards=shards, indexes=found[name])
+        manifest = add_split(
+            manifest,
+            split=name,
+            shard_folder=shard_folder,
+            shards=shards,
+            indexes=found[name],
+            origin={"command": "index", "source": str(plan.folder)},
+        )
     return IndexReport(manifest=manifest, left_out=left_out)
 
 

@@ -104,7 +104,9 @@ def build_from_folder(plan: BuildPlan) -> BuildReport:
     dropped_list = _write_dropped(plan, dropped)
     if not shards:
         raise UserError(f"{plan.source}: none of its {len(files)} files is a readable image; see {dropped_list}")
-    manifest = add_split(manifest, split=plan.split, shard_folder=".", shards=shards, indexes=indexes)
+    manifest = add_split(
+        manifest, split=plan.split, shard_folder=".", shards=shards, indexes=indexes, origin={"command": "build"}
+    )
     return BuildReport(manifest=manifest, dropped=tuple(dropped), dropped_list=dropped_list)
 
 

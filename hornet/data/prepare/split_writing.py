@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from webdataset import TarWriter
@@ -76,7 +77,13 @@ def open_set(folder: Path, *, name: str, label_space: LabelSpace) -> Manifest:
 
 
 def add_split(
-    manifest: Manifest, *, split: str, shard_folder: str, shards: Sequence[str], indexes: Sequence[ShardIndex]
+    manifest: Manifest,
+    *,
+    split: str,
+    shard_folder: str,
+    shards: Sequence[str],
+    indexes: Sequence[ShardIndex],
+    origin: Mapping[str, Any],
 ) -> Manifest:
     """Write a split's index and put the split into the manifest on disk; returns the new manifest.
 
@@ -85,6 +92,7 @@ def add_split(
     for shard, index in zip(shards, indexes, strict=True):
         _check_labels(shard, index, manifest.label_space)
     path = manifest.path.with_name(f"{split}.index.npy")
+    records = np.concatenate([index.records for index in indexes])
     entry = Split(
         name=split,
         shard_folder=shard_folder,
@@ -93,7 +101,9 @@ def add_split(
         shard_bytes=tuple(index.num_bytes for index in indexes),
         shard_sha256=tuple(index.sha256 for index in indexes),
         index=path.name,
-        index_sha256=_write_index(path, np.concatenate([index.records for index in indexes])),
+        index_sha256=_write_index(path, records),
+        class_counts=tuple(np.bincount(records["label"], minlength=len(manifest.label_space)).tolist()),
+        origin=origin,
     )
     manifest = manifest.with_split(entry)
     write_manifest(manifest)

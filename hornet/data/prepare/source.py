@@ -1,0 +1,76 @@
+"""What `build` reads: a source is a sequence of parts, a part a list of pictures with their classes and places.
+
+Two kinds. A seekable source (folders, plain tars) is listed without reading payloads, its parts in parallel, and its
+pictures are read later, each by one `pread`. A streamed source (gzip, parquet) cannot be entered in the middle: it is
+read once from front to end, and its pictures are kept in a spool file until their shards are written.
+
+Not here: what becomes of the pictures (`picture.py`), which shard they go to (`arrange.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One picture of a part."""
+
+    name: str
+    """Path within the part, with its extension, as it stands there."""
+    class_name: str
+    """Synset or other name of its class."""
+    offset: int | None
+    """Byte of the content within the part's file; None if the part is a folder and the picture a file of its own."""
+    size: int
+    """Bytes of the content as stored."""
+
+
+class Part(Protocol):
+    """A piece of a seekable source: a class folder, a synset's tar, a shard. Picklable: it is listed in a process."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the source, no dots: the first half of the samples' keys (a synset, a shard's stem)."""
+
+    @property
+    def path(self) -> Path:
+        """The file that holds the contents, or the folder that holds the files."""
+
+    def list(self) -> list[Entry]:
+        """List the pictures, sorted by name, without reading their content; raises UserError if the part is damaged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedPart:
+    """A piece of a streamed source. Its pictures must be taken before the next part is asked for."""
+
+    name: str
+    """As Part.name."""
+    pictures: Iterator[tuple[str, str, bytes]]
+    """Name within the part, class name, content."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeekableSource:
+    """Pictures that can be read in any order."""
+
+    parts: tuple[Part, ...]
+    """Sorted by name."""
+
+
+class StreamedSource(Protocol):
+    """Pictures that come in one order only."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+
+    def stream(self) -> Iterator[StreamedPart]:
+        """Yield the parts in their order; the same at each call."""
+
+
+Source = SeekableSource | StreamedSource
