@@ -4,7 +4,7 @@ Two kinds. A seekable source (folders, plain tars) is listed without reading pay
 pictures are read later, each by one `pread`. A streamed source (gzip, parquet) cannot be entered in the middle: it is
 read once from front to end, and its pictures are kept in a spool file until their shards are written.
 
-Not here: what becomes of the pictures (`picture.py`), which shard they go to (`arrange.py`).
+Not here: what becomes of the pictures (`picture.py`), which shard they go to (`selection.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,16 @@ class Entry:
     """Bytes of the content as stored."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartListing:
+    """What a part holds."""
+
+    entries: tuple[Entry, ...]
+    """Its pictures, sorted by name."""
+    remarks: tuple[str, ...] = ()
+    """What was passed over, and why: lines for people."""
+
+
 class Part(Protocol):
     """A piece of a seekable source: a class folder, a synset's tar, a shard. Picklable: it is listed in a process."""
 
@@ -40,8 +50,8 @@ class Part(Protocol):
     def path(self) -> Path:
         """The file that holds the contents, or the folder that holds the files."""
 
-    def list(self) -> list[Entry]:
-        """List the pictures, sorted by name, without reading their content; raises UserError if the part is damaged."""
+    def list(self) -> PartListing:
+        """List the pictures without reading their content; raises UserError if the part is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +70,11 @@ class SeekableSource:
 
     parts: tuple[Part, ...]
     """Sorted by name."""
+    classes: tuple[str, ...] | None = None
+    """Class names in the order of their labels, where the source has one (it may name classes without pictures);
+    None: the sorted names of the classes met."""
+    remarks: tuple[str, ...] = ()
+    """What was passed over when the parts were looked for."""
 
 
 class StreamedSource(Protocol):
@@ -68,6 +83,14 @@ class StreamedSource(Protocol):
     @property
     def paths(self) -> tuple[Path, ...]:
         """The files that are read."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """As SeekableSource.classes."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was passed over, as far as it has been read; whole after `stream` has ended."""
 
     def stream(self) -> Iterator[StreamedPart]:
         """Yield the parts in their order; the same at each call."""

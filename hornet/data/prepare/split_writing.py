@@ -1,60 +1,19 @@
-"""Tars, indexes and manifests on disk, each whole or not at all; the manifest comes last."""
+"""Indexes and manifests on disk, each whole or not at all; the manifest comes last."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from webdataset import TarWriter
 
-from hornet.data.index import Records, ShardIndex
+from hornet.data.index import RECORD, ShardIndex
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import MANIFEST_NAME, Manifest, Split, read_manifest, write_manifest
-from hornet.durable import sync_files, sync_folder, write_bytes
+from hornet.durable import sync_files, sync_folder
 from hornet.errors import UserError
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedSample:
-    """What goes into a tar."""
-
-    stem: str
-    """Name of its members without the extension; no dots."""
-    extension: str
-    """Of the image: jpg, png or webp."""
-    image: bytes
-    """The encoded image."""
-    label: int
-    """In the set's label space."""
-
-
-def write_tar(path: Path, samples: Iterable[EncodedSample]) -> None:
-    """Write one shard under a temporary name, then rename it. The same samples give the same bytes."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        _write_members(temporary, samples)
-        sync_files([temporary])
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def _write_members(path: Path, samples: Iterable[EncodedSample]) -> None:
-    # GNU format: plain headers for short names, an extra one for long ones. No times, no owners.
-    with (
-        path.open("wb") as file,
-        TarWriter(file, user="", group="", mtime=0, encoder=False, format="GNU_FORMAT") as writer,
-    ):
-        for sample in samples:
-            label = str(sample.label).encode("ascii")
-            writer.write({"__key__": sample.stem, sample.extension: sample.image, "cls": label})
 
 
 def open_set(folder: Path, *, name: str, label_space: LabelSpace) -> Manifest:
@@ -85,14 +44,32 @@ def add_split(
     indexes: Sequence[ShardIndex],
     origin: Mapping[str, Any],
 ) -> Manifest:
-    """Write a split's index and put the split into the manifest on disk; returns the new manifest.
+    """As `put_split`, and write the manifest."""
+    manifest = put_split(
+        manifest, split=split, shard_folder=shard_folder, shards=shards, indexes=indexes, origin=origin
+    )
+    write_manifest(manifest)
+    return manifest
+
+
+def put_split(
+    manifest: Manifest,
+    *,
+    split: str,
+    shard_folder: str,
+    shards: Sequence[str],
+    indexes: Sequence[ShardIndex],
+    origin: Mapping[str, Any],
+) -> Manifest:
+    """Write a split's index file and return the manifest with the split in it, not yet on disk.
 
     Raises UserError if a label lies outside the label space.
     """
+    counts = np.zeros(len(manifest.label_space), np.int64)
     for shard, index in zip(shards, indexes, strict=True):
         _check_labels(shard, index, manifest.label_space)
+        counts += np.bincount(index.records["label"], minlength=len(counts))
     path = manifest.path.with_name(f"{split}.index.npy")
-    records = np.concatenate([index.records for index in indexes])
     entry = Split(
         name=split,
         shard_folder=shard_folder,
@@ -101,21 +78,30 @@ def add_split(
         shard_bytes=tuple(index.num_bytes for index in indexes),
         shard_sha256=tuple(index.sha256 for index in indexes),
         index=path.name,
-        index_sha256=_write_index(path, records),
-        class_counts=tuple(np.bincount(records["label"], minlength=len(manifest.label_space)).tolist()),
+        index_sha256=_write_index(path, indexes),
+        class_counts=tuple(counts.tolist()),
         origin=origin,
     )
-    manifest = manifest.with_split(entry)
-    write_manifest(manifest)
-    return manifest
+    return manifest.with_split(entry)
 
 
-def _write_index(path: Path, records: Records) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, records, allow_pickle=False)
-    content = buffer.getvalue()
-    write_bytes(path, content)
-    return hashlib.sha256(content).hexdigest()
+def _write_index(path: Path, indexes: Sequence[ShardIndex]) -> str:
+    """Write the records one shard after the other, atomically; return the file's SHA-256."""
+    num_samples = sum(len(index.records) for index in indexes)
+    temporary = path.with_name(f".{path.name}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file,
+            {"descr": np.lib.format.dtype_to_descr(RECORD), "fortran_order": False, "shape": (num_samples,)},
+        )
+        for index in indexes:
+            file.write(index.records.tobytes())
+    sync_files([temporary])
+    temporary.replace(path)
+    sync_folder(path.parent)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_labels(shard: str, index: ShardIndex, label_space: LabelSpace) -> None:

@@ -1,18 +1,23 @@
-"""Folders of images to shards: what is read back by webdataset, timm and our own stream."""
+"""Raw pictures to shards: what is read back by webdataset, timm and our own stream."""
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import webdataset
 from timm.data import create_dataset
 
-from hornet.data.decode import decode_image
-from hornet.data.prepare import image_folder
-from hornet.data.prepare.image_folder import BuildPlan, BuildReport, build_from_folder, encode_file, list_files
+from hornet.data.prepare import build as build_module
+from hornet.data.prepare.build import build
+from hornet.data.prepare.build_plan import BuildPlan, BuildReport
+from hornet.data.prepare.build_report import describe_build, describe_plan
+from hornet.data.prepare.picture import PictureOptions
+from hornet.data.prepare.selection import Selection
 from hornet.data.shards import ShardReader, open_shards
 from hornet.errors import UserError
 from tests.unit.data.making import encode, picture
@@ -40,64 +45,74 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
-def build(
-    source: Path, output: Path, *, split: str = "train", samples_per_shard: int = 5, seed: int = 0
-) -> BuildReport:
-    return build_from_folder(
-        BuildPlan(
-            source=source, output=output, name="pets", split=split, samples_per_shard=samples_per_shard, seed=seed
-        )
-    )
+def plan(source: Path, output: Path, **options: Any) -> BuildPlan:
+    return BuildPlan(**{"source": source, "output": output, "name": "pets", "samples_per_shard": 5, **options})
+
+
+def make(source: Path, output: Path, **options: Any) -> BuildReport:
+    return build(plan(source, output, **options))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def keys(output: Path, split: str) -> set[str]:
+    shards = open_shards(output, split)
+    return {ShardReader(shards).read(number).key.partition("/")[2] for number in range(shards.num_samples)}
 
 
 def test_all_images_arrive_with_their_bytes_and_labels(source: Path, tmp_path: Path) -> None:
-    report = build(source, tmp_path / "out")
+    report = make(source, tmp_path / "out")
     shards = open_shards(tmp_path / "out", "train")
     raw = [ShardReader(shards).read(sample) for sample in range(12)]
     assert {sample.key.partition("/")[2]: (sample.label, sample.image) for sample in raw} == {
-        path.stem: (["cat", "dog"].index(path.parent.name), path.read_bytes()) for path in source.glob("*/*")
+        f"{path.parent.name}/{path.stem}": (["cat", "dog"].index(path.parent.name), path.read_bytes())
+        for path in source.glob("*/*")
     }
     assert shards.label_space.classes == ("cat", "dog")
     assert shards.split.shard_lengths == (5, 5, 2)
-    assert report.dropped == ()
-    files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {"_info.json", "train.index.npy"} | {f"pets-train-00000{n}.tar" for n in range(3)}
+    assert shards.split.class_counts == (5, 7)
+    assert (dict(report.dropped), report.mended, report.notes) == ({}, 0, ())
+    assert contents(tmp_path / "out").keys() == {
+        "_info.json",
+        "train.index.npy",
+        *(f"pets-train-00000{n}.tar" for n in range(3)),
+    }
 
 
 def test_webdataset_reads_the_shards(source: Path, tmp_path: Path) -> None:
-    build(source, tmp_path / "out")
+    make(source, tmp_path / "out")
     tars = sorted(str(path) for path in (tmp_path / "out").glob("*.tar"))
     samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
     assert len(samples) == 12
     for sample in samples:
         (extension,) = set(sample) & set(FORMATS)
-        class_name = ["cat", "dog"][int(sample["cls"])]
-        assert sample[extension] == (source / class_name / f"{sample['__key__']}.{extension}").read_bytes()
+        assert sample["__key__"].startswith(["cat", "dog"][int(sample["cls"])])
+        assert sample[extension] == (source / f"{sample['__key__']}.{extension}").read_bytes()
 
 
 def test_timm_reads_the_set(tmp_path: Path) -> None:
     for number in range(6):
         put(tmp_path / "source", f"{'ab'[number % 2]}/{number}.jpg")
-    build(tmp_path / "source", tmp_path / "out")
+    make(tmp_path / "source", tmp_path / "out")
     dataset = create_dataset("wds/pets", root=str(tmp_path / "out"), split="train", is_training=False)
     assert len(dataset) == 6
     assert sorted(label for _, label in dataset) == [0, 0, 0, 1, 1, 1]
 
 
-def test_the_same_input_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
-    build(source, tmp_path / "first")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_input_gives_the_same_bytes_whatever_the_workers(source: Path, tmp_path: Path, workers: int) -> None:
+    make(source, tmp_path / "first", num_workers=1)
     for path in source.glob("*/*"):
         path.touch()
-    build(source, tmp_path / "second")
-    names = sorted(path.name for path in (tmp_path / "first").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "second").iterdir())
-    for name in names:
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    make(source, tmp_path / "second", num_workers=workers)
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
 
 def test_classes_are_mixed_over_the_shards_by_the_seed(source: Path, tmp_path: Path) -> None:
     def labels(seed: int) -> list[int]:
-        build(source, tmp_path / f"out{seed}", seed=seed)
+        make(source, tmp_path / f"out{seed}", seed=seed)
         found: list[int] = open_shards(tmp_path / f"out{seed}", "train").records["label"].tolist()
         return found
 
@@ -106,124 +121,178 @@ def test_classes_are_mixed_over_the_shards_by_the_seed(source: Path, tmp_path: P
     assert first != second
 
 
-def test_the_member_is_named_after_the_format_not_the_files_name() -> None:
-    png = encode(picture(1), "PNG")
-    assert encode_file(png) == ("png", png)  # as n02105855_2933.JPEG of ILSVRC, which is a PNG
-
-
-@pytest.mark.parametrize("image_format", ["GIF", "BMP"])
-def test_other_formats_are_written_anew_without_loss(image_format: str) -> None:
-    content = encode(picture(1), image_format)
-    extension, written = encode_file(content)
-    assert extension == "png"
-    assert np.array_equal(np.asarray(decode_image(written)), np.asarray(decode_image(content)))
-
-
-def test_stems_are_unique_and_hold_no_dots(tmp_path: Path) -> None:
-    for name in ("a/1.jpg", "b/1.jpg", "b/1.png", "b/deep/1.webp", "c.d/x.y.jpg", "c.d/.hidden.jpg"):
-        put(tmp_path, name)
-    files = list_files(tmp_path, ["a", "b", "c.d"])
-    assert [(Path(file.path).name, file.label, file.stem) for file in files] == [
-        ("1.jpg", 0, "a/1"),
-        ("1.jpg", 1, "b/1"),
-        ("1.png", 1, "b/1_2"),
-        ("1.webp", 1, "b/1_3"),
-        ("x.y.jpg", 2, "x_y"),
-    ]
-
-
-def test_long_names_survive(tmp_path: Path) -> None:
-    name = "n" * 180
-    put(tmp_path / "source", f"a/{name}.jpg")
-    build(tmp_path / "source", tmp_path / "out")
-    assert ShardReader(open_shards(tmp_path / "out", "train")).read(0).key == f"pets-train-000000/{name}"
-    (sample,) = webdataset.WebDataset(
-        str(tmp_path / "out" / "pets-train-000000.tar"), shardshuffle=False, empty_check=False
-    )
-    assert sample["__key__"] == name
-
-
-def test_undecodable_files_are_dropped_and_listed(source: Path, tmp_path: Path) -> None:
+def test_unusable_pictures_are_dropped_and_listed(source: Path, tmp_path: Path) -> None:
     put(source, "cat/broken.jpg", b"no picture")
-    put(source, "cat/cut.jpg", encode(picture(1, width=99, height=99), "JPEG")[:-200])
-    report = build(source, tmp_path / "out")
-    listed = [json.loads(line) for line in (tmp_path / "out" / "pets-train-dropped.jsonl").read_text().splitlines()]
-    assert report.dropped_list == tmp_path / "out" / "pets-train-dropped.jsonl"
-    assert sorted(Path(row["path"]).name for row in listed) == ["broken.jpg", "cut.jpg"]
-    assert all(row["reason"].startswith("not decodable (") for row in listed)
-    assert len(report.dropped) == 2
+    put(source, "cat/n02428089_710.jpg", encode(picture(1, width=99, height=99), "JPEG")[:-200])
+    put(source, "dog/small.png", encode(picture(1, width=9, height=99)))
+    report = make(source, tmp_path / "out", picture=PictureOptions(min_short_edge=10))
+    (path,) = report.notes
+    listed = {row.pop("name"): row for row in map(json.loads, path.read_text().splitlines())}
+    assert listed["small.png"] == {
+        "action": "dropped",
+        "kind": "small",
+        "part": "dog",
+        "class": "dog",
+        "reason": "9 x 99 pixels; the short edge must have 10",
+    }
+    assert listed["broken.jpg"]["reason"].startswith("not decodable (")
+    assert report.dropped == {"undecodable": 2, "small": 1}
     assert open_shards(tmp_path / "out", "train").num_samples == 12
+    said = describe_build(report)
+    assert "dropped      3 pictures (1 small, 2 undecodable)" in said
+    assert "known        1 of the dropped pictures are damaged in every copy of ImageNet" in said
 
 
-def test_a_source_of_nothing_but_broken_files_is_refused(tmp_path: Path) -> None:
+def test_nothing_usable_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "source", "cat/broken.jpg", b"no picture")
-    with pytest.raises(UserError, match=r"none of its 1 files is a readable image; see .*pets-train-dropped\.jsonl"):
-        build(tmp_path / "source", tmp_path / "out")
+    with pytest.raises(UserError, match=r"none of the pictures of split 'train' can be used; see .*notes\.jsonl"):
+        make(tmp_path / "source", tmp_path / "out")
     assert not (tmp_path / "out" / "_info.json").exists()
 
 
-def test_splits_share_a_folder_and_a_label_space(source: Path, tmp_path: Path) -> None:
-    build(source, tmp_path / "out")
-    build(source, tmp_path / "out", split="validation")
+def test_a_second_split_takes_the_sets_label_space(source: Path, tmp_path: Path) -> None:
+    make(source, tmp_path / "out")
+    for path in (source / "cat").iterdir():
+        path.unlink()
+    (source / "cat").rmdir()
+    make(source, tmp_path / "out", split="validation")
+    validation = open_shards(tmp_path / "out", "validation")
+    assert validation.label_space.classes == ("cat", "dog")
+    assert set(validation.records["label"].tolist()) == {1}
     assert open_shards(tmp_path / "out", "train").num_samples == 12
-    assert open_shards(tmp_path / "out", "validation").split.shards[0] == "pets-validation-000000.tar"
 
 
-def test_another_label_space_is_refused_with_both_fingerprints(source: Path, tmp_path: Path) -> None:
-    there = build(source, tmp_path / "out").manifest.label_space.fingerprint
+def test_another_label_space_is_refused_with_both_names(source: Path, tmp_path: Path) -> None:
+    make(source, tmp_path / "out")
     put(source, "emu/1.jpg")
-    with pytest.raises(
-        UserError, match=rf"\(2 classes, fingerprint {there}\) is not that of .* \(3 classes, fingerprint \w+\)"
-    ):
-        build(source, tmp_path / "out", split="validation")
+    with pytest.raises(UserError, match=r"1 of the source's 3 classes are not in the label space 'pets'.*\(emu\)"):
+        make(source, tmp_path / "out", split="validation")
+    (tmp_path / "other.txt").write_text("cat\ndog\nemu\n")
+    with pytest.raises(UserError, match=r"'pets' \(2 classes, fingerprint \w+\) is not 'other' \(3 classes, finger"):
+        make(source, tmp_path / "out", split="validation", classes=str(tmp_path / "other.txt"))
 
 
-def test_a_split_is_not_overwritten(source: Path, tmp_path: Path) -> None:
-    build(source, tmp_path / "out")
-    with pytest.raises(UserError, match="split 'train' is already there; choose another --split or output folder"):
-        build(source, tmp_path / "out")
+def test_a_given_label_space_and_pictures_of_other_classes_dropped(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "order.txt").write_text("emu\ndog\n")
+    options = {"classes": str(tmp_path / "order.txt"), "selection": Selection(other_classes="drop")}
+    report = make(source, tmp_path / "out", **options)
+    shards = open_shards(tmp_path / "out", "train")
+    assert set(shards.records["label"].tolist()) == {1}
+    assert report.remarks == (
+        "1 classes were left out; the first: cat, not in order",
+        "1 of the 2 classes have no pictures; first: emu",
+    )
 
 
-def test_a_stopped_build_leaves_no_manifest_and_can_be_started_again(
+def test_validation_takes_the_first_of_each_class(source: Path, tmp_path: Path) -> None:
+    make(source, tmp_path / "out", selection=Selection(validation_per_class=2))
+    assert keys(tmp_path / "out", "validation") == {"cat/cat_10", "cat/cat_11", "dog/dog_0", "dog/dog_1"}
+    assert len(keys(tmp_path / "out", "train")) == 8
+
+
+def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(source: Path, tmp_path: Path) -> None:
+    make(source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    report = make(source, tmp_path / "out", num_workers=2)
+    assert report.was_complete
+    assert "nothing was done" in describe_build(report)
+    assert contents(tmp_path / "out") == before
+    with pytest.raises(UserError, match="split 'train' is already there, and was made from another source or with"):
+        make(source, tmp_path / "out", seed=1)
+
+
+def test_a_stopped_build_goes_on_only_with_its_own_options(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode_whole, seen = image_folder.encode_file, []
-
-    def stop_at_the_eighth(content: bytes) -> tuple[str, bytes]:
-        seen.append(content)
-        if len(seen) == 8:
-            raise KeyboardInterrupt
-        return encode_whole(content)
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder, "encode_file", stop_at_the_eighth)
+        patch.setattr(build_module, "finish_build", stop)
         with pytest.raises(KeyboardInterrupt):
-            build(source, tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pets-train-000000.tar"]
-    build(source, tmp_path / "out")
-    build(source, tmp_path / "undisturbed")
-    for path in (tmp_path / "undisturbed").iterdir():
-        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+            make(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "_info.json").exists()
+    with pytest.raises(UserError, match=r"had other options or another source \(seed: 0, now 1\); go on with those"):
+        make(source, tmp_path / "out", seed=1)
+    (tmp_path / "out" / "pets-train-000001.tar").touch()  # a finished shard is not written again
+    stamp = (tmp_path / "out" / "pets-train-000001.tar").stat().st_mtime_ns
+    make(source, tmp_path / "out")
+    assert (tmp_path / "out" / "pets-train-000001.tar").stat().st_mtime_ns == stamp
+    make(source, tmp_path / "undisturbed")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
-@pytest.mark.parametrize(
-    ("names", "problem"),
-    [
-        ([], r"source: is not a folder; give the one that holds a folder for each class"),
-        (["1.jpg"], r"source: holds no class folders; images are expected in .*/CLASS/NAME\.jpg"),
-        (["cat/.hidden"], r"source: its 1 class folders hold no files"),
-    ],
-)
-def test_a_wrong_source_is_explained(tmp_path: Path, names: list[str], problem: str) -> None:
+def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build_module, "LOCK_SECONDS", 0.1)
+    with (
+        build_module._lock(tmp_path / "out" / ".build"),
+        pytest.raises(UserError, match="another build is at work there"),
+    ):
+        make(source, tmp_path / "out")
+
+
+def test_a_picture_that_changed_since_it_was_listed_is_an_error(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe_plan(plan(source, tmp_path / "out"))
+    put(source, "cat/cat_7.jpg", b"other bytes")
+    (path,) = source.glob("cat/cat_7.p*")
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"'cat_7.png' has \d+ bytes, \d+ when it was listed; the source was changed"):
+        make(source, tmp_path / "out")
+
+
+def test_a_dry_run_says_what_it_will_take_and_is_gone_on_from(source: Path, tmp_path: Path) -> None:
+    said = describe_plan(plan(source, tmp_path / "out", selection=Selection(validation_per_class=1)))
+    assert "12 pictures, " in said
+    assert "in 2 classes of 5 to 7 (median 6)" in said
+    assert "split        train: 10 pictures in 2 shards of " in said
+    assert "split        validation: 2 pictures in 1 shards of " in said
+    assert "measured on 12" in said
+    assert not list((tmp_path / "out").glob("*.tar"))
+    make(source, tmp_path / "out")
+    make(source, tmp_path / "undisturbed")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_a_gzip_archive_is_read_once_and_gives_the_same_tars(source: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "archive.tar.gz"
+    with tarfile.open(archive, "w:gz") as outer:
+        for folder in sorted(source.iterdir()):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as inner:
+                for path in folder.iterdir():
+                    inner.add(path, path.name)
+            member = tarfile.TarInfo(f"{folder.name}.tar")
+            member.size = buffer.tell()
+            buffer.seek(0)
+            outer.addfile(member, buffer)
+    said = describe_plan(plan(archive, tmp_path / "out"))
+    assert "can only be read from front to end" in said
+    make(archive, tmp_path / "out", spool=tmp_path / "scratch")
+    make(source, tmp_path / "folders")
+    tars = {name: content for name, content in contents(tmp_path / "folders").items() if name.endswith(".tar")}
+    assert {name: content for name, content in contents(tmp_path / "out").items() if name in tars} == tars
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("names", [[], ["1.jpg"], ["cat/.hidden"]])
+def test_a_wrong_source_is_refused(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         put(tmp_path / "source", name)
-    with pytest.raises(UserError, match=problem):
-        build(tmp_path / "source", tmp_path / "out")
+    with pytest.raises(UserError, match="source"):
+        make(tmp_path / "source", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_bad_settings_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="samples per shard: must be at least 1, not 0"):
-        build(tmp_path, tmp_path, samples_per_shard=0)
-    with pytest.raises(UserError, match="split: must be usable in a file name, not 'a/b'"):
-        build(tmp_path, tmp_path, split="a/b")
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"samples_per_shard": 0}, "samples per shard: must be at least 1, not 0"),
+        ({"num_workers": 0}, "workers: must be at least 1, not 0"),
+        ({"split": "a/b"}, "split: must be usable in a file name, not 'a/b'"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path: Path, options: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        plan(tmp_path, tmp_path, **options)

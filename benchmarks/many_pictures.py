@@ -1,0 +1,71 @@
+"""A build of as many pictures as ImageNet-22K has, without the pictures: everything but the copying is real."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hornet.data.index import RECORD, ShardIndex
+from hornet.data.prepare.arrangement import arrange
+from hornet.data.prepare.build import write_plan
+from hornet.data.prepare.build_plan import BuildPlan
+from hornet.data.prepare.building import ShardRecord, record_path, write_record
+from hornet.data.prepare.finish import finish_build
+from hornet.data.prepare.selection import Selection
+from hornet.data.prepare.source import Entry, PartListing, SeekableSource
+
+NUM_CLASSES = 21_841
+PER_CLASS = 650
+MEAN_BYTES = 92_000
+
+
+@dataclass(frozen=True)
+class Synset:
+    """The tar of one synset in fall11_whole.tar, made up."""
+
+    name: str
+    path: Path
+    number: int
+
+    def list(self) -> PartListing:
+        """List 650 pictures with names and sizes as ImageNet's."""
+        start = self.number * PER_CLASS * MEAN_BYTES
+        return PartListing(
+            entries=tuple(
+                Entry(
+                    name=f"{self.name}_{picture}.JPEG",
+                    class_name=self.name,
+                    offset=start + picture * MEAN_BYTES,
+                    size=MEAN_BYTES - picture,
+                )
+                for picture in range(PER_CLASS)
+            )
+        )
+
+
+def arrange_many(folder: Path, *, num_classes: int = NUM_CLASSES) -> dict[str, float]:
+    """List, arrange and finish a build of `num_classes` x 650 pictures; return counts and seconds."""
+    parts = tuple(Synset(f"n{number:08d}", folder, number) for number in range(num_classes))
+    selection = Selection(validation_per_class=50)
+    plan = BuildPlan(source=folder, output=folder / "set", name="many", selection=selection)
+    seconds = {}
+    start = time.perf_counter()
+    arrangement = arrange(plan, SeekableSource(parts=parts), None)
+    write_plan(plan, arrangement)
+    seconds["arrange_seconds"] = time.perf_counter() - start
+    for task in arrangement.tasks:
+        count = min(plan.samples_per_shard, len(arrangement.orders[task.split]) - task.number * plan.samples_per_shard)
+        records = np.zeros(count, RECORD)
+        records["offset"] = np.arange(count) * MEAN_BYTES
+        records["label"] = task.number % num_classes
+        digest = hashlib.sha256(str(task).encode()).hexdigest()
+        index = ShardIndex(records=records, num_bytes=count * MEAN_BYTES, sha256=digest)
+        write_record(record_path(plan.work, task), ShardRecord(index=index))
+    start = time.perf_counter()
+    report = finish_build(plan, arrangement, None)
+    seconds["finish_seconds"] = time.perf_counter() - start
+    return {"num_pictures": sum(split.num_samples for split in report.manifest.splits.values()), **seconds}
