@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hornet.data.index import RECORD, Records, split_name
+from hornet.data.index import RECORD, UNKNOWN_CRC, Records, split_name
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import INDEX_COMMAND, Manifest, Split, fingerprint_split, read_manifest
 from hornet.data.tar import TarError, read_member
@@ -57,7 +57,7 @@ class RawSample:
     label: int
     """In the set's label space."""
     image: bytes
-    """The encoded image; its checksum agrees with the index."""
+    """The encoded image; its checksum agrees with the index, if that has one."""
 
 
 class UnreadableSampleError(Exception):
@@ -120,7 +120,7 @@ class ShardReader:
         if len(image) < member.size:
             raise UnreadableSampleError(key, f"the tar ends within it, at byte {offset + len(content)}")
         crc = zlib.crc32(image)
-        if crc != record["crc"]:
+        if record["crc"] not in (crc, UNKNOWN_CRC):
             raise UnreadableSampleError(
                 key, f"checksum {crc:08x}, the index says {int(record['crc']):08x}: damaged bytes"
             )

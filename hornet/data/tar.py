@@ -5,12 +5,14 @@ Header checksums, cut members, missing end-of-archive blocks and bytes after the
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 MAX_EXTENDED_HEADER_BYTES = 1 << 20  # names are far shorter; a damaged size must not make us read gigabytes
+MAX_MEMBER_BYTES = 1 << 60  # beyond any file; sums of offsets and sizes stay 64-bit numbers
 
 Read = Callable[[int], bytes]
 """Return the next bytes, as many as asked for; fewer only at the end."""
@@ -68,11 +70,11 @@ def read_member(read: Read, *, offset: int) -> Member | None:
         if header.type == tarfile.GNUTYPE_LONGNAME:
             name = tarfile.nts(content, "utf-8", "surrogateescape")  # type: ignore[attr-defined]
         elif header.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
-            records = _parse_pax(content[: header.size], position)
+            records = parse_pax(content[: header.size], position)
             name = records.get("path", name)
-            size = int(records["size"]) if "size" in records else size
+            size = _parse_pax_size(records["size"], position) if "size" in records else size
     size = header.size if size is None else size
-    if size < 0:
+    if not 0 <= size < MAX_MEMBER_BYTES:
         raise TarError(offset, f"a member of {size} bytes")
     if header.type == tarfile.GNUTYPE_SPARSE:
         raise TarError(offset, "a sparse member; write the tar without --sparse")
@@ -135,12 +137,15 @@ def _read_extended(read: Read, header: tarfile.TarInfo, offset: int) -> bytes:
     return content
 
 
-def _parse_pax(content: bytes, offset: int) -> dict[str, str]:
-    """Read records `LENGTH key=value` and a newline (POSIX.1-2001); LENGTH counts the whole record."""
+def parse_pax(content: bytes, offset: int) -> dict[str, str]:
+    """Read the records of a PAX header: `LENGTH key=value` and a newline, LENGTH counting all of it (POSIX.1-2001).
+
+    Raises TarError.
+    """
     records = {}
     while content:
         length, _, _ = content.partition(b" ")
-        if not length.isdigit() or not len(length) + 2 <= int(length) <= len(content):
+        if not re.fullmatch(rb"\d{1,9}", length) or not len(length) + 2 <= int(length) <= len(content):
             raise TarError(offset, "damaged PAX header")
         record = content[len(length) + 1 : int(length) - 1]
         key, equals, value = record.partition(b"=")
@@ -149,3 +154,9 @@ def _parse_pax(content: bytes, offset: int) -> dict[str, str]:
         records[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         content = content[int(length) :]
     return records
+
+
+def _parse_pax_size(value: str, offset: int) -> int:
+    if not re.fullmatch("[0-9]{1,19}", value):
+        raise TarError(offset, f"damaged PAX header: size is {value[:20]!r}")
+    return int(value)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import tarfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hornet.data import header_scan
+from hornet.data import index as index_module
 from hornet.data.index import index_tar, split_name
 from hornet.errors import UserError
 
@@ -144,6 +148,177 @@ def test_a_link_in_an_images_place_is_refused(tmp_path: Path) -> None:
 def test_a_missing_tar_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.tar: cannot be read \(No such file"):
         index_tar(tmp_path / "none.tar")
+
+
+def outcome(path: Path, **options: Any) -> tuple[Any, ...] | str:
+    """All that indexing gives, checksums apart."""
+    try:
+        found = index_tar(path, **options)
+    except UserError as error:
+        return str(error)
+    records = [(int(r["offset"]), int(r["span"]), int(r["label"])) for r in found.records]
+    return records, found.num_bytes, found.num_skipped
+
+
+def base_256(content: bytes, size: int) -> bytes:
+    """The first header with its size in GNU's binary form."""
+    header = bytearray(content[:512])
+    header[124:136] = b"\x80" + size.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + content[512:]
+
+
+NAMES = st.sampled_from(
+    [
+        "a",
+        "b",
+        "ü",
+        "x/a",
+        "./c",
+        "d.e/f",
+        LONG,
+        "x" * 99,
+        "g" * 100,
+        "sub/" * 20 + "h" * 60,
+        "x/",
+        "new\nline",
+        "Z" * 96,
+    ]
+)
+EXTENSIONS = st.sampled_from(["jpg", "JPG", "png", "webp", "jpeg", "cls", "json", "seg.png", "txt", "", "jpgx"])
+PLAIN_SAMPLES = st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1, max_size=6)
+
+
+@st.composite
+def tars(draw: st.DrawFn) -> bytes:
+    """Mostly ordinary tars, as webdataset writes them, some with anything."""
+    members: list[tuple[str, bytes]] = []
+    for stem in draw(PLAIN_SAMPLES):
+        members.append((f"{stem}.cls", str(draw(st.integers(-2, 30))).encode() + draw(st.sampled_from([b"", b"\n"]))))
+        members.append((f"{stem}.jpg", bytes(draw(st.integers(0, 9000)))))
+        members.append((f"{stem}.json", b'{"label": %d}' % draw(st.integers(-1, 5)) + b" " * draw(st.integers(0, 600))))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
+        name, extension = draw(NAMES), draw(EXTENSIONS)
+        content = bytes(draw(st.sampled_from([0, 1, 511, 512, 513, 1024])))
+        members.insert(draw(st.integers(0, len(members))), (f"{name}.{extension}" if extension else name, content))
+    tar_format = draw(st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            info.mtime = draw(st.sampled_from([0, 1.7e9, 1700000000.125]))  # type: ignore[assignment]
+            info.uname = draw(st.sampled_from(["", "me"]))
+            if draw(st.integers(0, 40)) == 0:
+                info.type, info.size = draw(st.sampled_from([tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.AREGTYPE])), 0
+            with contextlib.suppress(ValueError):  # USTAR has no room for some names
+                tar.addfile(info, io.BytesIO(content))
+    content = buffer.getvalue()
+    if draw(st.integers(0, 20)) == 0:
+        content = base_256(content, len(members[0][1]))
+    return content
+
+
+@settings(max_examples=300)
+@given(tars(), st.sampled_from([None, "label"]), st.sampled_from([(1, 6144), (3, 2048), (1024, 6144)]))
+def test_headers_alone_give_what_all_bytes_give(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, label_key: str | None, windows: tuple[int, int]
+) -> None:
+    path = put(tmp_path_factory.mktemp("same"), content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(header_scan, "NUM_WINDOWS", windows[0])
+        patch.setattr(header_scan, "WINDOW_BYTES", windows[1])
+        quick = outcome(path, checksums=False, label_key=label_key)
+    assert quick == outcome(path, checksums=True, label_key=label_key)
+
+
+@settings(max_examples=300)
+@given(tars(), st.data())
+def test_headers_alone_find_the_damage_that_all_bytes_show(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, data: st.DataObject
+) -> None:
+    damaged = bytearray(content)
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        headers = [member.offset for member in tar.getmembers()] or [0]
+    kind = data.draw(st.sampled_from(["flip", "flip", "cut", "zero", "append"]))
+    if kind == "flip":
+        first = data.draw(st.sampled_from([*headers, data.draw(st.integers(0, len(damaged) - 512))]))
+        damaged[first + data.draw(st.integers(0, 511))] ^= 1 << data.draw(st.integers(0, 7))
+    elif kind == "cut":
+        del damaged[data.draw(st.integers(0, len(damaged))) :]
+    elif kind == "zero":
+        first = data.draw(st.sampled_from(headers))
+        damaged[first : first + 512] = bytes(512)
+    else:
+        damaged += data.draw(st.sampled_from([b"x", bytes(512), content]))
+    path = put(tmp_path_factory.mktemp("damaged"), bytes(damaged))
+    assert outcome(path, checksums=False) == outcome(path, checksums=True)
+
+
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_ordinary_tars_go_the_fast_way(tmp_path: Path, tar_format: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
+        for name, content in [("folder", b""), *((f"folder/{name}", content) for name, content in TWO)]:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(content), 1700000000.5  # type: ignore[assignment]
+            info.type = tarfile.REGTYPE if content else tarfile.DIRTYPE
+            tar.addfile(info, io.BytesIO(content))
+    path = put(tmp_path, buffer.getvalue())
+    expected = outcome(path)
+    monkeypatch.setattr(index_module, "index_source", None)
+    assert outcome(path, checksums=False) == expected
+
+
+def test_without_checksums_none_are_known(tmp_path: Path) -> None:
+    found = index_tar(put(tmp_path, make_tar(TWO)), checksums=False)
+    assert found.sha256 is None
+    assert found.records["crc"].tolist() == [0, 0]
+
+
+JSON = [("a.jpg", IMAGE), ("a.json", b'{"label": 3, "k": -1}'), ("b.jpg", IMAGE), ("b.json", b'{"label": 4, "k": 7}')]
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_labels_may_stand_in_the_json_members_where_minus_one_skips(tmp_path: Path, checksums: bool) -> None:
+    path = put(tmp_path, make_tar(JSON))
+    assert index_tar(path, checksums=checksums, label_key="label").records["label"].tolist() == [3, 4]
+    found = index_tar(path, checksums=checksums, label_key="k")
+    assert found.records["label"].tolist() == [7]
+    assert found.num_skipped == 1
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"a": 1}', r"byte \d+: 'c\.json' has no key 'label' for the label; it has: a"),
+        (b"[1]", r"has no key 'label' for the label; it has: no keys at all"),
+        (b"{", r"'c\.json' is not JSON"),
+        (b'{"label": 1.5}', r"must hold one integer under 'label', not '1\.5'"),
+        (b'{"label": true}', r"must hold one integer under 'label', not 'True'"),
+        (b'{"label": "1"}', r"must hold one integer under 'label', not '1'"),
+    ],
+)
+def test_labels_in_json_that_are_none(tmp_path: Path, checksums: bool, content: bytes, problem: str) -> None:
+    path = put(tmp_path, make_tar([*JSON, ("c.json", content), ("c.png", IMAGE)]))
+    with pytest.raises(UserError, match=problem):
+        index_tar(path, checksums=checksums, label_key="label")
+
+
+def test_images_without_json(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"byte 0: the image of 'a' has no \.json"):
+        index_tar(put(tmp_path, make_tar([("a.jpg", IMAGE), ("a.cls", b"1")])), label_key="label")
+
+
+@pytest.mark.parametrize("size", ["-5", "1_0", "abc", "", "9" * 5000, " 5"])
+def test_a_damaged_size_in_a_pax_header_is_named(tmp_path: Path, size: str) -> None:
+    info = tarfile.TarInfo("a.jpg")
+    info.pax_headers = {"size": size}
+    content = info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+    with pytest.raises(UserError, match=r"x\.tar: byte \d+: (damaged PAX header: size is|.*cut)"):
+        index_tar(put(tmp_path, content))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "x/y.b/a.seg.PNG", "./a.cls", "noext", ".hidden", "dir/"])
