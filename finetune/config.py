@@ -17,8 +17,9 @@ class StartConfig:
     """A run directory, a checkpoint folder in one, or a weight file (.pth, .safetensors) in the original layout."""
     weights: Literal["raw", "ema"] = "raw"
     """Which weights of a checkpoint to take: the last step's, or their moving average."""
-    label_space: Path | None = None
-    """For a weight file: the `_info.json` or list of class names (one a line) of its head; null if unknown."""
+    label_space: str | None = None
+    """For a weight file, what its head means: a known name (`launch/shards.py labels` lists them, HorNet's released
+    weights are hornet-22k), an `_info.json`, or a list of class names, one a line; null if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

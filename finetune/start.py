@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from hornet.data.imagenet import name_by_size
 from hornet.data.label_space import LabelSpace, map_classes
 from hornet.errors import UserError
 from hornet.pretrained import Pretrained, load_weights
@@ -33,10 +34,18 @@ def map_head(
 ) -> tuple[dict[str, Tensor], str]:
     """Return the head's tensors for `label_space` and a line that says how they were made."""
     source = start.label_space
+    if not all(name in start.state_dict for name in HEAD):
+        return dict(fresh), f"head: a fresh one of {len(label_space)} classes, since {start.source} holds none"
+    num_rows = len(start.state_dict["head.weight"])
     if source is None:
         return dict(fresh), (
             f"head: replaced by a fresh one of {len(label_space)} classes, since the label space of the start is not "
-            "known; name it in start.label_space to keep its rows"
+            f"known; name it in start.label_space to keep its rows{_guess(num_rows)}"
+        )
+    if num_rows != len(source):
+        raise UserError(
+            f"start.label_space: {source.name!r} has {len(source)} classes, the head of {start.source} {num_rows} rows"
+            f"{_guess(num_rows)}"
         )
     if source.fingerprint == label_space.fingerprint:
         return {name: start.state_dict[name] for name in HEAD}, f"head: kept, both label spaces are {source.name!r}"
@@ -48,8 +57,6 @@ def map_head(
     mapped = {}
     for name in HEAD:
         old = start.state_dict[name].float()
-        if len(old) != len(source):
-            raise UserError(f"start.label_space: {source.name!r} has {len(source)} classes, the head {len(old)} rows")
         tensor = fresh[name].clone()
         tensor[is_known] = old[rows[is_known]]
         mapped[name] = tensor
@@ -58,3 +65,8 @@ def map_head(
     return mapped, remark + (
         f"; fresh rows for {', '.join(missing[:5])}" + ("..." if len(missing) > 5 else "") if missing else ""
     )
+
+
+def _guess(num_rows: int) -> str:
+    names = name_by_size(num_rows)
+    return f" (label spaces of {num_rows} classes: {', '.join(names)})" if names else ""

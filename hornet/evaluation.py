@@ -30,8 +30,8 @@ class EvaluateConfig:
     """Which weights of a checkpoint: the last step's, or their moving average."""
     model: str | None = None
     """For a weight file: its name in timm; a checkpoint knows its own."""
-    label_space: Path | None = None
-    """For a weight file: what its head means, an `_info.json` or a list of class names; null takes the set's own."""
+    label_space: str | None = None
+    """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
     """The labelled set."""
     mixing: MixingConfig = free(MixingConfig())

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hornet.data.label_space import LabelSpace, read_class_list, read_label_space
-from hornet.data.manifest import read_manifest
+from hornet.data.imagenet import find_label_space
+from hornet.data.label_space import LabelSpace, read_label_space
 from hornet.errors import UserError
 from hornet.model.resize import get_filter_grids, resize_filters
 from hornet.training.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
@@ -41,10 +41,10 @@ class Pretrained:
     """Where they came from, for people."""
 
 
-def read_pretrained(path: Path, *, weights: Weights, label_space: Path | None) -> Pretrained:
+def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
     """Read weights from a run directory, a checkpoint folder or a weight file.
 
-    `label_space` (an `_info.json` or a list of class names, one a line) tells what the head of a weight file means.
+    `label_space` (see `find_label_space`) tells what the head of a weight file means.
     Raises UserError if there are no weights, or they are damaged or hold more than tensors.
     """
     if path.is_dir():
@@ -61,7 +61,7 @@ def read_pretrained(path: Path, *, weights: Weights, label_space: Path | None) -
         raise UserError(f"{path}: a weight file holds one kind of weights; ask for raw ones")
     return Pretrained(
         state_dict=read_weight_file(path),
-        label_space=None if label_space is None else _read_labels(label_space),
+        label_space=None if label_space is None else find_label_space(label_space),
         description={},
         source=str(path),
     )
@@ -113,7 +113,3 @@ def _newest_of_run(path: Path) -> Checkpoint:
     if checkpoint is None:
         raise UserError(f"{path} is neither a run with checkpoints nor a checkpoint")
     return checkpoint
-
-
-def _read_labels(path: Path) -> LabelSpace:
-    return read_manifest(path.parent).label_space if path.suffix == ".json" else read_class_list(path)

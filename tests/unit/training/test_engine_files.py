@@ -1,5 +1,6 @@
 """Checkpoints from strangers, weights from files, and heads for other classes."""
 
+import dataclasses
 import os
 
 import pytest
@@ -107,7 +108,7 @@ def test_weights_of_another_network_are_refused():
 
 
 def test_a_label_space_of_another_size_than_the_head_is_refused():
-    with pytest.raises(UserError, match="has 2 classes, the head 3 rows"):
+    with pytest.raises(UserError, match="has 2 classes, the head of there 3 rows"):
         fit_weights(start_of(make_model(3), space("a", "b")), make_model(3), label_space=space("a", "b", "c"))
 
 
@@ -116,3 +117,21 @@ def test_a_weight_file_has_no_averages(tmp_path):
     torch.save(make_model(2).state_dict(), path)
     with pytest.raises(UserError, match="holds one kind of weights"):
         read_pretrained(path, weights="ema", label_space=None)
+
+
+def test_weights_without_a_head_get_a_fresh_one():
+    source, target = make_model(3), make_model(2)
+    start = start_of(source, space("a", "b", "c"))
+    bare = {name: tensor for name, tensor in start.state_dict.items() if not name.startswith("head.")}
+    fresh = target.head.weight.detach().clone()
+    report = fit_weights(dataclasses.replace(start, state_dict=bare), target, label_space=space("a", "b"))
+    assert report[-1] == "head: a fresh one of 2 classes, since there holds none"
+    assert torch.equal(target.head.weight, fresh)
+
+
+def test_a_head_of_unknown_meaning_is_guessed_by_its_rows():
+    source = make_model(10_459)
+    report = fit_weights(start_of(source, None), make_model(2), label_space=space("a", "b"))
+    assert "(label spaces of 10459 classes: hornet-22k)" in report[-1]
+    with pytest.raises(UserError, match=r"'s' has 2 classes, the head of there 10459 rows \(label spaces of 10459"):
+        fit_weights(start_of(source, space("a", "b")), make_model(2), label_space=space("a", "b", "c"))

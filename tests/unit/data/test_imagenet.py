@@ -1,0 +1,128 @@
+"""The named label spaces: counts and relations as published, maps against timm's own and the released one."""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hornet.data.imagenet import LAYOUTS, find_label_space, make_layout, make_winter21, name_by_size, recognise
+from hornet.data.label_space import LabelSpace, map_classes
+from hornet.errors import UserError
+
+COUNTS = {
+    "imagenet-1k": 1000,
+    "imagenet-22k": 21_841,
+    "imagenet-21k-p-fall11": 11_221,
+    "imagenet-21k-p": 10_450,
+    "imagenet-12k": 11_821,
+    "imagenet-21k-goog": 21_843,
+    "imagenet-22k-ms": 21_842,
+    "hornet-22k": 10_459,
+}
+MISSING_1K = {
+    "imagenet-22k": 1,
+    "imagenet-21k-p-fall11": 9,
+    "imagenet-21k-p": 9,
+    "imagenet-12k": 7,
+    "imagenet-21k-goog": 1,
+    "imagenet-22k-ms": 0,
+    "hornet-22k": 0,
+}
+APPENDED = (
+    "n02085782 n02089078 n02089867 n02089973 n02091635 n02108000 n02112706 n02113978 n04399382".split()  # noqa: SIM905
+)
+
+
+def test_all_layouts_have_their_published_size() -> None:
+    assert {name: len(make_layout(name)) for name in LAYOUTS} == COUNTS
+    assert len({make_layout(name).fingerprint for name in LAYOUTS}) == len(LAYOUTS)
+
+
+def test_imagenet_1k_classes_that_a_layout_lacks() -> None:
+    target = make_layout("imagenet-1k")
+    assert {name: len(map_classes(make_layout(name), target).missing) for name in MISSING_1K} == MISSING_1K
+    assert map_classes(make_layout("imagenet-22k"), target).missing == ("n04399382",)
+
+
+def test_the_smaller_ones_lie_within_the_larger() -> None:
+    sets = {name: set(make_layout(name).classes) for name in LAYOUTS}
+    assert sets["imagenet-21k-p"] < sets["imagenet-21k-p-fall11"] < sets["imagenet-22k"]
+    assert sets["imagenet-21k-p"] < sets["imagenet-12k"] < sets["imagenet-22k"]
+
+
+def test_our_map_from_1k_is_the_released_one() -> None:
+    """`in1k_to_21k_map.pth` of the original repository: docs/data.md."""
+    rows = map_classes(make_layout("hornet-22k"), make_layout("imagenet-1k")).source_indices
+    assert hashlib.sha256(str(list(rows)).encode()).hexdigest().startswith("aa88c0913a799b8a")
+    assert (min(rows), max(rows), len(set(rows))) == (209, 10_458, 1000)
+
+
+def test_hornets_appended_classes_are_those_published() -> None:
+    assert list(make_layout("hornet-22k").classes[10_450:]) == APPENDED
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "file"),
+    [
+        ("imagenet-22k", "imagenet-12k", "imagenet22k_to_12k_indices.txt"),
+        ("imagenet-21k-goog", "imagenet-12k", "imagenet21k_goog_to_12k_indices.txt"),
+        ("imagenet-21k-goog", "imagenet-22k", "imagenet21k_goog_to_22k_indices.txt"),
+        ("imagenet-22k-ms", "imagenet-12k", "imagenet22k_ms_to_12k_indices.txt"),
+        ("imagenet-22k-ms", "imagenet-22k", "imagenet22k_ms_to_22k_indices.txt"),
+    ],
+)
+def test_maps_equal_those_that_timm_packages(source: str, target: str, file: str) -> None:
+    content = pkgutil.get_data("timm.data", f"_info/{file}")
+    assert content is not None
+    theirs = [int(line) for line in content.split()]
+    assert list(map_classes(make_layout(source), make_layout(target)).source_indices) == theirs
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1), st.permutations("abcdefgh"))
+def test_a_map_and_its_inverse_are_the_identity_where_both_know_a_class(some: list[str], other: list[str]) -> None:
+    first, second = LabelSpace(name="first", classes=tuple(some)), LabelSpace(name="second", classes=tuple(other[:5]))
+    there, back = map_classes(first, second), map_classes(second, first)
+    for label, index in enumerate(there.source_indices):
+        if index >= 0:
+            assert back.source_indices[index] == label
+            assert first.classes[index] == second.classes[label]
+        else:
+            assert second.classes[label] in there.missing
+    assert set(there.missing) == set(second.classes) - set(first.classes)
+
+
+def test_winter21_is_made_of_the_users_own_folders() -> None:
+    fall11 = make_layout("imagenet-22k").classes
+    space = make_winter21(list(reversed(fall11[:19_167])))
+    assert space.name == "imagenet-w21"
+    assert space.classes == fall11[:19_167]
+    assert recognise(space.classes) == "imagenet-w21"
+    with pytest.raises(UserError, match="winter21 has 19167 synsets, here are 3; the copy is not whole"):
+        make_winter21(fall11[:3])
+    with pytest.raises(UserError, match=r"1 names are no synsets of ImageNet fall11.*\(lost\+found\)"):
+        make_winter21([*fall11[:19_166], "lost+found"])
+
+
+def test_known_lists_are_recognised_by_their_order() -> None:
+    classes = make_layout("imagenet-12k").classes
+    assert recognise(classes) == "imagenet-12k"
+    assert recognise(classes[::-1]) is None
+    assert name_by_size(21_841) == ("imagenet-22k",)
+    assert name_by_size(7) == ()
+
+
+def test_label_spaces_are_found_by_name_or_file(tmp_path: Path) -> None:
+    (tmp_path / "pets.txt").write_text("cat\ndog\n")
+    assert find_label_space(str(tmp_path / "pets.txt")).classes == ("cat", "dog")
+    assert find_label_space("imagenet-1k").classes[0] == "n01440764"
+    with pytest.raises(
+        UserError, match="'imagenet-2k' is neither a file nor a known label space; known are imagenet-1k"
+    ):
+        find_label_space("imagenet-2k")
+    with pytest.raises(UserError, match="there is no label space 'x'; known are imagenet-1k, "):
+        make_layout("x")
