@@ -116,7 +116,8 @@ def test_survey_is_the_same_each_time_and_knows_the_pictures(toy_set: Path) -> N
 def test_damaged_samples_are_shown_as_such(tmp_path: Path) -> None:
     write_shards(tmp_path / "a", num_shards=1, replaced={4: NOT_AN_IMAGE})
     folder = index(tmp_path / "a")
-    flip_bit(folder / "toy-00.tar", byte=1700)
+    record = np.load(folder / "train.index.npy")[0]
+    flip_bit(folder / "toy-00.tar", byte=int(record["offset"]) + int(record["span"]) - 3)
     page, surveys = write_page_of(folder, tmp_path / "page.html")
     assert len(surveys[0].damaged) == 2
     assert len(surveys[0].sizes) == 10
