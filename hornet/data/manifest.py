@@ -30,7 +30,7 @@ class Split:
     name: str
     """`train`, `validation`, ..."""
     shard_folder: str
-    """Where the tars are, relative to the manifest or absolute."""
+    """Where the tars are: relative to the manifest, absolute, or a URL."""
     shards: tuple[str, ...]
     """The tars' names relative to `shard_folder`, in the order of the index."""
     shard_lengths: tuple[int, ...]
@@ -47,6 +47,8 @@ class Split:
     """Samples of each class of the label space."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """How the split was made: the command, what it was given, what it dropped. For people; nothing depends on it."""
+    label_key: str | None = None
+    """Key of the .json members that the labels come from, timm's `alt_label`; None for the .cls members."""
 
     @property
     def num_samples(self) -> int:
@@ -60,7 +62,7 @@ class Split:
             "filenames": list(self.shards),
             "shard_lengths": list(self.shard_lengths),
             "num_samples": self.num_samples,
-            "alt_label": None,
+            "alt_label": self.label_key,
             "shard_folder": self.shard_folder,
             "shard_bytes": list(self.shard_bytes),
             "shard_sha256": list(self.shard_sha256),
@@ -99,6 +101,11 @@ class Manifest:
         """Return this manifest with `split` added, or in place of the one of its name."""
         unindexed = {name: value for name, value in self.unindexed.items() if name != split.name}
         return replace(self, splits={**self.splits, split.name: split}, unindexed=unindexed)
+
+
+def is_url(place: str) -> bool:
+    """Whether a place of tars is remote: http://, s3://, ..."""
+    return "://" in place
 
 
 def fingerprint_split(split: Split, label_space: LabelSpace) -> str:
@@ -145,17 +152,25 @@ def read_manifest(folder: Path) -> Manifest:
 def read_info(path: Path) -> dict[str, Any]:
     """Read an `_info.json`, ours or timm's, with its `splits`; raises UserError if there is none or it is damaged."""
     try:
-        value = json.loads(path.read_text())
+        return parse_info(path.read_bytes(), source=str(path))
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing: {path.parent} is not a folder of shards; make them with "
             f"`python launch/shards.py build`, or describe existing tars with `{INDEX_COMMAND}`"
         ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is not readable as JSON ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def parse_info(content: bytes, *, source: str) -> dict[str, Any]:
+    """As `read_info`, for bytes from anywhere; `source` names them in messages."""
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise UserError(f"{source}: is not readable as JSON ({error})") from error
     splits = value.get("splits") if isinstance(value, dict) else None
     if not isinstance(splits, dict) or not all(isinstance(content, dict) for content in splits.values()):
-        raise UserError(f"{path}: must hold `splits`, from names to splits, as timm's _info.json does")
+        raise UserError(f"{source}: must hold `splits`, from names to splits, as timm's _info.json does")
     return dict(value)
 
 
@@ -178,6 +193,7 @@ def _read_split(content: Mapping[str, Any], *, name: str, path: Path) -> Split:
         index_sha256=str(content["index_sha256"]),
         class_counts=tuple(content.get("class_counts") or ()),
         origin=content.get("origin") or {},
+        label_key=content.get("alt_label"),
     )
     repeated = [shard for shard, count in Counter(Path(shard).name for shard in split.shards).items() if count > 1]
     if repeated:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hornet.data.index import RECORD, UNKNOWN_CRC, Records, split_name
 from hornet.data.label_space import LabelSpace
-from hornet.data.manifest import INDEX_COMMAND, Manifest, Split, fingerprint_split, read_manifest
+from hornet.data.manifest import INDEX_COMMAND, Manifest, Split, fingerprint_split, is_url, read_manifest
 from hornet.data.tar import TarError, read_member
 from hornet.errors import UserError
 
@@ -76,6 +76,11 @@ def open_shards(folder: Path, split_name: str) -> ShardSet:
     """
     manifest = read_manifest(folder)
     split = manifest.split(split_name)
+    if is_url(split.shard_folder):
+        raise UserError(
+            f"{manifest.path}: the tars of split {split_name!r} are at {split.shard_folder}, and training reads local "
+            f"tars only; copy them to a folder and run `{INDEX_COMMAND} THAT_FOLDER`"
+        )
     shard_folder = folder / split.shard_folder
     _check_sizes(shard_folder, split)
     records = _open_index(folder / split.index, split)

@@ -55,8 +55,8 @@ def write_shards(
 def index(
     folder: Path, *, split: str | None = "train", classes: Path | None = None, output: Path | None = None
 ) -> Path:
-    plan = IndexPlan(folder=folder, output=output or folder, split=split, pattern="*.tar", classes=classes, name=None)
-    index_folder(plan)
+    values = {"folder": folder, "output": output or folder, "split": split, "pattern": "*.tar", "classes": classes}
+    index_folder(IndexPlan(**values, name=None, checksums=True))  # type: ignore[arg-type]
     return output or folder
 
 

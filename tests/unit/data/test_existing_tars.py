@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import webdataset
 
 from hornet.data.label_space import number_classes
 from hornet.data.prepare.existing_tars import IndexPlan, IndexReport, index_folder
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.sample_label import read_label_option
+from hornet.data.shards import ShardReader, UnreadableSampleError, open_shards
 from hornet.errors import UserError
-from tests.unit.data.making import write_shards
+from tests.unit.data.making import flip_bit, write_shards
 
 
 def index(folder: Path, **changes: Any) -> IndexReport:
@@ -59,12 +63,121 @@ def test_splits_may_be_indexed_one_by_one(tmp_path: Path) -> None:
     assert [open_shards(tmp_path, name).num_samples for name in ("train", "validation")] == [36, 12]
 
 
-def test_splits_with_labels_elsewhere_are_left_out(tmp_path: Path) -> None:
-    write_shards(tmp_path)
-    write_timms_info(tmp_path, train=split_of(0, 3), train_12k=split_of(0, 3, alt_label="label_12k"))
-    assert index(tmp_path).left_out == ("train_12k",)
-    with pytest.raises(UserError, match=r"split 'train_12k' takes its labels from 'label_12k' in the \.json members"):
+def write_described(folder: Path) -> None:
+    """3 shards of 4 samples, whose .json members have two labels; `label_12k` of every other sample is -1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(3):
+        with webdataset.TarWriter(str(folder / f"toy-{shard:02d}.tar")) as writer:
+            for number in range(shard * 4, shard * 4 + 4):
+                labels = {"label": number, "label_12k": number // 2 if number % 2 and shard != 1 else -1}
+                writer.write({"__key__": f"s{number:04d}", "jpg": b"x" * 3000, "cls": number, "json": labels})
+
+
+def described_split(**changes: Any) -> dict[str, Any]:
+    return {"filenames": [f"toy-{shard:02d}.tar" for shard in range(3)], "shard_lengths": [4, 4, 4]} | changes
+
+
+def test_splits_of_other_label_spaces_are_left_out_and_indexed_apart(tmp_path: Path) -> None:
+    tars, apart = tmp_path / "tars", tmp_path / "12k"
+    write_described(tars)
+    write_timms_info(tars, train=described_split(), train_12k=described_split(alt_label="label_12k"))
+    assert index(tars).left_out == {"train_12k": "label_12k"}
+    report = index(tars, split="train_12k", output=apart)
+    assert report.manifest.label_space == number_classes(6)
+    shards = open_shards(apart, "train_12k")
+    assert shards.records["label"].tolist() == [0, 1, 4, 5]
+    assert shards.split.shards == ("toy-00.tar", "toy-02.tar")  # every sample of the other is skipped
+    assert [ShardReader(shards).read(number).key for number in (0, 3)] == ["toy-00/s0001", "toy-02/s0011"]
+    assert json.loads((apart / "_info.json").read_text())["splits"]["train_12k"]["alt_label"] == "label_12k"
+    assert index(tars, split="train_12k", output=apart).manifest.splits == report.manifest.splits
+
+
+def test_splits_of_other_label_spaces_do_not_go_into_one_manifest(tmp_path: Path) -> None:
+    write_described(tmp_path)
+    write_timms_info(tmp_path, train=described_split(), train_12k=described_split(alt_label="label_12k"))
+    index(tmp_path)
+    with pytest.raises(
+        UserError,
+        match=r"its split 'train' has labels from the \.cls members, split 'train_12k' from 'label_12k' in the \.json "
+        r"members: .* one label space; give another --output \(or --classes",
+    ):
         index(tmp_path, split="train_12k")
+    write_timms_info(tmp_path, train=described_split(), train_12k=described_split(alt_label="label_12k"))
+    (tmp_path / "all.txt").write_text("\n".join("abcdefghijkl"))
+    index(tmp_path, split="train", classes=tmp_path / "all.txt")
+    assert set(index(tmp_path, split="train_12k", classes=tmp_path / "all.txt").manifest.splits) == {
+        "train",
+        "train_12k",
+    }
+
+
+def test_splits_with_several_keys_are_told_apart(tmp_path: Path) -> None:
+    write_described(tmp_path)
+    write_timms_info(tmp_path, a=described_split(alt_label="label_12k"), b=described_split(alt_label="label"))
+    with pytest.raises(UserError, match=r"different keys of the \.json members \(a: label_12k, b: label\); index each"):
+        index(tmp_path)
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [2, 0, 2]])
+def test_listed_lengths_may_count_skipped_samples_or_not(tmp_path: Path, lengths: list[int]) -> None:
+    write_described(tmp_path)
+    write_timms_info(tmp_path, train=described_split(alt_label="label_12k", shard_lengths=lengths))
+    assert index(tmp_path).manifest.splits["train"].num_samples == 4
+
+
+def test_labels_of_bare_tars_may_come_from_json(tmp_path: Path) -> None:
+    write_described(tmp_path)
+    index(tmp_path, label_key="label_12k")
+    assert open_shards(tmp_path, "train").records["label"].tolist() == [0, 1, 4, 5]
+    with pytest.raises(UserError, match=r"'s0000\.json' has no key 'nothing' for the label; it has: label, label_12k"):
+        index(tmp_path, label_key="nothing")
+
+
+def test_a_split_of_which_everything_is_skipped(tmp_path: Path) -> None:
+    write_described(tmp_path)
+    with pytest.raises(UserError, match=r"no sample of split 'train' has a label in 'label_12k'; all are -1"):
+        index(tmp_path, label_key="label_12k", pattern="toy-01.tar")
+
+
+@pytest.mark.parametrize("text", ["txt", "json", "json:", "label"])
+def test_places_of_labels_that_are_none(text: str) -> None:
+    with pytest.raises(UserError, match=r"--labels: must be cls or json:KEY, for example json:label, not"):
+        read_label_option(text)
+
+
+def test_checksums_are_unknown_unless_asked_for(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    quick = index(tmp_path).manifest.splits["train"]
+    quick_records = np.load(tmp_path / "train.index.npy")
+    full = index(tmp_path, checksums=True).manifest.splits["train"]
+    records = np.load(tmp_path / "train.index.npy")
+    assert quick.shard_sha256 == (None,) * 4
+    assert not quick_records["crc"].any()
+    assert records["crc"].all()
+    assert full.shard_sha256[0] == hashlib.sha256((tmp_path / "toy-00.tar").read_bytes()).hexdigest()
+    for field in ("offset", "span", "label"):
+        assert (records[field] == quick_records[field]).all()
+
+
+def test_without_checksums_only_headers_are_checked_on_reading(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    index(tmp_path)
+    shards = open_shards(tmp_path, "train")
+    record = shards.records[13]
+    flip_bit(tmp_path / "toy-01.tar", byte=int(record["offset"]) + int(record["span"]) - 20)
+    assert ShardReader(shards).read(13).key == "toy-01/s0013"
+    flip_bit(tmp_path / "toy-01.tar", byte=int(record["offset"]) + 3)
+    with pytest.raises(UnreadableSampleError, match="damaged header"):
+        ShardReader(shards).read(13)
+
+
+def test_many_processes_give_the_same(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    alone = index(tmp_path, checksums=True, num_workers=1).manifest
+    assert index(tmp_path, checksums=True, num_workers=3).manifest == alone
+    os.truncate(tmp_path / "toy-02.tar", 3000)
+    with pytest.raises(UserError, match=r"toy-02\.tar: byte \d+: .*cut"):
+        index(tmp_path, num_workers=3)
 
 
 def test_a_shard_of_another_length_than_listed_is_named(tmp_path: Path) -> None:
