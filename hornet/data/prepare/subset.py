@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from hornet.data.imagenet import find_label_space
 from hornet.data.index import Records, ShardIndex
-from hornet.data.label_space import LabelSpace, map_classes, read_class_list
+from hornet.data.label_space import LabelSpace, map_classes
 from hornet.data.manifest import MANIFEST_NAME, Manifest, Split, read_manifest
 from hornet.data.prepare.choosing import rank_in_class, score_samples, share_classes
 from hornet.data.prepare.exclusion import Exclusions, Flags, match_exclusions, read_exclusions
@@ -48,7 +49,7 @@ class SubsetPlan:
     allow_empty_classes: bool
     """Whether a small fraction may leave a class without samples; else one stays."""
     classes: str | None
-    """The new label space: a set's folder or a file of class names."""
+    """The new label space: a known one's name, a set's folder or a file of class names."""
     exclude: Path | None
     """JSON lines that name samples to leave out."""
     allow_unmatched: bool
@@ -160,7 +161,7 @@ def _relabel(
 
 def _find_classes(classes: str) -> LabelSpace:
     path = Path(classes)
-    return read_manifest(path).label_space if path.is_dir() else read_class_list(path)
+    return read_manifest(path).label_space if path.is_dir() else find_label_space(classes)
 
 
 def _choose(

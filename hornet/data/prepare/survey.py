@@ -8,11 +8,11 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from timm.data import ImageNetInfo
 
 from hornet.data.decode import FORMATS, UndecodableImageError, decode_image
 from hornet.data.manifest import Manifest
@@ -121,7 +121,9 @@ def describe_class(class_name: str) -> str:
 
 
 @cache
-def _imagenet() -> ImageNetInfo:
+def _imagenet() -> Any:
+    from timm.data import ImageNetInfo  # brings torch: seconds that most commands need not wait for
+
     return ImageNetInfo("imagenet-22k")
 
 
