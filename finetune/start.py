@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hornet.data.imagenet import name_by_size
+from hornet.data.label_report import explain_mismatch, guess_by_size
 from hornet.data.label_space import LabelSpace, map_classes
 from hornet.errors import UserError
 from hornet.pretrained import Pretrained, load_weights
@@ -40,15 +40,17 @@ def map_head(
     if source is None:
         return dict(fresh), (
             f"head: replaced by a fresh one of {len(label_space)} classes, since the label space of the start is not "
-            f"known; name it in start.label_space to keep its rows{_guess(num_rows)}"
+            f"known; name it in start.label_space to keep its rows{guess_by_size(num_rows)}"
         )
     if num_rows != len(source):
         raise UserError(
             f"start.label_space: {source.name!r} has {len(source)} classes, the head of {start.source} {num_rows} rows"
-            f"{_guess(num_rows)}"
+            f"{guess_by_size(num_rows)}"
         )
     if source.fingerprint == label_space.fingerprint:
         return {name: start.state_dict[name] for name in HEAD}, f"head: kept, both label spaces are {source.name!r}"
+    if source.is_numbered or label_space.is_numbered:
+        return dict(fresh), f"head: replaced by a fresh one, {explain_mismatch(source, label_space)}"
     rows = torch.tensor(map_classes(source, label_space).source_indices)
     is_known = rows >= 0
     num_known = int(is_known.sum())
@@ -65,8 +67,3 @@ def map_head(
     return mapped, remark + (
         f"; fresh rows for {', '.join(missing[:5])}" + ("..." if len(missing) > 5 else "") if missing else ""
     )
-
-
-def _guess(num_rows: int) -> str:
-    names = name_by_size(num_rows)
-    return f" (label spaces of {num_rows} classes: {', '.join(names)})" if names else ""

@@ -13,6 +13,7 @@ from typing import Any
 from hornet.errors import UserError
 
 NUM_NAMED = 5  # how many offenders a message lists
+NUMBERED = "numbered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,11 @@ class LabelSpace:
         """SHA-256 (hex) of the ordered class names joined by newlines: equal exactly if labels mean the same."""
         return hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape")).hexdigest()
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the meaning of its labels is not known: names as `class_00000` say nothing of another set's."""
+        return self.name == NUMBERED
+
     def to_json(self) -> dict[str, Any]:
         """Return the form a manifest holds."""
         return {"name": self.name, "fingerprint": self.fingerprint, "classes": list(self.classes)}
@@ -71,7 +77,7 @@ def read_label_space(value: Any, *, source: Path) -> LabelSpace:
 
 def number_classes(num_classes: int) -> LabelSpace:
     """Make a label space for labels whose meaning is not known: `class_00000`, `class_00001`, ..."""
-    return LabelSpace(name="numbered", classes=tuple(f"class_{label:05d}" for label in range(num_classes)))
+    return LabelSpace(name=NUMBERED, classes=tuple(f"class_{label:05d}" for label in range(num_classes)))
 
 
 def read_class_list(path: Path) -> LabelSpace:
@@ -91,14 +97,23 @@ class ClassMap:
     """For each class of the target, in order: its label in the source, or -1."""
     missing: tuple[str, ...]
     """The target's classes that the source lacks."""
+    left_over: tuple[str, ...]
+    """The source's classes that the target lacks."""
+
+    @property
+    def num_shared(self) -> int:
+        """Classes that both have."""
+        return len(self.source_indices) - len(self.missing)
 
 
 def map_classes(source: LabelSpace, target: LabelSpace) -> ClassMap:
     """Find each of `target`'s classes in `source`, by name."""
+    wanted = set(target.classes)
     labels = {name: label for label, name in enumerate(source.classes)}
     return ClassMap(
         source_indices=tuple(labels.get(name, -1) for name in target.classes),
         missing=tuple(name for name in target.classes if name not in labels),
+        left_over=tuple(name for name in source.classes if name not in wanted),
     )
 
 

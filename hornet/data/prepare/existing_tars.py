@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hornet.data.imagenet import find_label_space
 from hornet.data.index import ShardIndex
-from hornet.data.label_space import LabelSpace, number_classes, read_class_list, read_label_space
+from hornet.data.label_space import LabelSpace, number_classes, read_label_space
 from hornet.data.manifest import MANIFEST_NAME, Manifest, is_url, read_info, write_manifest
 from hornet.data.prepare.split_writing import open_set, put_split
 from hornet.data.prepare.tar_folder import TarFolder, index_tars, open_tar_folder
@@ -27,8 +28,8 @@ class IndexPlan:
     """Which split; None for all that an _info.json lists and that fit together, or `train` where there is none."""
     pattern: str
     """Which tars make the split, if no _info.json lists it: a shell pattern."""
-    classes: Path | None
-    """Text file with one class name a line; None to keep the manifest's label space or number the classes."""
+    classes: Path | str | None
+    """A known label space or a file (see `find_label_space`); None to keep the manifest's or number the classes."""
     name: str | None
     """The set's name; None for that of _info.json or the folder's."""
     label_key: str | None = None
@@ -72,6 +73,7 @@ def index_folder(plan: IndexPlan) -> IndexReport:
     Raises UserError if a tar is damaged, cut or incomplete, or does not hold what the _info.json says.
     """
     home = plan.home
+    given = None if plan.classes is None else find_label_space(str(plan.classes))  # before hours of reading
     folder = open_tar_folder(plan.folder)
     info = folder.read_info()
     chosen, left_out = _choose_splits(plan, folder, info)
@@ -89,7 +91,8 @@ def index_folder(plan: IndexPlan) -> IndexReport:
     }
     for name, split in chosen.items():
         _check_lengths(folder, split, found[name])
-    label_space = _choose_label_space(plan, info, chosen, [index for indexes in found.values() for index in indexes])
+    indexes = [index for indexes in found.values() for index in indexes]
+    label_space = _choose_label_space(plan, info, chosen, indexes) if given is None else given
     manifest = _start_manifest(plan, folder, info, label_space, replaced=chosen.keys())
     home.mkdir(parents=True, exist_ok=True)
     for name, split in chosen.items():
@@ -173,8 +176,6 @@ def _start_manifest(
 def _choose_label_space(
     plan: IndexPlan, info: Mapping[str, Any], chosen: Mapping[str, _Chosen], indexes: Sequence[ShardIndex]
 ) -> LabelSpace:
-    if plan.classes is not None:
-        return read_class_list(plan.classes)
     path = plan.home / MANIFEST_NAME
     keys = {split.label_key for split in chosen.values()}
     for source, there in ((path, read_info(path) if path.exists() else {}), (Path(str(plan.folder)), info)):

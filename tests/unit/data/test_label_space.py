@@ -63,6 +63,16 @@ def test_map_by_name() -> None:
     found = map_classes(space("n3", "n1", "n2"), space("n1", "n9", "n3"))
     assert found.source_indices == (1, -1, 0)
     assert found.missing == ("n9",)
+    assert found.left_over == ("n2",)
+    assert found.num_shared == 2
+
+
+@given(names, names)
+def test_what_has_no_counterpart_is_told_both_ways(first: list[str], second: list[str]) -> None:
+    there, back = map_classes(space(*first), space(*second)), map_classes(space(*second), space(*first))
+    assert (there.missing, there.left_over) == (back.left_over, back.missing)
+    assert there.num_shared == back.num_shared == len(set(first) & set(second))
+    assert {*there.missing, *there.left_over} == set(first) ^ set(second)
 
 
 @given(names, st.randoms())
@@ -82,3 +92,5 @@ def test_class_list_file(tmp_path: Path) -> None:
 
 def test_numbered_classes() -> None:
     assert number_classes(2).classes == ("class_00000", "class_00001")
+    assert number_classes(2).is_numbered
+    assert not space("class_00000", "class_00001").is_numbered

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import hornet  # noqa: F401  registers the models
 from finetune.start import fit_weights
-from hornet.data.label_space import LabelSpace
+from hornet.data.label_space import LabelSpace, number_classes
 from hornet.errors import UserError
 from hornet.pretrained import Pretrained, read_pretrained
 from hornet.training.engines.deepspeed_files import load_shard
@@ -135,3 +135,33 @@ def test_a_head_of_unknown_meaning_is_guessed_by_its_rows():
     assert "(label spaces of 10459 classes: hornet-22k)" in report[-1]
     with pytest.raises(UserError, match=r"'s' has 2 classes, the head of there 10459 rows \(label spaces of 10459"):
         fit_weights(start_of(source, space("a", "b")), make_model(2), label_space=space("a", "b", "c"))
+
+
+def test_numbered_classes_are_not_taken_for_names():
+    source, target = make_model(3), make_model(2)
+    fresh = target.head.weight.detach().clone()
+    report = fit_weights(start_of(source, number_classes(3)), target, label_space=number_classes(2))
+    assert report[-1] == (
+        "head: replaced by a fresh one, the classes of 'numbered' are not known; index its set again with "
+        "`--classes NAME|FILE`"
+    )
+    assert torch.equal(target.head.weight, fresh)
+
+
+def test_numbered_classes_of_one_set_keep_their_head():
+    source, target = make_model(3), make_model(3)
+    with torch.no_grad():
+        source.head.weight.fill_(7)
+    report = fit_weights(start_of(source, number_classes(3)), target, label_space=number_classes(3))
+    assert report[-1] == "head: kept, both label spaces are 'numbered'"
+    assert (target.head.weight == 7).all()
+
+
+def test_the_label_space_of_a_weight_file_may_be_named(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save(make_model(2).state_dict(), path)
+    assert len(read_pretrained(path, weights="raw", label_space="hornet-22k").label_space) == 10_459
+    with pytest.raises(
+        UserError, match=r"'hornet-22' is neither .* \(did you mean hornet-22k\?\)"
+    ):
+        read_pretrained(path, weights="raw", label_space="hornet-22")
