@@ -46,7 +46,8 @@ def test_build_then_info(
     assert "split        train: 6 samples in 2 shards, " in built
     assert "dropped      1 files, listed in " in built
     run(monkeypatch, "info", tmp_path / "pets")
-    assert capsys.readouterr().out.splitlines() == built.splitlines()[:3]
+    described = capsys.readouterr().out.splitlines()
+    assert described == built.splitlines()[: len(described)]
 
 
 def test_index_says_when_classes_are_numbered(
