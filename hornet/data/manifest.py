@@ -46,7 +46,8 @@ class Split:
     class_counts: tuple[int, ...]
     """Samples of each class of the label space."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """How the split was made: the command, what it was given, what it dropped. For people; nothing depends on it."""
+    """How the split was made: the command, what it was given, what it dropped. For people; only `verify` asks it,
+    whether the split is a view of a larger one (`subset`)."""
     label_key: str | None = None
     """Key of the .json members that the labels come from, timm's `alt_label`; None for the .cls members."""
 

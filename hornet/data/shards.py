@@ -83,7 +83,7 @@ def open_shards(folder: Path, split_name: str) -> ShardSet:
         )
     shard_folder = folder / split.shard_folder
     _check_sizes(shard_folder, split)
-    records = _open_index(folder / split.index, split)
+    records = open_index(folder / split.index, split)
     starts = np.concatenate([[0], np.cumsum(split.shard_lengths)]).astype(np.int64)
     shards = ShardSet(
         folder=shard_folder,
@@ -175,7 +175,8 @@ def _check_sizes(folder: Path, split: Split) -> None:
             )
 
 
-def _open_index(path: Path, split: Split) -> Records:
+def open_index(path: Path, split: Split) -> Records:
+    """Map a split's index into memory; raises UserError if it does not belong to the manifest."""
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
