@@ -126,10 +126,9 @@ def describe_subset(report: SubsetReport) -> str:
     lines = []
     for name, split in report.manifest.splits.items():
         counts = dict(split.origin["counts"])
-        parts = [f"{count} {reason}" for reason, count in counts.items() if reason not in ("source", "kept")]
-        lines.append(
-            f"kept         {name}: {counts['kept']} of {counts['source']} samples; left out: {', '.join(parts)}"
-        )
+        parts = [f"{count} {reason}" for reason, count in counts.items() if count and reason not in ("source", "kept")]
+        text = f"{counts['kept']} of {counts['source']} samples; left out: {', '.join(parts) or 'none'}"
+        lines.append(f"kept         {name}: {text}")
     if report.missing_classes:
         names = ", ".join(report.missing_classes[:5]) + (", ..." if len(report.missing_classes) > 5 else "")
         lines.append(f"missing      {len(report.missing_classes)} classes have no counterpart in the source: {names}")
