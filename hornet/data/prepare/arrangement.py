@@ -45,7 +45,12 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
     plan.spool_path.parent.mkdir(parents=True, exist_ok=True)
     workers = plan.num_workers or count_cores()
     listing = make_listing(
-        source, work / "listing", spool=plan.spool_path, identity=identify(plan, source), num_workers=workers
+        source,
+        work / "listing",
+        spool=plan.spool_path,
+        identity=identify(plan, source),
+        num_workers=workers,
+        damaged_parts=plan.damaged_parts,
     )
     if not listing.num_items:
         raise UserError(f"{plan.source}: holds no pictures{_list_remarks(listing)}")
@@ -93,6 +98,7 @@ def identify(plan: BuildPlan, source: Source) -> dict[str, Any]:
         "layout": plan.layout,
         "split": plan.source_split,
         "labels": plan.source_labels,
+        "damaged_parts": plan.damaged_parts,
         "files": digest,
     }
 

@@ -8,6 +8,7 @@ writing.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import shutil
@@ -177,5 +178,9 @@ def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> 
 
 
 def _clean(plan: BuildPlan) -> None:
+    """Remove what only an unfinished build needs, with the half-written files of killed lives."""
+    for pattern in (f".{glob.escape(plan.name)}-*.tmp", f".{MANIFEST_NAME}.*.tmp", ".*.index.npy.tmp"):
+        for path in plan.output.glob(pattern):
+            path.unlink()
     plan.spool_path.unlink(missing_ok=True)
     shutil.rmtree(plan.work, ignore_errors=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.data.manifest import Manifest
+from hornet.data.prepare.listing import DamagedParts
 from hornet.data.prepare.picture import PictureOptions
 from hornet.data.prepare.selection import Selection
 from hornet.errors import UserError
@@ -37,6 +38,8 @@ class BuildPlan:
     """Where the labels stand in a source of tars: None for .cls, `json:KEY`."""
     classes: str | None = None
     """Label space to keep: a known name or a file; None for that of the set in `output`, else the source's classes."""
+    damaged_parts: DamagedParts = "refuse"
+    """What becomes of a tar within the source that is cut or damaged: refuse it, or take what stands before."""
     selection: Selection = field(default_factory=Selection)
     """Which classes and pictures."""
     picture: PictureOptions = field(default_factory=PictureOptions)
@@ -79,7 +82,7 @@ class BuildPlan:
 
     def describe(self) -> dict[str, Any]:
         """Return what the set's bytes depend on, beside the source's: JSON."""
-        kept = {"source", "name", "split", "layout", "source_split", "source_labels", "classes"}
+        kept = {"source", "name", "split", "layout", "source_split", "source_labels", "classes", "damaged_parts"}
         plain = {key: str(value) for key, value in vars(self).items() if key in kept and value is not None}
         return plain | {
             "seed": self.seed,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ ITEM = np.dtype(
     ]
 )
 ITEM_FIELDS = struct.Struct("<IIqQQII")  # the same, read singly
+DamagedParts = Literal["refuse", "salvage"]
 COMMIT_SECONDS = 5.0
 CHUNK_ITEMS = 1 << 20
 
@@ -106,7 +107,13 @@ class Listing:
 
 
 def make_listing(
-    source: Source, folder: Path, *, spool: Path, identity: dict[str, Any], num_workers: int, show_progress: bool = True
+    source: Source,
+    folder: Path,
+    *,
+    spool: Path,
+    identity: dict[str, Any],
+    num_workers: int,
+    damaged_parts: DamagedParts = "refuse",
 ) -> Listing:
     """List `source` into `folder`, going on where an earlier call was killed; raises UserError.
 
@@ -119,9 +126,9 @@ def make_listing(
     if not progress.complete:
         with _Writer(folder, spool, progress) as writer:
             if isinstance(source, SeekableSource):
-                _list_seekable(source, writer, num_workers=num_workers, show_progress=show_progress)
+                _list_seekable(source, writer, num_workers=num_workers, damaged_parts=damaged_parts)
             else:
-                _list_streamed(source, writer, show_progress=show_progress)
+                _list_streamed(source, writer)
             writer.finish(source.remarks)
     return Listing(folder)
 
@@ -136,6 +143,7 @@ class _PackedPart:
     names: bytes
     classes: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    damage: str | None = None
 
 
 class _Writer:
@@ -198,12 +206,17 @@ class _Writer:
         self._next_commit = time.monotonic() + COMMIT_SECONDS
 
 
-def _list_seekable(source: SeekableSource, writer: _Writer, *, num_workers: int, show_progress: bool) -> None:
+def _list_seekable(source: SeekableSource, writer: _Writer, *, num_workers: int, damaged_parts: DamagedParts) -> None:
     parts = source.parts[writer.progress.num_parts :]
     packed = map_in_processes(_list_part, parts, num_workers=num_workers)
-    with tqdm(total=len(source.parts), desc="listing", unit=" parts", disable=None if show_progress else True) as bar:
+    with tqdm(total=len(source.parts), desc="listing", unit=" parts", disable=None) as bar:
         bar.update(writer.progress.num_parts)
         for part in packed:
+            if part.damage and damaged_parts == "refuse":
+                raise UserError(
+                    f"{part.damage}; copy it again, or take the {len(part.items)} pictures before the damage with "
+                    "--damaged-parts salvage"
+                )
             writer.add(part)
             bar.update()
             bar.set_postfix_str(f"{writer.progress.num_items} pictures", refresh=False)
@@ -215,15 +228,16 @@ def _list_part(part: Part) -> _PackedPart:
         (entry.name, entry.class_name, -1 if entry.offset is None else entry.offset, entry.size)
         for entry in listing.entries
     ]
-    return _pack(part.name, rows, listing.remarks)
+    remarks = listing.remarks
+    if listing.damage:
+        remarks = (*remarks, f"{listing.damage}: only the {len(rows)} pictures before are taken")
+    return _pack(part.name, rows, remarks, listing.damage)
 
 
-def _list_streamed(source: StreamedSource, writer: _Writer, *, show_progress: bool) -> None:
+def _list_streamed(source: StreamedSource, writer: _Writer) -> None:
     total = sum(path.stat().st_size for path in source.paths)
     known = writer.progress.num_parts
-    bar = tqdm(
-        desc="spooling", unit="B", unit_scale=True, disable=None if show_progress else True, postfix=f"of {total:.3g} B"
-    )
+    bar = tqdm(desc="spooling", unit="B", unit_scale=True, disable=None, postfix=f"of {total:.3g} B")
     with bar:
         for number, part in enumerate(source.stream()):
             if number < known:
@@ -242,7 +256,12 @@ def _spool_part(part: StreamedPart, spool: IO[bytes]) -> _PackedPart:
     return _pack(part.name, sorted(rows))
 
 
-def _pack(part_name: str, rows: Sequence[tuple[str, str, int, int]], remarks: tuple[str, ...] = ()) -> _PackedPart:
+def _pack(
+    part_name: str,
+    rows: Sequence[tuple[str, str, int, int]],
+    remarks: tuple[str, ...] = (),
+    damage: str | None = None,
+) -> _PackedPart:
     names = [name.encode("utf-8", "surrogateescape") for name, *_ in rows]
     classes: dict[str, int] = {}
     items = np.zeros(len(rows), ITEM)
@@ -252,7 +271,9 @@ def _pack(part_name: str, rows: Sequence[tuple[str, str, int, int]], remarks: tu
     items["name_bytes"] = [len(name) for name in names]
     items["name_start"] = np.cumsum(items["name_bytes"], dtype=np.uint64) - items["name_bytes"]
     items["twin"] = name_keys([name for name, *_ in rows])
-    return _PackedPart(name=part_name, items=items, names=b"".join(names), classes=tuple(classes), remarks=remarks)
+    return _PackedPart(
+        name=part_name, items=items, names=b"".join(names), classes=tuple(classes), remarks=remarks, damage=damage
+    )
 
 
 def _open_at(path: Path, num_bytes: int) -> IO[bytes]:

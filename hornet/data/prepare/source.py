@@ -37,6 +37,8 @@ class PartListing:
     """Its pictures, sorted by name."""
     remarks: tuple[str, ...] = ()
     """What was passed over, and why: lines for people."""
+    damage: str | None = None
+    """Why the list ends where it does, if the part is cut or damaged: the entries before that are good."""
 
 
 class Part(Protocol):
@@ -51,7 +53,7 @@ class Part(Protocol):
         """The file that holds the contents, or the folder that holds the files."""
 
     def list(self) -> PartListing:
-        """List the pictures without reading their content; raises UserError if the part is damaged."""
+        """List the pictures without reading their content."""
 
 
 @dataclass(frozen=True, kw_only=True)

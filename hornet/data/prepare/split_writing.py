@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hornet.data.index import RECORD, ShardIndex
+from hornet.data.label_report import describe_space
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import MANIFEST_NAME, Manifest, Split, read_manifest, write_manifest
 from hornet.durable import sync_files, sync_folder
@@ -27,10 +28,9 @@ def open_set(folder: Path, *, name: str, label_space: LabelSpace) -> Manifest:
     there = manifest.label_space
     if there.fingerprint != label_space.fingerprint:
         raise UserError(
-            f"{manifest.path}: its label space {there.name!r} ({len(there)} classes, fingerprint {there.fingerprint}) "
-            f"is not that of the new split, {label_space.name!r} ({len(label_space)} classes, fingerprint "
-            f"{label_space.fingerprint}); all splits of a set share one: give both the same classes (an empty class "
-            "folder counts), or another output folder"
+            f"{manifest.path}: its label space {describe_space(there)} is not that of the new split, "
+            f"{describe_space(label_space)}; all splits of a set share one: give both the same --classes (an empty "
+            "class folder counts), or another output folder"
         )
     return manifest
 

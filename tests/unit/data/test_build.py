@@ -282,7 +282,7 @@ def test_a_wrong_source_is_refused(tmp_path: Path, names: list[str]) -> None:
         put(tmp_path / "source", name)
     with pytest.raises(UserError, match="source"):
         make(tmp_path / "source", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "_info.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hornet.data.prepare import listing as module
-from hornet.data.prepare.listing import Item, Listing, make_listing
+from hornet.data.prepare.listing import DamagedParts, Item, Listing, make_listing
 from hornet.data.prepare.source import Entry, PartListing, SeekableSource, StreamedPart
 from hornet.errors import UserError
 
@@ -21,13 +21,12 @@ class Folder:
     path: Path = Path("/source")
 
     def list(self) -> PartListing:
-        if self.name == "broken":
-            raise UserError("broken: byte 7: cut")
         entries = tuple(
             Entry(name=f"{self.name}-{n}.jpg", class_name=f"class {n % 2}", offset=100 * n, size=n + 1)
             for n in range(len(self.name))
         )
-        return PartListing(entries=entries, remarks=(f"remark on {self.name}",))
+        damage = "broken: byte 7: cut" if self.name == "broken" else None
+        return PartListing(entries=entries, remarks=(f"remark on {self.name}",), damage=damage)
 
 
 @dataclass
@@ -48,13 +47,21 @@ class Stream:
             )
 
 
-def make(tmp_path: Path, source: object, *, identity: str = "source", workers: int = 1) -> Listing:
+def make(
+    tmp_path: Path,
+    source: object,
+    *,
+    identity: str = "source",
+    workers: int = 1,
+    damaged_parts: DamagedParts = "refuse",
+) -> Listing:
     return make_listing(
         source,  # type: ignore[arg-type]
         tmp_path / "listing",
         spool=tmp_path / "spool.bin",
         identity={"source": identity},
         num_workers=workers,
+        damaged_parts=damaged_parts,
     )
 
 
@@ -107,8 +114,12 @@ def test_another_source_is_listed_anew(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_damaged_part_ends_the_listing_with_its_sentence(tmp_path: Path, workers: int) -> None:
-    with pytest.raises(UserError, match="broken: byte 7: cut"):
-        make(tmp_path, SeekableSource(parts=(Folder("a"), Folder("broken"))), workers=workers)
+    source = SeekableSource(parts=(Folder("a"), Folder("broken")))
+    with pytest.raises(UserError, match="broken: byte 7: cut; copy it again, or take the 6 pictures before the damage"):
+        make(tmp_path, source, workers=workers)
+    listing = make(tmp_path, source, workers=workers, damaged_parts="salvage")
+    assert listing.num_items == 7
+    assert listing.progress.remarks[-1] == "broken: byte 7: cut: only the 6 pictures before are taken"
 
 
 def test_parts_of_one_name_are_refused(tmp_path: Path) -> None:

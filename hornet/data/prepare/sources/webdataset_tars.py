@@ -1,0 +1,110 @@
+"""Layout `webdataset`: tars of samples (.jpg + .cls or .json), alone or as a set with an `_info.json`."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hornet.data.index import index_tar
+from hornet.data.label_space import LabelSpace, read_label_space
+from hornet.data.manifest import MANIFEST_NAME, read_info
+from hornet.data.prepare.source import Entry, PartListing, SeekableSource
+from hornet.data.sample_label import read_label_option
+from hornet.data.tar import BLOCK_BYTES, read_member
+from hornet.errors import UserError
+
+HEADER_BYTES = 8 * BLOCK_BYTES  # a header with long names before it; more is read if it does not do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One tar of samples."""
+
+    name: str
+    path: Path
+    label_key: str | None
+    """Key of the .json member that holds the label; None for the .cls member."""
+    classes: tuple[str, ...] | None
+    """Names of the labels; None to number them."""
+
+    def list(self) -> PartListing:
+        """See Part; raises UserError if the tar is damaged or a label lies outside the classes."""
+        index = index_tar(self.path, checksums=False, label_key=self.label_key)
+        entries = []
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for record in index.records.tolist():
+                entries.append(self._describe(descriptor, *record[:3]))
+        finally:
+            os.close(descriptor)
+        remarks = [f"{self.path}: {index.num_skipped} samples without a label were passed over"]
+        entries.sort(key=lambda entry: entry.name)
+        return PartListing(entries=tuple(entries), remarks=tuple(remarks if index.num_skipped else ()))
+
+    def _describe(self, descriptor: int, offset: int, span: int, label: int) -> Entry:
+        content = os.pread(descriptor, min(span, HEADER_BYTES), offset)
+        if content[156:157] in (b"L", b"x", b"K", b"g"):
+            content = os.pread(descriptor, span, offset)
+        member = read_member(io.BytesIO(content).read, offset=offset)
+        assert member is not None  # it was indexed just now
+        return Entry(
+            name=member.name,
+            class_name=self._name_class(label, member.name),
+            offset=member.payload_offset,
+            size=member.size,
+        )
+
+    def _name_class(self, label: int, name: str) -> str:
+        if self.classes is None:
+            return f"class_{label:05d}"
+        if not 0 <= label < len(self.classes):
+            raise UserError(
+                f"{self.path}: {name!r} has label {label}, the label space has {len(self.classes)} classes (0 to "
+                f"{len(self.classes) - 1}); choose another with --classes, or other labels with --labels"
+            )
+        return self.classes[label]
+
+
+def open_webdataset(
+    path: Path, *, split: str | None, labels: str | None, label_space: LabelSpace | None
+) -> SeekableSource:
+    """Open a folder of tars, or one tar; raises UserError.
+
+    The meaning of the labels is that of `label_space`, or the set's own; without either they are numbered.
+    """
+    label_key = read_label_option(labels)
+    info_path = path / MANIFEST_NAME
+    if path.is_file():
+        if split:
+            raise UserError(f"{path}: one tar has no splits; leave --source-split out")
+        files = [path]
+    elif info_path.exists():
+        info = read_info(info_path)
+        chosen = _choose_split(info, split, info_path)
+        files = [path / chosen.get("shard_folder", ".") / str(name) for name in chosen.get("filenames", [])]
+        label_key = label_key or chosen.get("alt_label")
+        if label_space is None and "label_space" in info and not chosen.get("alt_label"):
+            label_space = read_label_space(info["label_space"], source=info_path)
+    else:
+        files = sorted(file for file in path.glob("*.tar") if split is None or split in file.name.split("-"))
+    if not files:
+        raise UserError(f"{path}: holds no tars" + (f" of split {split!r} (NAME-{split}-0000.tar)" if split else ""))
+    classes = None if label_space is None else label_space.classes
+    parts = [
+        Shard(name=file.name.removesuffix(".tar").replace(".", "_"), path=file, label_key=label_key, classes=classes)
+        for file in files
+    ]
+    return SeekableSource(parts=tuple(sorted(parts, key=lambda part: part.name)), classes=classes)
+
+
+def _choose_split(info: Mapping[str, Any], split: str | None, path: Path) -> Mapping[str, Any]:
+    splits: Mapping[str, Mapping[str, Any]] = info["splits"]
+    if split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split is None or split not in splits:
+        raise UserError(f"{path}: choose one of its splits with --source-split: {', '.join(splits)}")
+    return splits[split]
