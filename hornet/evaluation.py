@@ -12,7 +12,7 @@ from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.data.mixing import MixingConfig
 from hornet.errors import UserError
 from hornet.model.build import ModelConfig, build_model
-from hornet.pretrained import load_weights, read_pretrained
+from hornet.pretrained import load_weights, read_pretrained, require_head_of
 from hornet.task import Classification, require_same_labels
 from hornet.training.evaluate import Evaluation
 from hornet.training.loop import Weights
@@ -47,6 +47,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     with open_process_group(world, device=device):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
         labelled = open_evaluation_stream(config.evaluation, world=world)
+        require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)
         known = pretrained.description

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hornet.data.imagenet import find_label_space
+from hornet.data.label_report import describe_space, guess_by_size
 from hornet.data.label_space import LabelSpace, read_label_space
 from hornet.errors import UserError
 from hornet.model.resize import get_filter_grids, resize_filters
@@ -65,6 +66,18 @@ def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) ->
         description={},
         source=str(path),
     )
+
+
+def require_head_of(start: Pretrained, label_space: LabelSpace) -> None:
+    """Raise UserError if weights that are to be evaluated have no head, or one of another size than the label space."""
+    head = start.state_dict.get("head.weight")
+    if head is None:
+        raise UserError(f"{start.source}: holds no head (head.weight), so it cannot classify; finetune it first")
+    if len(head) != len(label_space):
+        raise UserError(
+            f"{start.source}: its head has {len(head)} rows{guess_by_size(len(head))}, not those of "
+            f"{describe_space(label_space)}; give weights and a set of one label space"
+        )
 
 
 def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: str) -> int:

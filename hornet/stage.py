@@ -16,7 +16,7 @@ from hornet.model.build import ModelConfig, build_model, list_shapes
 from hornet.model.hornet import HorNet
 from hornet.run_directory import RunConfig, RunDirectory
 from hornet.seeding import derive_seed
-from hornet.task import Classification, describe_weights, require_same_labels
+from hornet.task import Classification, describe_weights, require_labels_of_checkpoint, require_same_labels
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.loop import CadenceConfig, Engine
 from hornet.training.optimizer import OptimizerConfig
@@ -82,6 +82,8 @@ def run_stage(
                 require_same_labels(labelled.label_space, stream.label_space)
         checkpoint = find_start(run, config, world=world)
         with run.failures_marked():
+            if checkpoint is not None:
+                require_labels_of_checkpoint(checkpoint, stream.label_space)
             task = Classification(
                 mixing=config.mixing,
                 label_space=stream.label_space,

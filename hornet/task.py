@@ -13,11 +13,13 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.data.label_space import LabelSpace
+from hornet.data.label_report import describe_space, explain_mismatch
+from hornet.data.label_space import LabelSpace, read_label_space
 from hornet.data.loader import EvaluationStream
 from hornet.data.mixing import MixingConfig, normalise, prepare
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
+from hornet.training.checkpoint import MANIFEST, Checkpoint
 from hornet.training.evaluate import Evaluation, evaluate
 from hornet.training.pictures import draw_images
 from hornet.world import World
@@ -95,10 +97,19 @@ def require_same_labels(evaluated: LabelSpace, trained: LabelSpace) -> None:
     """Raise UserError if the labelled set numbers its classes differently from the training set."""
     if evaluated.fingerprint != trained.fingerprint:
         raise UserError(
-            f"evaluation.shards: its labels are of {evaluated.name!r} ({len(evaluated)} classes, fingerprint "
-            f"{evaluated.fingerprint[:8]}), those trained on of {trained.name!r} ({len(trained)} classes, fingerprint "
-            f"{trained.fingerprint[:8]}); "
-            "build both splits into one folder, or set evaluation to null"
+            f"evaluation.shards: its labels are of {describe_space(evaluated)}, those trained on of "
+            f"{describe_space(trained)}: {explain_mismatch(evaluated, trained)}"
+        )
+
+
+def require_labels_of_checkpoint(checkpoint: Checkpoint, label_space: LabelSpace) -> None:
+    """Raise UserError if a run that goes on would give its labels another meaning."""
+    before = read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST)
+    run = checkpoint.folder.parent.parent  # runs/NAME of runs/NAME/checkpoints/step_00000300
+    if before.fingerprint != label_space.fingerprint:
+        raise UserError(
+            f"data.shards: its labels are of {describe_space(label_space)}, but {checkpoint.folder} was trained on "
+            f"{describe_space(before)}; go on with that set, or finetune under another run.name with start.from={run}"
         )
 
 

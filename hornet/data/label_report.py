@@ -38,17 +38,16 @@ def explain_mismatch(here: LabelSpace, wanted: LabelSpace) -> str:
             )
     found = map_classes(here, wanted)
     if found.num_shared == 0:
-        return "they have no class in common"
+        return "they have no class in common; give a set of the same classes"
     if found.missing or found.left_over:
         relation = f"{found.num_shared} of its {len(here)} classes are among the {len(wanted)}"
     else:
         relation = "they have the same classes in another order"
     name = recognise(wanted.classes)
-    if name in (None, WINTER21):  # winter21 has no list to be found by its name alone
-        name = f"FOLDER, the set of {wanted.name!r},"
-    return (
-        f"{relation}; `python launch/shards.py subset SET OUTPUT --classes {name}` numbers them alike, without copies"
-    )
+    is_listed = name not in (None, WINTER21)  # winter21 has no list to be found by its name alone
+    command = f"`python launch/shards.py subset SET OUTPUT --classes {name if is_listed else 'FOLDER'}`"
+    folder = "" if is_listed else f" (the folder of {wanted.name!r})"
+    return f"{relation}; {command}{folder} numbers them alike, without copies"
 
 
 def describe_known_spaces() -> str:
