@@ -18,7 +18,7 @@ from hornet.data.prepare.sources.gzipped import GzippedTar
 from hornet.data.prepare.sources.ilsvrc import NAME, open_ilsvrc_val
 from hornet.data.prepare.sources.names import get_extension, is_picture
 from hornet.data.prepare.sources.parquet import open_parquet
-from hornet.data.prepare.sources.webdataset_tars import open_webdataset
+from hornet.data.prepare.sources.webdataset_tars import INFO_NAMES, open_webdataset
 from hornet.data.tar import TarError
 from hornet.data.tar_source import LocalTar, TarStream
 from hornet.errors import UserError
@@ -93,7 +93,7 @@ def detect_layout(path: Path) -> str:
 
 def _detect_folder(path: Path) -> str:
     tars = sorted(path.glob("*.tar"))
-    if (path / "_info.json").exists():
+    if any((path / name).exists() for name in INFO_NAMES):
         return "webdataset"
     if tars:
         return "webdataset" if _holds_labels(_peek(tars[0])) else "folder-of-tars"
@@ -109,7 +109,7 @@ def _detect_tar(path: Path) -> str:
     for name in names:
         if name.endswith(".tar"):
             return "tar-of-tars"
-        if NAME.fullmatch(name.rpartition("/")[2]):
+        if NAME.fullmatch(name.removeprefix("./")):  # sorted into folders, they have their classes
             return "ilsvrc-val"
         if is_picture(name) and "/" in name.removeprefix("./"):
             return "tar-of-folders"

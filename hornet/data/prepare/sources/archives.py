@@ -6,7 +6,7 @@ Only headers are read here, each by one seek; contents are read later where they
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from hornet.data.prepare.sources.names import PassedOver, is_picture
 from hornet.data.tar import Member, TarError, check_end, read_member
 from hornet.data.tar_source import LocalTar, TarStream
 from hornet.errors import UserError
+
+SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,9 @@ class TarPart:
             with LocalTar(self.path, sparsely=True) as tar:
                 end = tar.size if self.size is None else self.start + self.size
                 for member in walk_members(TarStream(Window(outer=tar, size=end), hashed=False, position=self.start)):
-                    if is_picture(member.name):
+                    if not member.is_file:
+                        passed.add_link(member.name)
+                    elif is_picture(member.name):
                         entries.append(self._describe(member))
                     else:
                         passed.add(member.name)
@@ -94,7 +98,7 @@ def walk_members(stream: TarStream) -> Iterator[Member]:
             return
         check_payload(member, stream.size)
         stream.skip(member.size + member.padding)
-        if member.is_file:
+        if member.is_file or is_picture(member.name):
             yield member
 
 
@@ -103,6 +107,10 @@ def open_tar_of_tars(path: Path) -> SeekableSource:
     passed = PassedOver(str(path))
     parts = []
     for member in _walk_file(path):
+        if member.name.endswith((".tar.gz", ".tgz")):
+            raise UserError(
+                f"{path}: {member.name!r} within is a gzip and cannot be entered by seeking; gunzip it first"
+            )
         if not member.name.endswith(".tar"):
             passed.add(member.name)
             continue
@@ -135,7 +143,9 @@ def open_tar_of_folders(path: Path) -> SeekableSource:
     passed = PassedOver(str(path))
     members = []
     for member in _walk_file(path):
-        if is_picture(member.name):
+        if not member.is_file:
+            passed.add_link(member.name)
+        elif is_picture(member.name):
             members.append(member)
         else:
             passed.add(member.name)
@@ -146,11 +156,22 @@ def open_tar_of_folders(path: Path) -> SeekableSource:
         by_class[class_name].append(
             Entry(name=name, class_name=class_name, offset=member.payload_offset, size=member.size)
         )
+    refuse_splits(by_class, where=str(path))
     parts = [
         ListedPart(name=name, path=path, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
         for name, entries in by_class.items()
     ]
     return SeekableSource(parts=tuple(sorted(parts, key=lambda part: part.name)), remarks=passed.remarks)
+
+
+def refuse_splits(classes: Iterable[str], *, where: str) -> None:
+    """Refuse folders called train, val, ... and nothing else: their class folders lie one deeper."""
+    names = set(classes)
+    if len(names) > 1 and names <= SPLIT_FOLDERS:
+        raise UserError(
+            f"{where}: its folders are the splits {', '.join(sorted(names))}, not classes; give the folder of one "
+            "(unpack an archive for that)"
+        )
 
 
 def split_class(name: str, num_shared: int, *, where: str) -> tuple[str, str]:

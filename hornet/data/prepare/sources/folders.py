@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hornet.data.prepare.source import Entry, PartListing, SeekableSource
+from hornet.data.prepare.sources.archives import refuse_splits
 from hornet.data.prepare.sources.names import PassedOver, is_picture
 from hornet.errors import UserError
 
@@ -39,14 +40,22 @@ def open_image_folder(path: Path) -> SeekableSource:
             names.append(entry.name)
     if not names:
         raise UserError(f"{path}: holds no class folders; images are expected in {path}/CLASS/NAME.jpg")
+    refuse_splits(names, where=str(path))
     parts = tuple(ClassFolder(name=name, path=path / name) for name in sorted(names))
     return SeekableSource(parts=parts, classes=tuple(sorted(names)), remarks=passed.remarks)
 
 
 def _walk(
-    folder: Path, prefix: str, class_name: str, entries: list[Entry], passed: PassedOver, *, above: tuple[int, ...]
+    folder: Path,
+    prefix: str,
+    class_name: str,
+    entries: list[Entry],
+    passed: PassedOver,
+    *,
+    above: tuple[tuple[int, int], ...],
 ) -> None:
-    inode = folder.stat().st_ino
+    state = folder.stat()
+    inode = (state.st_dev, state.st_ino)  # a number alone comes again on another disk
     if inode in above:
         raise UserError(f"{folder}: is a link to a folder that it lies in; remove the link")
     for found in os.scandir(folder):

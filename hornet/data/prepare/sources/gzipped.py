@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,9 +84,14 @@ class GzippedTar:
     def stream(self) -> Iterator[StreamedPart]:
         """See StreamedSource; raises UserError, with the byte of the unpacked tar, if it is cut or damaged."""
         self.passed = PassedOver(str(self.path))
+        with self._named_errors(), gzip.open(self.path) as file:
+            yield from self._parts(_Forward(file, position=0, end=None))
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turn what is wrong with the bytes into a UserError; also around pictures, which others take."""
         try:
-            with gzip.open(self.path) as file:
-                yield from self._parts(_Forward(file, position=0, end=None))
+            yield
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise UserError(f"{self.path}: the gzip is cut or damaged ({error}); copy it again") from error
         except TarError as error:
@@ -111,10 +117,11 @@ class GzippedTar:
                 outer.skip(member, member.size + member.padding)
 
     def _pictures(self, inner: _Forward, class_name: str) -> Iterator[tuple[str, str, bytes]]:
-        for member in inner.members():
-            content = take_picture(inner, member, self.passed)
-            if content is not None:
-                yield member.name, class_name, content
+        with self._named_errors():
+            for member in inner.members():
+                content = take_picture(inner, member, self.passed)
+                if content is not None:
+                    yield member.name, class_name, content
 
 
 @dataclass(kw_only=False)
@@ -129,12 +136,23 @@ class _Loose:
         num_shared = max(0, count_shared_folders([first.name]))
         member: Member | None = first
         members = self.outer.members()
-        while member is not None:
-            content = take_picture(self.outer, member, self.source.passed)
-            if content is not None:
-                class_name, name = split_class(member.name, num_shared, where=str(self.source.path))
-                yield f"{class_name}/{name}", class_name, content
-            member = next(members, None)
+        above = _folders_above(first.name, num_shared)
+        with self.source._named_errors():
+            while member is not None:
+                content = take_picture(self.outer, member, self.source.passed)
+                if content is not None:
+                    if _folders_above(member.name, num_shared) != above:
+                        raise UserError(
+                            f"{self.source.path}: holds class folders in {'/'.join(above)!r} and elsewhere "
+                            f"({member.name!r}), which may be several splits; unpack it and give the folder of one"
+                        )
+                    class_name, name = split_class(member.name, num_shared, where=str(self.source.path))
+                    yield f"{class_name}/{name}", class_name, content
+                member = next(members, None)
+
+
+def _folders_above(name: str, num_shared: int) -> list[str]:
+    return [piece for piece in name.split("/") if piece not in ("", ".")][:num_shared]
 
 
 def take_picture(stream: _Forward, member: Member, passed: PassedOver) -> bytes | None:

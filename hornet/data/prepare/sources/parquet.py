@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ class ParquetFiles:
     paths: tuple[Path, ...]
     classes: tuple[str, ...] | None
     """Names of the labels; None to number them."""
+    own_names: tuple[str, ...] | None = None
+    """What the files themselves call the labels."""
     remarks: tuple[str, ...] = field(default=())
 
     def stream(self) -> Iterator[StreamedPart]:
@@ -32,8 +35,10 @@ class ParquetFiles:
     def _pictures(self, path: Path) -> Iterator[tuple[str, str, bytes]]:
         file = _open(path)
         image, label = find_columns(file.schema_arrow, path)
+        if _read_names(file.schema_arrow, label) != self.own_names:
+            raise UserError(f"{path}: names its classes otherwise than {self.paths[0]}; give files of one set")
         row = 0
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[image, label]):
+        for batch in _read_batches(file, [image, label], path):
             for picture, number in zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True):
                 content = (picture or {}).get("bytes")
                 if not content:
@@ -55,7 +60,8 @@ class ParquetFiles:
 def open_parquet(path: Path, *, split: str | None, label_space: LabelSpace | None) -> ParquetFiles:
     """Open a file or a folder of them; raises UserError.
 
-    The meaning of the labels is that of `label_space`, or the names in the files; without either they are numbered.
+    The names in the files say what the labels mean. `label_space` does so where there are none, or where it has as
+    many classes and none of those names (descriptions, not synsets); without either the labels are numbered.
     """
     files = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
     found = {file: _split_of(file) for file in files}
@@ -66,10 +72,37 @@ def open_parquet(path: Path, *, split: str | None, label_space: LabelSpace | Non
     if not chosen:
         known = f"; it has: {', '.join(splits)}" if splits else ""
         raise UserError(f"{path}: holds no parquet files" + (f" of split {split!r}{known}" if split else ""))
-    names = None if label_space is None else label_space.classes
     schema = _open(chosen[0]).schema_arrow
     _, label = find_columns(schema, chosen[0])
-    return ParquetFiles(paths=chosen, classes=names or _read_names(schema, label))
+    own_names = _read_names(schema, label)
+    classes, remarks = _choose_classes(own_names, label_space, where=str(chosen[0]))
+    return ParquetFiles(paths=chosen, classes=classes, own_names=own_names, remarks=remarks)
+
+
+def _choose_classes(
+    names: tuple[str, ...] | None, label_space: LabelSpace | None, *, where: str
+) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    if names is None:
+        return (None if label_space is None else label_space.classes), ()
+    if label_space is not None and len(names) == len(label_space) and not set(names) & set(label_space.classes):
+        remark = f"{where}: label 0, {names[0]!r} there, is taken for {label_space.classes[0]!r}, and so on by number"
+        return label_space.classes, (remark,)
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"{where}: gives one name to several labels ({repeated[0]!r}); name the classes in the order of the labels "
+            "with --classes"
+        )
+    return names, ()
+
+
+def _read_batches(file: Any, columns: list[str], path: Path) -> Iterator[Any]:
+    from pyarrow import ArrowException
+
+    try:
+        yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
+    except (OSError, ArrowException) as error:
+        raise UserError(f"{path}: is damaged ({error}); copy it again") from error
 
 
 def find_columns(schema: Any, path: Path) -> tuple[str, str]:
@@ -82,8 +115,9 @@ def find_columns(schema: Any, path: Path) -> tuple[str, str]:
         if pyarrow.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0
     ]
     labels = [column.name for column in schema if pyarrow.types.is_integer(column.type)]
-    if len(labels) > 1 and "label" in labels:
-        labels = ["label"]
+    if len(labels) > 1:
+        described = [name for name in labels if _read_names(schema, name)]
+        labels = described if len(described) == 1 else ["label"] if "label" in labels else labels
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
             f"{path}: must have one column of pictures (a struct with `bytes`) and one of whole numbers named `label`; "
@@ -98,7 +132,8 @@ def _open(path: Path) -> Any:
     except ImportError as error:
         raise UserError("parquet is read with pyarrow: pip install 'hornet-pretrain[prepare]'") from error
     try:
-        return parquet.ParquetFile(path)
+        # Pieces of a column, not whole row groups, which may hold gigabytes.
+        return parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
     except (OSError, ArrowException) as error:
         raise UserError(f"{path}: cannot be read as parquet ({error}); copy it again") from error
 

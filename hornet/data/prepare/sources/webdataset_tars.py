@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hornet.data.index import index_tar
-from hornet.data.label_space import LabelSpace, read_label_space
+from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import MANIFEST_NAME, read_info
 from hornet.data.prepare.source import Entry, PartListing, SeekableSource
+from hornet.data.prepare.sources.indexed_set import open_indexed_set
 from hornet.data.sample_label import read_label_option
 from hornet.data.tar import BLOCK_BYTES, read_member
 from hornet.errors import UserError
 
+INFO_NAMES = (MANIFEST_NAME, "info.json")  # what timm looks for, in this order
+KNOWN_SPLITS = {"train", "validation", "val", "test"}
 HEADER_BYTES = 8 * BLOCK_BYTES  # a header with long names before it; more is read if it does not do
 
 
@@ -30,10 +33,17 @@ class Shard:
     """Key of the .json member that holds the label; None for the .cls member."""
     classes: tuple[str, ...] | None
     """Names of the labels; None to number them."""
+    num_samples: int | None = None
+    """How many an _info.json promises."""
 
     def list(self) -> PartListing:
         """See Part; raises UserError if the tar is damaged or a label lies outside the classes."""
         index = index_tar(self.path, checksums=False, label_key=self.label_key)
+        if self.num_samples not in (None, len(index.records) + index.num_skipped):
+            raise UserError(
+                f"{self.path}: holds {len(index.records) + index.num_skipped} samples, its _info.json says "
+                f"{self.num_samples}; copy the tar again"
+            )
         entries = []
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -59,8 +69,10 @@ class Shard:
         )
 
     def _name_class(self, label: int, name: str) -> str:
-        if self.classes is None:
+        if self.classes is None and label >= 0:
             return f"class_{label:05d}"
+        if self.classes is None:
+            raise UserError(f"{self.path}: {name!r} has label {label}, which names no class; choose other --labels")
         if not 0 <= label < len(self.classes):
             raise UserError(
                 f"{self.path}: {name!r} has label {label}, the label space has {len(self.classes)} classes (0 to "
@@ -74,37 +86,56 @@ def open_webdataset(
 ) -> SeekableSource:
     """Open a folder of tars, or one tar; raises UserError.
 
-    The meaning of the labels is that of `label_space`, or the set's own; without either they are numbered.
+    Of a set with an index of ours, the index and its label space count. Else the meaning of the labels is that of
+    `label_space`; without it they are numbered.
     """
     label_key = read_label_option(labels)
-    info_path = path / MANIFEST_NAME
+    info_path = next((path / name for name in INFO_NAMES if (path / name).is_file()), path / MANIFEST_NAME)
+    lengths: list[int | None] = []
     if path.is_file():
         if split:
             raise UserError(f"{path}: one tar has no splits; leave --source-split out")
         files = [path]
     elif info_path.exists():
         info = read_info(info_path)
-        chosen = _choose_split(info, split, info_path)
-        files = [path / chosen.get("shard_folder", ".") / str(name) for name in chosen.get("filenames", [])]
-        label_key = label_key or chosen.get("alt_label")
-        if label_space is None and "label_space" in info and not chosen.get("alt_label"):
-            label_space = read_label_space(info["label_space"], source=info_path)
+        name = _choose_split(info, split, info_path)
+        if "label_space" in info:
+            if labels:
+                raise UserError(f"{info_path}: the labels of this set stand in its index; leave --labels out")
+            return open_indexed_set(path, name)
+        chosen = info["splits"][name]
+        files = [path / str(file) for file in chosen.get("filenames", [])]
+        if labels is None:
+            label_key = chosen.get("alt_label")
+        if not chosen.get("alt_label"):
+            lengths = list(chosen.get("shard_lengths") or [])
     else:
-        files = sorted(file for file in path.glob("*.tar") if split is None or split in file.name.split("-"))
+        files = sorted(path.glob("*.tar"))
+        found = sorted({word for file in files for word in file.name.split("-")} & KNOWN_SPLITS)
+        if split is None and len(found) > 1:
+            raise UserError(f"{path}: choose one of its splits with --source-split: {', '.join(found)}")
+        files = [file for file in files if split is None or split in file.name.split("-")]
     if not files:
         raise UserError(f"{path}: holds no tars" + (f" of split {split!r} (NAME-{split}-0000.tar)" if split else ""))
     classes = None if label_space is None else label_space.classes
+    lengths += [None] * (len(files) - len(lengths))
     parts = [
-        Shard(name=file.name.removesuffix(".tar").replace(".", "_"), path=file, label_key=label_key, classes=classes)
-        for file in files
+        Shard(
+            name=file.name.removesuffix(".tar").replace(".", "_"),
+            path=file,
+            label_key=label_key,
+            classes=classes,
+            num_samples=length,
+        )
+        for file, length in zip(files, lengths, strict=False)
     ]
     return SeekableSource(parts=tuple(sorted(parts, key=lambda part: part.name)), classes=classes)
 
 
-def _choose_split(info: Mapping[str, Any], split: str | None, path: Path) -> Mapping[str, Any]:
+def _choose_split(info: Mapping[str, Any], split: str | None, path: Path) -> str:
     splits: Mapping[str, Mapping[str, Any]] = info["splits"]
     if split is None and len(splits) == 1:
-        return next(iter(splits.values()))
+        return next(iter(splits))
     if split is None or split not in splits:
         raise UserError(f"{path}: choose one of its splits with --source-split: {', '.join(splits)}")
-    return splits[split]
+    return split
