@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,11 @@ Numbers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 NAME_BYTES = 100
-NUMBER_FIELDS = ((100, 108), (108, 116), (116, 124), (136, 148))
+OWNER = slice(100, 124)
+"""mode, uid and gid, 8 bytes each. tarfile refuses a header where a number is none, so all are looked at."""
+MTIME = slice(136, 148)
 TAIL_NUMBER_FIELDS = ((329, 337), (337, 345))
-"""mode, uid, gid, mtime, devmajor, devminor: tarfile refuses a header where one of them is no number."""
+"""devmajor, devminor."""
 SIZE = slice(124, 135)
 TAIL_START = 160
 PREFIX_START = 345  # from here on, a header without a long name is zeros
@@ -93,14 +94,16 @@ def _are_harmless(blocks: Bytes, places: Numbers) -> bool:
     """Whether the PAX headers at `places`, with their content, are sound and leave name and size alone."""
     if not len(places):
         return True
-    headers = blocks[places]
+    headers, starts = blocks[places], blocks[places + 1, : 2 + len(TIME_RECORD)]
+    words = headers.view("<u8")
+    if _are_times(headers[:1], starts[:1]).all():  # nearly all others are its copies, but for the time itself
+        differ = (words != words[0]).any(axis=1) | (starts != starts[0]).any(axis=1)
+        differ[0] = True
+        places, headers, starts = places[differ], headers[differ], starts[differ]
     sizes = _read_octal(headers[:, SIZE])
-    # These headers are nearly all the same.
-    if not _have_sound_fields(_drop_copies(headers, headers.view("<u8"))) or not (sizes <= BLOCK_BYTES).all():
+    if not _have_sound_fields(headers) or not (sizes <= BLOCK_BYTES).all():
         return False
-    # One record, "28 mtime=1700000000.1234567\n", as long as its own number says.
-    starts = blocks[places + 1, : 2 + len(TIME_RECORD)]
-    is_time = (_read_decimal(starts[:, :2]) == sizes) & (starts[:, 2:] == TIME_RECORD).all(axis=1)
+    is_time = _are_times(headers, starts)
     for place, size in zip(places[~is_time].tolist(), sizes[~is_time].tolist(), strict=True):
         try:
             records = parse_pax(blocks[place + 1, :size].tobytes(), 0)
@@ -111,27 +114,30 @@ def _are_harmless(blocks: Bytes, places: Numbers) -> bool:
     return True
 
 
+def _are_times(headers: Bytes, starts: Bytes) -> Mask:
+    """Whether the content is one record, "28 mtime=1700000000.1234567", as long as its own number and header say."""
+    is_as_long = _read_decimal(starts[:, :2]) == _read_octal(headers[:, SIZE])
+    found: Mask = is_as_long & (starts[:, 2:] == TIME_RECORD).all(axis=1)
+    return found
+
+
 def _have_sound_fields(headers: Bytes) -> bool:
     """Whether numbers are numbers and checksums right, and nothing stands where only long names put something."""
-    tails = headers[:, TAIL_START:]
+    tails, owners = headers[:, TAIL_START:], headers[:, OWNER]
     words = tails.view("<u8")
-    if (words == words[0]).all():  # owner and device: the same in the whole tar, as a rule
+    if (words == words[0]).all():  # mode, owner, device: the same in the whole tar, as a rule
         tails = tails[:1]
+    if (owners == owners[0]).all():
+        owners = owners[:1]
     return bool(
         _are_digits(headers[:, SIZE]).all()
         and ((headers[:, 135] == 0) | (headers[:, 135] == 32)).all()
         and not tails[:, PREFIX_START - TAIL_START :].any()
-        and all(_are_numbers(headers[:, start:stop]) for start, stop in NUMBER_FIELDS)
+        and _are_numbers(headers[:, MTIME])
+        and all(_are_numbers(owners[:, start : start + 8]) for start in range(0, 24, 8))
         and all(_are_numbers(tails[:, start - TAIL_START : stop - TAIL_START]) for start, stop in TAIL_NUMBER_FIELDS)
         and _are_checksums_right(headers[:, :TAIL_START], tails)
     )
-
-
-def _drop_copies(rows: Bytes, values: npt.NDArray[Any]) -> Bytes:
-    """Return the first row and those that differ from it; `values` are the same bytes in larger pieces."""
-    differs = (values != values[0]).any(axis=1)
-    differs[0] = True
-    return rows if differs.all() else rows[differs]
 
 
 def _are_digits(field: Bytes) -> Mask:
@@ -146,7 +152,6 @@ def _read_decimal(field: Bytes) -> Numbers:
 
 def _are_numbers(field: Bytes) -> bool:
     """Whether each row is octal digits, perhaps none, and then only NULs and spaces."""
-    field = _drop_copies(field, field)
     digits = _are_digits(field)
     return bool((digits | (field == 0) | (field == 32)).all() and (digits[:, 1:] <= digits[:, :-1]).all())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hornet.data.header_fields import PAX, PAX_BYTES, Bytes, Members, Numbers, describe_members
+from hornet.data.header_fields import PAX_BYTES, Bytes, Members, Numbers, describe_members
 from hornet.data.tar import BLOCK_BYTES, TarError, check_end
 from hornet.data.tar_source import LocalTar, TarStream
 
@@ -64,25 +64,27 @@ def _follow_sizes(source: LocalTar) -> Iterator[tuple[Numbers, Numbers, Bytes]]:
 
     The blocks are overwritten by the next batch.
     """
-    descriptor = source.fileno()
+    preadv, descriptor = os.preadv, source.fileno()
     buffer = bytearray(NUM_WINDOWS * WINDOW_BYTES)
     view = memoryview(buffer)
+    windows = [[view[start : start + WINDOW_BYTES]] for start in range(0, len(buffer), WINDOW_BYTES)]
     blocks = np.frombuffer(buffer, np.uint8).reshape(-1, BLOCK_BYTES)
     offsets: list[int] = []
     places: list[int] = []
-    position = place = end = window = 0  # in the tar; in the buffer: of the member, of what is read, of the next window
-    while True:  # what is done here is done for every member: a few hundred ns
-        if place + ROW_BYTES > end:
-            if window == len(buffer):
+    window = position = place = 0  # position is in the tar, place in the buffer
+    limit = -1  # of places: from there on, a member may not be wholly in the buffer
+    while True:  # what is done here is done for every member, so numbers stand for names: PAX, BLOCK_BYTES, ...
+        if place > limit:
+            if window == len(windows):
                 yield np.array(offsets, np.int64), np.array(places, np.int64) // BLOCK_BYTES, blocks
                 offsets.clear()
                 places.clear()
                 window = 0
-            place = window
-            window += WINDOW_BYTES
-            end = place + os.preadv(descriptor, [view[place:window]], position)
-        header = place + PAX_BYTES if buffer[place + 156] == PAX else place
-        if header + 2 * BLOCK_BYTES > end:
+            place = window * WINDOW_BYTES
+            limit = place + preadv(descriptor, windows[window], position) - ROW_BYTES
+            window += 1
+        header = place + 1024 if buffer[place + 156] == 120 else place
+        if header > limit + 1024:
             raise _UnusualError
         try:
             size = int(buffer[header + 124 : header + 135], 8)  # other than 11 digits: describe_members notices
@@ -92,7 +94,7 @@ def _follow_sizes(source: LocalTar) -> Iterator[tuple[Numbers, Numbers, Bytes]]:
             raise _UnusualError
         offsets.append(position)
         places.append(place)
-        step = header - place + BLOCK_BYTES + (size + BLOCK_BYTES - 1 & -BLOCK_BYTES)
+        step = header - place + 512 + (size + 511 & -512)
         position += step
         place += step
     _check_end(source, position)

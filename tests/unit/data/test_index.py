@@ -271,6 +271,19 @@ def test_ordinary_tars_go_the_fast_way(tmp_path: Path, tar_format: int, monkeypa
     assert outcome(path, checksums=False) == expected
 
 
+def test_a_pax_path_behind_other_records_is_seen(tmp_path: Path) -> None:
+    blocks = b""
+    for name, extra in (("a.jpg", "comment"), ("b.cls", "path"), ("a.cls", "comment")):
+        info = tarfile.TarInfo(name)
+        info.size = 1
+        value = {"comment": "abcd", "path": "z.cls77"}[extra]  # records of one length, after equal ones
+        info.pax_headers = {"atime": "1.5", extra: value}
+        blocks += info.tobuf(tarfile.PAX_FORMAT) + b"1".ljust(512, b"\0")
+    path = put(tmp_path, blocks + bytes(1024))
+    assert outcome(path, checksums=False) == outcome(path, checksums=True)
+    assert len(outcome(path)[0]) == 1  # b.cls is called z.cls77 in truth: no label
+
+
 def test_without_checksums_none_are_known(tmp_path: Path) -> None:
     found = index_tar(put(tmp_path, make_tar(TWO)), checksums=False)
     assert found.sha256 is None
