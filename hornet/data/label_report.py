@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hornet.data.imagenet import LAYOUTS, NUM_WINTER21, SHORT, WINTER21, WINTER21_REMARK, name_by_size, recognise
-from hornet.data.label_space import LabelSpace, map_classes
+from hornet.data.imagenet import (
+    LAYOUTS,
+    NUM_WINTER21,
+    SHORT,
+    WINTER21,
+    WINTER21_REMARK,
+    find_label_space,
+    name_by_size,
+    recognise,
+)
+from hornet.data.label_space import ClassMap, LabelSpace, map_classes
+from hornet.durable import write_text
+from hornet.errors import UserError
 
 if TYPE_CHECKING:
     from timm.data import ImageNetInfo
@@ -50,6 +63,28 @@ def explain_mismatch(here: LabelSpace, wanted: LabelSpace) -> str:
     return f"{relation}; {command}{folder} numbers them alike, without copies"
 
 
+def report_labels(spaces: Sequence[str], *, is_plain: bool, map_file: Path | None) -> str:
+    """Return what `launch/shards.py labels` prints for no, one or two label spaces (see `find_label_space`).
+
+    With `map_file`, write there the JSON list of each class of the second: its label in the first, or -1.
+    Raises UserError.
+    """
+    if len(spaces) > 2:
+        raise UserError(f"labels: takes up to two label spaces, not {len(spaces)}")
+    if is_plain and len(spaces) != 1:
+        raise UserError(f"--plain: lists the classes of one label space, not of {len(spaces)}")
+    if map_file is not None and len(spaces) != 2:
+        raise UserError(f"--map: takes two label spaces, from and to, not {len(spaces)}")
+    if not spaces:
+        return describe_known_spaces()
+    first, *others = [find_label_space(name) for name in spaces]
+    if not others:
+        return list_classes(first, is_plain=is_plain)
+    if map_file is not None:
+        _write_map(map_file, map_classes(first, others[0]))
+    return describe_map(first, others[0])
+
+
 def describe_known_spaces() -> str:
     """Return the table of the known label spaces: name, classes, fingerprint, remark."""
     rows = [(name, layout.num_classes, layout.fingerprint, layout.remark) for name, layout in LAYOUTS.items()]
@@ -77,6 +112,13 @@ def describe_map(source: LabelSpace, target: LabelSpace) -> str:
             *_list_unmatched("left over", found.left_over, f"{source.name}, not in {target.name}"),
         ]
     )
+
+
+def _write_map(path: Path, found: ClassMap) -> None:
+    try:
+        write_text(path, json.dumps(found.source_indices))
+    except OSError as error:
+        raise UserError(f"--map {path}: cannot be written ({error.strerror})") from error
 
 
 def _list_unmatched(title: str, names: Sequence[str], where: str) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import webdataset
 
+from hornet.data.imagenet import make_layout
 from hornet.data.label_space import number_classes
 from hornet.data.prepare.existing_tars import IndexPlan, IndexReport, index_folder
 from hornet.data.sample_label import read_label_option
@@ -247,3 +248,15 @@ def test_a_tar_cut_in_the_middle_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"toy-02\.tar: byte \d+: .*cut"):
         index(tmp_path)
     assert not (tmp_path / "_info.json").exists()
+
+
+def test_classes_may_be_a_known_label_space(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    assert index(tmp_path, classes="imagenet-1k").manifest.label_space == make_layout("imagenet-1k")
+
+
+def test_an_unknown_label_space_is_refused_before_reading(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    os.truncate(tmp_path / "toy-00.tar", 100)
+    with pytest.raises(UserError, match=r"'imagenet-2k' is neither a file nor a known label space"):
+        index(tmp_path, classes="imagenet-2k")
