@@ -18,10 +18,11 @@ from hornet.data.header_fields import PAX_BYTES, Bytes, Members, Numbers, descri
 from hornet.data.tar import BLOCK_BYTES, TarError, check_end
 from hornet.data.tar_source import LocalTar, TarStream
 
-WINDOW_BYTES = 6144  # one read takes in the small members between two images: .json, .cls, three headers
-NUM_WINDOWS = 1024  # 6 MiB: headers stay in a core's cache until they have been looked at
-ROW_BYTES = PAX_BYTES + 2 * BLOCK_BYTES
-"""A PAX header with its content, the member's own header, and a block of the member's content."""
+PLAIN_WINDOW_BYTES, PAX_WINDOW_BYTES = 3584, 6144
+"""One read takes in the small members between two images: .json, .cls, three headers, with and without PAX headers."""
+NUM_WINDOWS = 1024  # 3.5 to 6 MiB: headers stay in the processor's cache until they have been looked at
+PLAIN_ROW_BYTES, PAX_ROW_BYTES = 2 * BLOCK_BYTES, PAX_BYTES + 2 * BLOCK_BYTES
+"""A header and a block of the member's content, and before them a PAX header with its content."""
 
 ZEROS = bytes(BLOCK_BYTES)
 
@@ -65,9 +66,11 @@ def _follow_sizes(source: LocalTar) -> Iterator[tuple[Numbers, Numbers, Bytes]]:
     The blocks are overwritten by the next batch.
     """
     preadv, descriptor = os.preadv, source.fileno()
-    buffer = bytearray(NUM_WINDOWS * WINDOW_BYTES)
+    has_pax = source.read_at(156, 1) == b"x"  # as a rule before all members or none
+    window_bytes, row_bytes = (PAX_WINDOW_BYTES, PAX_ROW_BYTES) if has_pax else (PLAIN_WINDOW_BYTES, PLAIN_ROW_BYTES)
+    buffer = bytearray(NUM_WINDOWS * window_bytes)
     view = memoryview(buffer)
-    windows = [[view[start : start + WINDOW_BYTES]] for start in range(0, len(buffer), WINDOW_BYTES)]
+    windows = [[view[start : start + window_bytes]] for start in range(0, len(buffer), window_bytes)]
     blocks = np.frombuffer(buffer, np.uint8).reshape(-1, BLOCK_BYTES)
     offsets: list[int] = []
     places: list[int] = []
@@ -80,11 +83,11 @@ def _follow_sizes(source: LocalTar) -> Iterator[tuple[Numbers, Numbers, Bytes]]:
                 offsets.clear()
                 places.clear()
                 window = 0
-            place = window * WINDOW_BYTES
-            limit = place + preadv(descriptor, windows[window], position) - ROW_BYTES
+            place = window * window_bytes
+            limit = place + preadv(descriptor, windows[window], position) - row_bytes
             window += 1
         header = place + 1024 if buffer[place + 156] == 120 else place
-        if header > limit + 1024:
+        if header > limit + row_bytes - 1024:
             raise _UnusualError
         try:
             size = int(buffer[header + 124 : header + 135], 8)  # other than 11 digits: describe_members notices

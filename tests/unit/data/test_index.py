@@ -228,7 +228,8 @@ def test_headers_alone_give_what_all_bytes_give(
     path = put(tmp_path_factory.mktemp("same"), content)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(header_scan, "NUM_WINDOWS", windows[0])
-        patch.setattr(header_scan, "WINDOW_BYTES", windows[1])
+        patch.setattr(header_scan, "PLAIN_WINDOW_BYTES", windows[1])
+        patch.setattr(header_scan, "PAX_WINDOW_BYTES", windows[1])
         quick = outcome(path, checksums=False, label_key=label_key)
     assert quick == outcome(path, checksums=True, label_key=label_key)
 
