@@ -3,4 +3,9 @@
 Importing this package registers the models with timm: `timm.create_model("hornet_large_gf")`.
 """
 
-from hornet.model import variants as variants
+from importlib import import_module
+
+from wrapt import register_post_import_hook
+
+# When timm is there, now or later: commands that only move bytes need not wait for it, nor hold torch in memory.
+register_post_import_hook(lambda _: import_module("hornet.model.variants"), "timm.models")

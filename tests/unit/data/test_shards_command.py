@@ -44,7 +44,7 @@ def test_build_then_info(
     built = capsys.readouterr().out
     assert "label space  pets, 2 classes, " in built
     assert "split        train: 6 samples in 2 shards, " in built
-    assert "dropped      1 files, listed in " in built
+    assert "dropped      1 pictures (1 undecodable)" in built
     run(monkeypatch, "info", tmp_path / "pets")
     described = capsys.readouterr().out.splitlines()
     assert described == built.splitlines()[: len(described)]
@@ -57,7 +57,7 @@ def test_index_says_when_classes_are_numbered(
     run(monkeypatch, "index", tmp_path)
     out = capsys.readouterr().out
     assert "split        train: 48 samples in 4 shards" in out
-    assert "note         class names are not known, so the classes are numbered; give them with --classes FILE" in out
+    assert "note         class names are not known, so the classes are numbered; give them with --classes NAME|FILE" in out
 
 
 def test_bad_input_ends_with_2_and_a_sentence(
