@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from webdataset.tariterators import base_plus_ext
 
-from hornet.data.tar import BLOCK_BYTES, TarError, parse_pax
+from hornet.data.tar import BLOCK_BYTES, TarError, parse_pax, split_name
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
@@ -228,4 +227,4 @@ def _have_extension(endings: Bytes, lengths: Numbers, extensions: Sequence[str])
 def _is_plain_folder(name: bytes, extensions: Sequence[str]) -> bool:
     """Whether a folder's name is not that of an image or a label, which the strict parser refuses."""
     text = name.partition(b"\0")[0].decode("utf-8", "surrogateescape").rstrip("/")
-    return (base_plus_ext(text)[1] or "").lower() not in extensions
+    return split_name(text)[1] not in extensions

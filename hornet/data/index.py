@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from webdataset.tariterators import base_plus_ext
 
 from hornet.data.header_scan import scan_headers
 from hornet.data.sample_label import LABEL_EXTENSION as LABEL_EXTENSION
 from hornet.data.sample_label import NO_LABEL, LabelError, label_extension, max_label_bytes, parse_label, parse_labels
-from hornet.data.tar import Member, TarError, check_end, read_member
+from hornet.data.tar import Member, TarError, check_end, read_member, split_name
 from hornet.data.tar_source import LocalTar, TarSource, TarStream
 from hornet.errors import UserError
 
@@ -55,12 +54,6 @@ class _Found:
     image: tuple[int, int, int] | None = None
     label: int | None = None
     offset: int = 0
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split a member's name into stem and extension at the first dot after its folders, as webdataset does."""
-    stem, extension = base_plus_ext(name)
-    return (name, "") if stem is None else (stem, extension.lower())
 
 
 def index_tar(path: Path, *, checksums: bool = True, label_key: str | None = None) -> ShardIndex:

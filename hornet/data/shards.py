@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hornet.data.index import RECORD, UNKNOWN_CRC, Records, split_name
+from hornet.data.index import RECORD, UNKNOWN_CRC, Records
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import INDEX_COMMAND, Manifest, Split, fingerprint_split, is_url, read_manifest
-from hornet.data.tar import TarError, read_member
+from hornet.data.tar import TarError, read_member, split_name
 from hornet.errors import UserError
 
 MAX_OPEN_SHARDS = 256  # a process; well below the usual limit of 1,024 open files

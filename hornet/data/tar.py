@@ -48,6 +48,13 @@ class Member:
         return -self.size % BLOCK_BYTES
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Split a member's name into stem and extension at the first dot after its folders, as webdataset does."""
+    folders, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    return (folders + slash + stem, extension.lower()) if stem and dot else (name, "")
+
+
 def read_member(read: Read, *, offset: int) -> Member | None:
     """Read the header of the member at `offset`, where `read` stands; None at a block of zeros (the archive's end).
 

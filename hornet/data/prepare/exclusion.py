@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hornet.data.index import split_name
 from hornet.data.shards import ShardSet, shard_stem
-from hornet.data.tar import TarError, read_member
+from hornet.data.tar import TarError, read_member, split_name
 from hornet.durable import read_json_lines
 from hornet.errors import UserError
 

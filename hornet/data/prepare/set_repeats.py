@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hornet.data.index import split_name
 from hornet.data.manifest import Split
 from hornet.data.prepare.finding import Finding, make_finding
 from hornet.data.prepare.repeats import Numbers, find_repeats
 from hornet.data.prepare.shard_check import ShardCheck
 from hornet.data.shards import shard_stem
-from hornet.data.tar import TarError, read_member
+from hornet.data.tar import TarError, read_member, split_name
 from hornet.data.tar_source import LocalTar, TarStream
 
 

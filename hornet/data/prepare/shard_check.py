@@ -18,13 +18,12 @@ from hornet.data.index import (
     Records,
     check_payload,
     read_label,
-    split_name,
 )
 from hornet.data.prepare.finding import Finding, make_finding
 from hornet.data.prepare.picture_check import check_picture
 from hornet.data.sample_label import NO_LABEL, label_extension
 from hornet.data.shards import shard_stem
-from hornet.data.tar import Member, TarError, check_end, read_member
+from hornet.data.tar import Member, TarError, check_end, read_member, split_name
 from hornet.data.tar_source import LocalTar, TarStream
 
 DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("stem", "<u8")])

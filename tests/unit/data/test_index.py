@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from hornet.data import header_scan
 from hornet.data import index as index_module
-from hornet.data.index import index_tar, split_name
+from hornet.data.index import index_tar
+from hornet.data.tar import split_name
 from hornet.errors import UserError
 
 IMAGE = bytes(range(256)) * 5

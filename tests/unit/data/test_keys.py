@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornet.data.index import split_name
 from hornet.data.prepare.keys import make_key, name_keys
+from hornet.data.tar import split_name
 
 NAMES = st.text(st.sampled_from("ab._/2\n\x00é \\"), min_size=1, max_size=8)
 

@@ -57,7 +57,9 @@ def test_index_says_when_classes_are_numbered(
     run(monkeypatch, "index", tmp_path)
     out = capsys.readouterr().out
     assert "split        train: 48 samples in 4 shards" in out
-    assert "note         class names are not known, so the classes are numbered; give them with --classes NAME|FILE" in out
+    assert (
+        "note         class names are not known, so the classes are numbered; give them with --classes NAME|FILE" in out
+    )
 
 
 def test_bad_input_ends_with_2_and_a_sentence(

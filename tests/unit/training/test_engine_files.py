@@ -161,7 +161,5 @@ def test_the_label_space_of_a_weight_file_may_be_named(tmp_path):
     path = tmp_path / "x.pth"
     torch.save(make_model(2).state_dict(), path)
     assert len(read_pretrained(path, weights="raw", label_space="hornet-22k").label_space) == 10_459
-    with pytest.raises(
-        UserError, match=r"'hornet-22' is neither .* \(did you mean hornet-22k\?\)"
-    ):
+    with pytest.raises(UserError, match=r"'hornet-22' is neither .* \(did you mean hornet-22k\?\)"):
         read_pretrained(path, weights="raw", label_space="hornet-22")

@@ -1,0 +1,18 @@
+"""What importing the package costs, and what it does when timm comes."""
+
+import subprocess
+import sys
+
+SCRIPT = """
+import sys
+import hornet.data.prepare.build, hornet.data.prepare.verify, hornet.data.prepare.subset, hornet.data.prepare.page
+heavy = {"torch", "timm", "torchvision", "webdataset"} & set(sys.modules)
+assert not heavy, heavy
+import timm
+assert "hornet_large_gf" in timm.list_models("hornet*")
+"""
+
+
+def test_making_shards_needs_no_torch_and_the_models_are_registered_when_timm_comes():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
