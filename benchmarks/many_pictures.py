@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ def arrange_many(folder: Path, *, num_classes: int = NUM_CLASSES) -> dict[str, f
     arrangement = arrange(plan, SeekableSource(parts=parts), None)
     write_plan(plan, arrangement)
     seconds["arrange_seconds"] = time.perf_counter() - start
+    seconds["arrange_peak_mib"] = _peak_mib()
     for task in arrangement.tasks:
         count = min(plan.samples_per_shard, len(arrangement.orders[task.split]) - task.number * plan.samples_per_shard)
         records = np.zeros(count, RECORD)
@@ -68,4 +70,9 @@ def arrange_many(folder: Path, *, num_classes: int = NUM_CLASSES) -> dict[str, f
     start = time.perf_counter()
     report = finish_build(plan, arrangement, None)
     seconds["finish_seconds"] = time.perf_counter() - start
+    seconds["finish_peak_mib"] = _peak_mib()
     return {"num_pictures": sum(split.num_samples for split in report.manifest.splits.values()), **seconds}
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

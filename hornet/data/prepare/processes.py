@@ -8,9 +8,11 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any, TypeVar
 
 from hornet.errors import UserError
@@ -19,6 +21,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 PARENT_CHECK_SECONDS = 0.2
+QUEUED_A_WORKER = 8  # results wait in memory for those before them
 
 
 def count_cores() -> int:
@@ -57,14 +60,16 @@ def map_in_processes(
         initargs=(os.getpid(), initializer, arguments),
     )
     try:
-        futures = [executor.submit(function, task) for task in tasks]
-        for future in futures:
+        left = iter(tasks)
+        futures = deque(executor.submit(function, task) for task in islice(left, QUEUED_A_WORKER * num_workers))
+        while futures:
+            future = futures.popleft()
             _wait(future, poll)
             yield future.result()
+            futures.extend(executor.submit(function, task) for task in islice(left, 1))
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process died (out of memory, or killed); start again, it goes on where it stopped, "
-            "perhaps with fewer --workers"
+            "a worker process died (out of memory, or killed); start the command again, perhaps with fewer --workers"
         ) from error
     finally:
         processes = list((executor._processes or {}).values())
