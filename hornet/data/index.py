@@ -7,12 +7,12 @@ Not here: the fast way through the headers of ordinary tars (`header_scan.py`); 
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 
 from hornet.data.header_scan import scan_headers
 from hornet.data.sample_label import LABEL_EXTENSION as LABEL_EXTENSION
@@ -154,7 +154,7 @@ def _take(found: dict[str, _Found], member: Member, stream: TarStream, label_key
     span = member.payload_offset + member.size - member.offset
     if span >= 2**32:
         raise TarError(member.offset, f"member {member.name!r} has {member.size} bytes; 4 GiB is the limit")
-    crc = zlib.crc32(stream.read(member.size)) if stream.is_hashed else UNKNOWN_CRC
+    crc = crc32(stream.read(member.size)) if stream.is_hashed else UNKNOWN_CRC
     parts.image = (member.offset, span, crc)
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from isal.isal_zlib import crc32
 
 from hornet.data.index import RECORD, UNKNOWN_CRC, Records
 from hornet.data.label_space import LabelSpace
@@ -124,7 +124,7 @@ class ShardReader:
         image = content[member.payload_offset - offset :]
         if len(image) < member.size:
             raise UnreadableSampleError(key, f"the tar ends within it, at byte {offset + len(content)}")
-        crc = zlib.crc32(image)
+        crc = crc32(image)
         if record["crc"] not in (crc, UNKNOWN_CRC):
             raise UnreadableSampleError(
                 key, f"checksum {crc:08x}, the index says {int(record['crc']):08x}: damaged bytes"

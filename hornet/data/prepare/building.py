@@ -150,9 +150,11 @@ def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> 
     """Read a picture's bytes as the source holds them; raises UserError if they are no longer what was listed."""
     path = place.spool if place.part_paths is None else place.part_paths[item.part]
     if item.offset < 0:
-        path = path / item.name
-        with path.open("rb", buffering=0) as file:
-            content = file.read(item.size + 1)
+        descriptor = os.open(f"{path}/{item.name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.read(descriptor, item.size + 1)
+        finally:
+            os.close(descriptor)
     else:
         content = os.pread(_open(path, descriptors), item.size, item.offset)
     if len(content) != item.size:

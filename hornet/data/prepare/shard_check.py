@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 
 from hornet.data.index import (
     IMAGE_EXTENSIONS,
@@ -228,7 +228,7 @@ class _Checker:
         if len(content) < member.size:
             self._find("unreadable", "the tar ends within it", stem=stem, byte=offset)
             return
-        crc = zlib.crc32(content)
+        crc = crc32(content)
         if record["crc"] not in (crc, UNKNOWN_CRC):
             self._find("crc", f"checksum {crc:08x}, the index says {int(record['crc']):08x}", stem=stem, byte=offset)
         self._check.crcs[number] = crc

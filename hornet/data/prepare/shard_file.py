@@ -7,12 +7,12 @@ import functools
 import hashlib
 import os
 import tarfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from isal.isal_zlib import crc32
 
 from hornet.data.index import LABEL_EXTENSION, RECORD, ShardIndex
 from hornet.data.tar import BLOCK_BYTES
@@ -64,7 +64,7 @@ def _write_members(descriptor: int, samples: Iterable[EncodedSample]) -> ShardIn
         padding = bytes(-len(sample.image) % BLOCK_BYTES)
         offset = position + len(before) - len(header)
         span = len(header) + len(sample.image)
-        records.append((offset, span, sample.label, zlib.crc32(sample.image)))
+        records.append((offset, span, sample.label, crc32(sample.image)))
         position += _write(descriptor, [before, sample.image, padding], sha256)
     end = bytes(2 * BLOCK_BYTES + -(position + 2 * BLOCK_BYTES) % tarfile.RECORDSIZE)
     position += _write(descriptor, [end], sha256)
