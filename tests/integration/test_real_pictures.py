@@ -23,11 +23,12 @@ from hornet.data.prepare.build_plan import BuildPlan
 from hornet.data.prepare.selection import Selection
 from hornet.data.prepare.shard_file import EncodedSample, write_shard
 from hornet.data.prepare.verify import VerifyPlan, verify_set
-from hornet.data.shards import open_shards
+from hornet.data.shards import ShardReader, open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
 from hornet.world import ALONE
 from tests.integration.conftest import PRETRAIN, ROOT, run_python, write_config
+from tests.unit.data.test_sources import write_devkit
 
 pytestmark = pytest.mark.slow
 
@@ -198,6 +199,30 @@ def test_sets_made_by_others_convert_verify_and_stream(pictures, tmp_path):
     make_set(tmp_path / "train-00000-of-00001.parquet", tmp_path / "from-parquet", classes=str(tmp_path / "names.txt"))
     first, second = (open_shards(tmp_path / name, "train") for name in ("from-wds", "from-parquet"))
     assert first.split.class_counts == second.split.class_counts
+
+
+def test_ilsvrc_validation_needs_no_sorting_by_hand(pictures, tmp_path):
+    contents = [content for files in pictures.values() for name, content in files.items() if name.endswith(".png")]
+    good = [content for content in contents if content.startswith(b"\x89PNG")]
+    truth = [1 + number % 1000 for number in range(len(good))]
+    members = {f"ILSVRC2012_val_{number + 1:08d}.JPEG": content for number, content in enumerate(good)}
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(make_tar(members))
+    plan = BuildPlan(
+        source=tmp_path / "ILSVRC2012_img_val.tar",
+        output=tmp_path / "set",
+        name="in1k",
+        split="validation",
+        devkit=write_devkit(tmp_path, truth),
+    )
+    build(plan)
+    verify(tmp_path / "set")
+    shards = open_shards(tmp_path / "set", "validation")
+    reader = ShardReader(shards)
+    for number in range(shards.num_samples):
+        sample = reader.read(number)
+        position = int(sample.key[-8:]) - 1
+        assert sample.image == good[position], "PNGs named .JPEG, as one of ILSVRC is"
+        assert shards.label_space.classes[sample.label] == f"n{9_000_000 - (truth[position] - 1):08d}"
 
 
 def test_a_cut_tar_within_is_refused_or_salvaged(pictures, tmp_path):

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from hornet.data.imagenet import recognise
 from hornet.data.label_space import LabelSpace
 from hornet.data.order import permute
 from hornet.errors import UserError
@@ -127,7 +128,7 @@ def shuffle(items: Uint32Array, *, split: str, seed: int) -> Uint32Array:
 def _make_space(name: str, classes: Sequence[str], reason: str) -> LabelSpace:
     if not classes:
         raise UserError(f"no class is left: all have {reason}; lower --min-images-per-class")
-    return LabelSpace(name=name, classes=tuple(classes))
+    return LabelSpace(name=recognise(classes) or name, classes=tuple(classes))
 
 
 def _find_others(classes: Sequence[str], given: LabelSpace, selection: Selection) -> dict[str, str]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hornet.data.imagenet import find_label_space
 from hornet.data.label_space import LabelSpace
 from hornet.data.prepare.selection import Labels, Selection, assign_labels, shuffle, split_items
 from hornet.errors import UserError
@@ -35,6 +36,12 @@ def test_the_sources_own_order_is_kept_with_its_empty_classes() -> None:
     assert labels.label_space.classes == ("dog", "emu", "cat")
     assert labels.of_class.tolist() == [0, 2]
     assert labels.empty == ("emu",)
+
+
+def test_a_known_list_of_classes_takes_its_name() -> None:
+    classes = find_label_space("imagenet-1k").classes
+    assert assign(dict.fromkeys(reversed(classes), 3)).label_space.name == "imagenet-1k"
+    assert assign(dict.fromkeys(classes, 3), order=classes[::-1]).label_space.name == "made"
 
 
 def test_small_classes_are_dropped_and_named() -> None:
