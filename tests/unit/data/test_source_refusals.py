@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -191,3 +192,14 @@ def test_damage_behind_a_parquet_files_footer_is_named(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet: is damaged .*; copy it again"):
         read(path)
+
+
+def test_pipes_and_broken_links_are_no_pictures(tmp_path: Path) -> None:
+    (tmp_path / "pipes" / "a").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipes" / "a" / "x.jpg")
+    with pytest.raises(UserError, match=r"a/x\.jpg: is a picture by its name, but no plain file; remove it"):
+        read(tmp_path / "pipes")
+    (tmp_path / "links" / "a").mkdir(parents=True)
+    (tmp_path / "links" / "a" / "x.jpg").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"a/x\.jpg: cannot be read \(No such file or directory\); mend the link"):
+        read(tmp_path / "links")

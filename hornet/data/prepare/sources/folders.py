@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def open_image_folder(path: Path) -> SeekableSource:
         raise UserError(f"{path}: is not a folder; give the one that holds a folder for each class")
     passed = PassedOver(str(path))
     names = []
-    for entry in os.scandir(path):
+    for entry in _scan(path):
         if entry.name.startswith(".") or not entry.is_dir():
             passed.add(entry.name)
         else:
@@ -58,7 +59,7 @@ def _walk(
     inode = (state.st_dev, state.st_ino)  # a number alone comes again on another disk
     if inode in above:
         raise UserError(f"{folder}: is a link to a folder that it lies in; remove the link")
-    for found in os.scandir(folder):
+    for found in _scan(folder):
         name = prefix + found.name
         if found.name.startswith("."):
             passed.add(name)
@@ -70,8 +71,19 @@ def _walk(
             passed.add(name)
 
 
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}); change its permissions or remove it") from error
+
+
 def _size(found: os.DirEntry[str]) -> int:
     try:
-        return found.stat().st_size
+        state = found.stat()
     except OSError as error:
         raise UserError(f"{found.path}: cannot be read ({error.strerror}); mend the link or remove it") from error
+    if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
+        raise UserError(f"{found.path}: is a picture by its name, but no plain file; remove it")
+    return state.st_size
