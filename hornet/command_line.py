@@ -16,6 +16,7 @@ from hornet.world import read_world
 Config = TypeVar("Config")
 
 BAD_INPUT = 2
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 
 def read_command_line(
@@ -44,12 +45,15 @@ def read_command_line(
 
 
 def exit_on_bad_input(run: Callable[[], None]) -> None:
-    """Call `run`; a UserError is shown without a traceback, and ends the process with 2."""
+    """Call `run`; a UserError is shown without a traceback, and ends the process with 2, Ctrl-C with 130."""
     try:
         run()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def print_to_pipe(text: str) -> None:

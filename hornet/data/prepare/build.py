@@ -7,6 +7,7 @@ writing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -43,6 +44,18 @@ def build(plan: BuildPlan) -> BuildReport:
 
     Raises UserError, with what is wrong and what to do.
     """
+    try:
+        return _build(plan)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = error.filename or plan.output
+        raise UserError(
+            f"{place}: {error.strerror}; make room and start the command again, finished shards stay"
+        ) from error
+
+
+def _build(plan: BuildPlan) -> BuildReport:
     there = _read_output(plan)
     if there is not None and plan.split in there.splits:
         return _report_complete(plan, there)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import os
@@ -17,7 +16,6 @@ from isal.isal_zlib import crc32
 from hornet.data.index import LABEL_EXTENSION, RECORD, ShardIndex
 from hornet.data.tar import BLOCK_BYTES
 from hornet.durable import sync_folder
-from hornet.errors import UserError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +35,7 @@ class EncodedSample:
 def write_shard(path: Path, samples: Iterable[EncodedSample]) -> ShardIndex:
     """Write a tar under a temporary name, then rename it. The same samples give the same bytes: no times, no owners.
 
-    Raises UserError if the disk is full.
+    Raises OSError, for example if the disk is full.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -45,10 +43,8 @@ def write_shard(path: Path, samples: Iterable[EncodedSample]) -> ShardIndex:
             index = _write_members(file.fileno(), samples)
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException as error:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: {error.strerror}; make room and start again, finished shards stay") from error
         raise
     sync_folder(path.parent)
     return index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -296,3 +297,19 @@ def test_a_wrong_source_is_refused(tmp_path: Path, names: list[str]) -> None:
 def test_bad_settings_are_named(tmp_path: Path, options: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
         plan(tmp_path, tmp_path, **options)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_is_said_and_gone_on_from(source: Path, tmp_path: Path, workers: int) -> None:
+    for number in range(40):  # more than the limit below in each shard
+        put(source, f"dog/large_{number}.png", encode(picture(number, width=90, height=90)))
+    make(source, tmp_path / "undisturbed", samples_per_shard=30)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match="make room and start the command again, finished shards stay"):
+            make(source, tmp_path / "out", samples_per_shard=30, num_workers=workers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    make(source, tmp_path / "out", samples_per_shard=30)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
