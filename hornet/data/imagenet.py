@@ -180,7 +180,7 @@ def find_label_space(name_or_path: str) -> LabelSpace:
     if not path.exists():
         close = difflib.get_close_matches(name_or_path, [*LAYOUTS, *OTHER_NAMES, WINTER21], n=1)
         raise UserError(
-            f"{name_or_path!r} is neither a file nor a known label space{f' (did you mean {close[0]}?)' * len(close)}; "
+            f"{name_or_path!r} is neither a file nor a known label space{''.join(f' (did you mean {name}?)' for name in close)}; "
             f"known are {', '.join(LAYOUTS)}, imagenet-w21:PATH"
         )
     if path.suffix == ".json":

@@ -212,5 +212,7 @@ def test_neither_a_name_nor_a_file() -> None:
         r"imagenet-1k, .*, imagenet-w21:PATH",
     ):
         find_label_space("imagenet-2k")
+    with pytest.raises(UserError, match=r"'far/away\.json' is neither a file nor a known label space; known are"):
+        find_label_space("far/away.json")
     with pytest.raises(UserError, match="there is no label space 'x'; known are imagenet-1k, "):
         make_layout("x")
