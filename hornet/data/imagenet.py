@@ -179,8 +179,9 @@ def find_label_space(name_or_path: str) -> LabelSpace:
         return read_manifest(path).label_space
     if not path.exists():
         close = difflib.get_close_matches(name_or_path, [*LAYOUTS, *OTHER_NAMES, WINTER21], n=1)
+        hint = "".join(f" (did you mean {name}?)" for name in close)
         raise UserError(
-            f"{name_or_path!r} is neither a file nor a known label space{''.join(f' (did you mean {name}?)' for name in close)}; "
+            f"{name_or_path!r} is neither a file nor a known label space{hint}; "
             f"known are {', '.join(LAYOUTS)}, imagenet-w21:PATH"
         )
     if path.suffix == ".json":

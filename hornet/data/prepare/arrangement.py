@@ -66,6 +66,11 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
     splits = split_items(
         labels.of_class[class_ids], plan.selection, split=plan.split, classes=labels.label_space.classes
     )
+    if not any(len(items) for items in splits.values()):
+        raise UserError(
+            f"{plan.source}: none of its classes is in the label space {labels.label_space.name!r}; "
+            "choose another with --classes"
+        )
     orders = {name: shuffle(items, split=name, seed=plan.seed) for name, items in splits.items()}
     place = Workplace(
         output=plan.output,
@@ -89,10 +94,12 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
 def identify(plan: BuildPlan, source: Source) -> dict[str, Any]:
     """Return what tells whether a listing is of this source."""
     paths = sorted({part.path for part in source.parts}) if isinstance(source, SeekableSource) else source.paths
+    known_by = [plan.devkit] if plan.devkit else []
     states = [
-        (str(path), *((path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else ())) for path in paths
+        [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in [*paths, *known_by]],
+        source.classes,  # names of labels that are only numbers in the source
     ]
-    digest = hashlib.sha256(json.dumps(states).encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(json.dumps(states).encode()).hexdigest()
     return {
         "source": str(plan.source.resolve()),
         "layout": plan.layout,

@@ -12,6 +12,7 @@ import fcntl
 import glob
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from hornet.data.prepare.sources import open_source
 from hornet.durable import write_json
 from hornet.errors import UserError
 
+LOCK_NAME = ".build.lock"
 LOCK_SECONDS = 5.0  # how long workers of a killed build may take to notice
 
 
@@ -57,10 +59,13 @@ def build(plan: BuildPlan) -> BuildReport:
 
 def _build(plan: BuildPlan) -> BuildReport:
     there = _read_output(plan)
-    if there is not None and plan.split in there.splits:
+    if there is not None and plan.split in there.splits:  # the source may be gone by now
         return _report_complete(plan, there)
     source = open_plan_source(plan)
-    with _lock(plan.work):
+    with _lock(plan.output):
+        there = _read_output(plan)  # another split may have come while we waited
+        if there is not None and plan.split in there.splits:
+            return _report_complete(plan, there)
         arrangement = arrange(plan, source, there)
         write_plan(plan, arrangement)
         _write_shards(plan, arrangement)
@@ -71,12 +76,14 @@ def _build(plan: BuildPlan) -> BuildReport:
 
 def open_and_arrange(plan: BuildPlan, source: Source) -> Arrangement:
     """List the source and decide what goes where, without writing shards."""
-    with _lock(plan.work):
+    with _lock(plan.output):
         return arrange(plan, source, _read_output(plan))
 
 
 def open_plan_source(plan: BuildPlan) -> Source:
     """Open the source of a plan."""
+    if plan.source.is_dir() and plan.output.resolve().is_relative_to(plan.source.resolve()):
+        raise UserError(f"{plan.output}: lies within the source; choose an output folder outside of {plan.source}")
     given = find_label_space(plan.classes) if plan.classes else None
     return open_source(
         plan.source,
@@ -100,7 +107,9 @@ def _read_output(plan: BuildPlan) -> Manifest | None:
 
 def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
     """Report success if the same command ended before, so that scripts may simply repeat it."""
-    if manifest.splits[plan.split].origin.get("plan") != plan.describe():
+    given = find_label_space(plan.classes) if plan.classes else manifest.label_space
+    same_classes = given.fingerprint == manifest.label_space.fingerprint
+    if manifest.splits[plan.split].origin.get("plan") != plan.describe() or not same_classes:
         raise UserError(
             f"{manifest.path}: split {plan.split!r} is already there, and was made from another source or with other "
             "options; choose another --split or output folder"
@@ -110,20 +119,28 @@ def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
 
 
 @contextmanager
-def _lock(work: Path) -> Iterator[None]:
+def _lock(output: Path) -> Iterator[None]:
     """Let one build at a time work in a folder; workers of a killed one hold the lock until they notice."""
-    work.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / LOCK_NAME
     deadline = time.monotonic() + LOCK_SECONDS
-    with (work / "lock").open("w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:  # not one that was removed
                 break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(f"{work}: another build is at work there; wait for it, or stop it") from error
-                time.sleep(0.1)
-        yield
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise UserError(f"{output}: another build is at work there; wait for it, or stop it") from error
+            time.sleep(0.1)
+        file.close()
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:

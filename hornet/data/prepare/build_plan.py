@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,6 +63,8 @@ class BuildPlan:
             value = getattr(self, key)
             if not value or "/" in value or value.startswith((".", "_")):
                 raise UserError(f"{key}: must be usable in a file name, not {value!r}")
+        if self.spool is not None and self.spool.exists() and not self.spool.is_dir():
+            raise UserError(f"spool: {self.spool} is a file; give a folder")
         if self.selection.validation_per_class and self.split == "validation":
             raise UserError("validation-per-class: makes a split `validation`, so --split must have another name")
 
@@ -73,7 +76,10 @@ class BuildPlan:
     @property
     def spool_path(self) -> Path:
         """The file for the contents of a streamed source."""
-        return self.work / "spool.bin" if self.spool is None else self.spool / f"{self.name}-{self.split}-spool.bin"
+        if self.spool is None:
+            return self.work / "spool.bin"
+        place = hashlib.sha256(str(self.output.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+        return self.spool / f"{self.name}-{self.split}-{place}-spool.bin"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -85,6 +91,7 @@ class BuildPlan:
         kept = {"source", "name", "split", "layout", "source_split", "source_labels", "classes", "damaged_parts"}
         plain = {key: str(value) for key, value in vars(self).items() if key in kept and value is not None}
         return plain | {
+            "source": str(self.source.resolve()),
             "seed": self.seed,
             "samples_per_shard": self.samples_per_shard,
             "selection": asdict(self.selection),

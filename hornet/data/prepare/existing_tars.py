@@ -11,6 +11,7 @@ from hornet.data.imagenet import find_label_space
 from hornet.data.index import ShardIndex
 from hornet.data.label_space import LabelSpace, number_classes, read_label_space
 from hornet.data.manifest import MANIFEST_NAME, Manifest, is_url, read_info, write_manifest
+from hornet.data.prepare.sources.names import KNOWN_SPLITS
 from hornet.data.prepare.split_writing import open_set, put_split
 from hornet.data.prepare.tar_folder import TarFolder, index_tars, open_tar_folder
 from hornet.errors import UserError
@@ -120,6 +121,12 @@ def _choose_splits(
     }
     if not listed:
         shards = folder.list(plan.pattern)
+        words = sorted({word for shard in shards for word in shard.split("-")} & KNOWN_SPLITS)
+        if len(words) > 1:
+            raise UserError(
+                f"{folder.place}: {plan.pattern!r} takes in tars of several splits ({', '.join(words)}); index each by "
+                f"itself, with --split {words[0]} --pattern '*-{words[0]}-*.tar'"
+            )
         chosen = {plan.split or "train": _Chosen(shards=shards, label_key=plan.label_key, listed={})}
     for name, split in chosen.items():
         if not split.shards:

@@ -16,7 +16,7 @@ def make_key(part: str, name: str, twin: int) -> str:
     own file names (n01440764_10026.JPEG in n01440764) stay as they are, as in other public sets.
     """
     stem = make_stem(name) + (f"_{twin}" if twin else "")
-    if SYNSET.fullmatch(part) and stem.startswith(f"{part}_"):
+    if SYNSET.fullmatch(part) and stem.startswith(f"{part}_") and "/" not in stem:
         return stem
     return f"{make_plain(part)}/{stem}"
 

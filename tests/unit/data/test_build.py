@@ -21,7 +21,7 @@ from hornet.data.prepare.picture import PictureOptions
 from hornet.data.prepare.selection import Selection
 from hornet.data.shards import ShardReader, open_shards
 from hornet.errors import UserError
-from tests.unit.data.making import encode, picture
+from tests.unit.data.making import encode, picture, write_shards
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -226,7 +226,7 @@ def test_a_stopped_build_goes_on_only_with_its_own_options(
 def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "LOCK_SECONDS", 0.1)
     with (
-        build_module._lock(tmp_path / "out" / ".build"),
+        build_module._lock(tmp_path / "out"),
         pytest.raises(UserError, match="another build is at work there"),
     ):
         make(source, tmp_path / "out")
@@ -236,7 +236,6 @@ def test_a_picture_that_changed_since_it_was_listed_is_an_error(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     describe_plan(plan(source, tmp_path / "out"))
-    put(source, "cat/cat_7.jpg", b"other bytes")
     (path,) = source.glob("cat/cat_7.p*")
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(UserError, match=r"'cat_7.png' has \d+ bytes, \d+ when it was listed; the source was changed"):
@@ -313,3 +312,69 @@ def test_a_full_disk_is_said_and_gone_on_from(source: Path, tmp_path: Path, work
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     make(source, tmp_path / "out", samples_per_shard=30)
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_another_meaning_of_the_labels_is_listed_anew(tmp_path: Path) -> None:
+    write_shards(tmp_path / "tars", num_shards=1)
+    for name, classes in (("first", "abcde"), ("second", "edcba")):
+        (tmp_path / f"{name}.txt").write_text("\n".join(classes))
+    describe_plan(plan(tmp_path / "tars", tmp_path / "out", classes=str(tmp_path / "first.txt")))
+    make(tmp_path / "tars", tmp_path / "out", classes=str(tmp_path / "second.txt"))
+    shards = open_shards(tmp_path / "out", "train")
+    for number in range(shards.num_samples):
+        sample = ShardReader(shards).read(number)
+        assert sample.label == int(sample.key[-4:]) % 5, "the source's own number, whatever the classes are called"
+    (tmp_path / "second.txt").write_text("\n".join("bacde"))
+    with pytest.raises(UserError, match="is already there, and was made from another source or with other options"):
+        make(tmp_path / "tars", tmp_path / "out", classes=str(tmp_path / "second.txt"))
+
+
+def test_a_file_that_came_after_a_stop_is_noticed(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "finish_build", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(source, tmp_path / "out")
+    put(source, "cat/zz_new.jpg")
+    with pytest.raises(UserError, match="had other options or another source"):
+        make(source, tmp_path / "out")
+
+
+def test_spools_of_two_sets_in_one_folder_are_two_files(tmp_path: Path) -> None:
+    plans = [plan(tmp_path / "x.tar.gz", tmp_path / name, spool=tmp_path / "spool") for name in ("one", "two")]
+    assert plans[0].spool_path != plans[1].spool_path
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"spool: .*file is a file; give a folder"):
+        plan(tmp_path, tmp_path / "out", spool=tmp_path / "file")
+
+
+def test_a_split_that_came_while_another_waited_is_kept(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = build_module.open_plan_source
+
+    def open_late(wanted: BuildPlan) -> Any:
+        if wanted.split == "validation":  # between the first look at the manifest and the lock
+            make(source, tmp_path / "out")
+        return opened(wanted)
+
+    monkeypatch.setattr(build_module, "open_plan_source", open_late)
+    report = make(source, tmp_path / "out", split="validation")
+    assert set(report.manifest.splits) == {"train", "validation"}
+
+
+def test_an_output_within_the_source_and_classes_that_leave_nothing_are_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lies within the source; choose an output folder outside"):
+        make(source, source / "out")
+    (tmp_path / "others.txt").write_text("emu\n")
+    with pytest.raises(UserError, match="none of its classes is in the label space 'others'"):
+        make(
+            source,
+            tmp_path / "out",
+            classes=str(tmp_path / "others.txt"),
+            selection=Selection(other_classes="drop"),
+        )

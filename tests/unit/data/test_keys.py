@@ -21,6 +21,7 @@ def test_imagenets_own_names_stay() -> None:
 
 def test_other_names_get_their_part() -> None:
     assert keys("n01440764", ["n0144076_1.JPEG", "cat.jpg"]) == ["n01440764/n0144076_1", "n01440764/cat"]
+    assert keys("n01440764", ["n01440764_a/x.jpg"]) == ["n01440764/n01440764_a/x"], "else it could be another part's"
     assert keys("c.d", ["deep/x.y.jpg"]) == ["c_d/deep/x_y"]
 
 

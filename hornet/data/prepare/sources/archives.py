@@ -177,6 +177,8 @@ def refuse_splits(classes: Iterable[str], *, where: str) -> None:
 def split_class(name: str, num_shared: int, *, where: str) -> tuple[str, str]:
     """Split a member's name into its class and its name within; raises UserError for a picture outside a class."""
     pieces = [piece for piece in name.split("/") if piece not in ("", ".")][num_shared:]
+    if ".." in pieces:
+        raise UserError(f"{where}: {name!r} leads out of its folder; pictures are expected as CLASS/NAME.jpg")
     if len(pieces) < 2:
         raise UserError(f"{where}: {name!r} lies in no class folder; pictures are expected as CLASS/NAME.jpg")
     return pieces[0], "/".join(pieces[1:])

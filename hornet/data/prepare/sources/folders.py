@@ -35,6 +35,8 @@ def open_image_folder(path: Path) -> SeekableSource:
     passed = PassedOver(str(path))
     names = []
     for entry in _scan(path):
+        if entry.is_symlink() and not (path / entry.name).exists():
+            raise UserError(f"{entry.path}: is a link to nothing; mend or remove it")
         if entry.name.startswith(".") or not entry.is_dir():
             passed.add(entry.name)
         else:

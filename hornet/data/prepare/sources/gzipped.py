@@ -160,6 +160,8 @@ def take_picture(stream: _Forward, member: Member, passed: PassedOver) -> bytes 
     if not member.is_file or not is_picture(member.name) or member.size > MAX_CONTENT_BYTES:
         if member.is_file:
             passed.add(member.name)
+        elif is_picture(member.name):
+            passed.add_link(member.name)
         stream.skip(member, member.size + member.padding)
         return None
     content = stream.take(member, member.size)

@@ -6,6 +6,9 @@ from collections import Counter
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 
+KNOWN_SPLITS = frozenset({"train", "validation", "val", "test"})
+"""Words in the names of tars, between dashes."""
+
 
 def is_picture(name: str) -> bool:
     """Whether a file is taken for a picture, by its extension; what it really is shows when it is decoded.

@@ -14,12 +14,12 @@ from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import MANIFEST_NAME, read_info
 from hornet.data.prepare.source import Entry, PartListing, SeekableSource
 from hornet.data.prepare.sources.indexed_set import open_indexed_set
+from hornet.data.prepare.sources.names import KNOWN_SPLITS
 from hornet.data.sample_label import read_label_option
 from hornet.data.tar import BLOCK_BYTES, read_member
 from hornet.errors import UserError
 
 INFO_NAMES = (MANIFEST_NAME, "info.json")  # what timm looks for, in this order
-KNOWN_SPLITS = {"train", "validation", "val", "test"}
 HEADER_BYTES = 8 * BLOCK_BYTES  # a header with long names before it; more is read if it does not do
 
 
