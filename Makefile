@@ -34,7 +34,7 @@ arrows: $(READY)  ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 unit: $(READY)  ## pytest (TESTS="-k order" to choose)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -u -m pytest $(TESTS)
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock

@@ -59,13 +59,13 @@ def build(plan: BuildPlan) -> BuildReport:
 
 def _build(plan: BuildPlan) -> BuildReport:
     there = _read_output(plan)
-    if there is not None and plan.split in there.splits:  # the source may be gone by now
-        return _report_complete(plan, there)
-    source = open_plan_source(plan)
+    complete = there is not None and plan.split in there.splits  # its source may be gone by now
+    source = None if complete else open_plan_source(plan)
     with _lock(plan.output):
         there = _read_output(plan)  # another split may have come while we waited
-        if there is not None and plan.split in there.splits:
+        if there is not None and (source is None or plan.split in there.splits):
             return _report_complete(plan, there)
+        assert source is not None
         arrangement = arrange(plan, source, there)
         write_plan(plan, arrangement)
         _write_shards(plan, arrangement)
@@ -187,7 +187,7 @@ def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
             num_workers=workers,
             initializer=start_process,
             arguments=(place, done),
-            poll=lambda: _show(bar, total - left + done.value),
+            poll=lambda: _show(bar, total - left + done.get_obj().value),  # no lock: a dead worker may hold it
         )
         for _ in finished:
             pass

@@ -194,6 +194,7 @@ def test_validation_takes_the_first_of_each_class(source: Path, tmp_path: Path) 
 def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(source: Path, tmp_path: Path) -> None:
     make(source, tmp_path / "out")
     before = contents(tmp_path / "out")
+    (tmp_path / "out/.build.lock").touch()  # killed after its last step
     report = make(source, tmp_path / "out", num_workers=2)
     assert report.was_complete
     assert "nothing was done" in describe_build(report)

@@ -217,7 +217,10 @@ def tars(draw: st.DrawFn) -> bytes:
                 tar.addfile(info, io.BytesIO(content))
     content = buffer.getvalue()
     if draw(st.integers(0, 20)) == 0:
-        content = base_256(content, len(members[0][1]))
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            first = tar.next()
+        if first is not None and first.offset_data == 512:  # else another header stands before the first member's
+            content = base_256(content, first.size)
     return content
 
 
