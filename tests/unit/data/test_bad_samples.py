@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hornet.batch import BadSample, Batch
 from hornet.data import pipeline
 from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.shards import open_shards
+from hornet.data.shards import ShardReader, UnreadableSampleError, open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
 from tests.unit.data.making import NOT_AN_IMAGE, flip_bit, key_hash, make_set, rank_of
@@ -80,6 +82,77 @@ def test_the_substitute_stands_in_the_batch(damaged_set: Path) -> None:
         for bad in batch.bad_samples:
             assert key_hash(bad.substitute) in batch.key_hashes.tolist()
             assert key_hash(bad.key) not in batch.key_hashes.tolist()
+
+
+def slots(batches: list[Batch]) -> list[tuple[int, bytes]]:
+    """Key and pixels of each place, in order."""
+    return [
+        (int(key), image.numpy().tobytes())
+        for batch in batches
+        for key, image in zip(batch.key_hashes, batch.images_bchw, strict=True)
+    ]
+
+
+def test_all_others_stay_in_their_places(toy_set: Path, damaged_set: Path) -> None:
+    """Batches stay full, and every other place holds what it holds in the healthy set, pixel for pixel."""
+    healthy, damaged = slots(run(toy_set)), slots(run(damaged_set))
+    assert len(healthy) == len(damaged) == 96
+    bad = [key_hash(f"toy-{number // 12:02d}/s{number:04d}") for number in (7, 20, 30)]
+    changed = [place for place, (one, other) in enumerate(zip(healthy, damaged, strict=True)) if one != other]
+    assert changed == [place for place, (key, _) in enumerate(healthy) if key in bad]
+    assert len(changed) == 6, "three in each of two epochs"
+
+
+@pytest.mark.parametrize("cut_at", ["member", "within a header", "within a payload"])
+def test_a_tar_cut_under_a_running_stream_loses_samples_by_name_not_in_silence(
+    toy_set: Path, tmp_path: Path, cut_at: str
+) -> None:
+    """webdataset takes a tar that ends between two members for a shorter tar; here 5 samples of 12 are missed."""
+    folder = make_set(tmp_path / "cut")
+    record = open_shards(folder, "train").records[12 + 7]
+    offset, span = int(record["offset"]), int(record["span"])
+    end = {"member": offset, "within a header": offset + 100, "within a payload": offset + span - 5}[cut_at]
+    config = StreamConfig(shards=folder, shuffle_window_shards=2, transform=TRANSFORM)
+    stream = open_train_stream(config, world=rank_of(0, 1), seed=2, global_batch_size=8, micro_batch_size=8)
+    os.truncate(folder / "toy-01.tar", end)
+    found = list(stream.iterate(0, 6))
+    missed = {(bad.shard, bad.offset) for bad in reports(found)}
+    records = open_shards(toy_set, "train").records
+    assert missed == {("toy-01.tar", int(records[sample]["offset"])) for sample in range(19, 24)}
+    lost = {key_hash(f"toy-01/s{sample:04d}") for sample in range(19, 24)}
+    healthy, damaged = slots(run(toy_set, num_steps=6, micro=8)), slots(found)
+    assert [a for a in healthy if a[0] not in lost] == [
+        b for a, b in zip(healthy, damaged, strict=True) if a[0] not in lost
+    ]
+    assert all(batch.is_real.all() for batch in found)
+
+
+@given(st.integers(0, 47), st.integers(0, 2**20), st.integers(0, 7))
+@settings(max_examples=60)
+def test_no_flipped_bit_between_a_header_and_the_end_of_its_image_is_trained_on(
+    spoilt: Path, sample: int, place: int, bit: int
+) -> None:
+    """Either the sample is reported, or what is read is what was written."""
+    shards = open_shards(spoilt, "train")
+    record = shards.records[sample]
+    tar = spoilt / shards.split.shards[shards.shard_of(sample)]
+    byte = int(record["offset"]) + place % int(record["span"])
+    with closing(ShardReader(shards)) as reader:
+        healthy = reader.read(sample)
+        flip_bit(tar, byte=byte, bit=bit)
+        try:
+            found = reader.read(sample)
+        except UnreadableSampleError:
+            found = healthy
+        finally:
+            flip_bit(tar, byte=byte, bit=bit)
+    assert found == healthy
+
+
+@pytest.fixture(scope="module")
+def spoilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of which one bit at a time is flipped."""
+    return make_set(tmp_path_factory.mktemp("spoilt"))
 
 
 def test_each_epoch_has_other_substitutes(damaged_set: Path) -> None:

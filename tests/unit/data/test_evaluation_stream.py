@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from hornet.batch import Batch
 from hornet.data.decode import decode_image
@@ -13,6 +16,7 @@ from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.data.shards import ShardReader, open_shards
 from hornet.data.transforms import EvaluationTransform
 from hornet.errors import UserError
+from hornet.training.evaluate import evaluate
 from tests.unit.data.making import NOT_AN_IMAGE, key_hash, make_set, rank_of
 
 
@@ -38,6 +42,59 @@ def test_every_sample_comes_once_and_ranks_have_as_many_batches(toy_set: Path, n
     reader = ShardReader(open_shards(toy_set, "train"))
     assert sorted(keys.tolist()) == sorted(key_hash(reader.read(sample).key) for sample in range(48))
     assert all(batch.key_hashes[~batch.is_real].eq(0).all() for batch in batches)
+
+
+@given(
+    st.sampled_from([1, 2, 13, 48]),
+    st.integers(1, 60),
+    st.integers(1, 20),
+    st.sampled_from([0, 0, 0, 0, 0, 1]),
+)
+@settings(max_examples=25)
+def test_the_metric_counts_every_image_once(
+    sets: dict[int, Path], num_samples: int, num_ranks: int, batch_size: int, num_workers: int
+) -> None:
+    """However the set is divided, with more ranks than images too: the same hits, the same images."""
+    num_ranks = num_ranks if num_workers == 0 else min(num_ranks, 3)
+    alone = count(run(sets[num_samples], batch_size=num_samples))
+    ranks = run(sets[num_samples], num_ranks=num_ranks, batch_size=batch_size, num_workers=num_workers)
+    found = count(ranks)
+    assert len({len(batches) for batches in ranks}) == 1
+    assert found[[0, 1, 2, 4]].tolist() == alone[[0, 1, 2, 4]].tolist()
+    assert found[2] == num_samples
+    assert found[3] == pytest.approx(alone[3])
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Sets by their number of samples."""
+    root = tmp_path_factory.mktemp("sets")
+    return {
+        num_shards * each: make_set(root / f"{num_shards}x{each}", num_shards=num_shards, samples_per_shard=each)
+        for num_shards, each in ((1, 1), (2, 1), (1, 13), (4, 12))
+    }
+
+
+class Brightness(nn.Module):
+    """Five logits from an image: sums of whole numbers, so they are exact in any batch."""
+
+    def forward(self, images_bchw: torch.Tensor) -> torch.Tensor:
+        return images_bchw.sum(dim=(1, 2)).long()[:, :5].float() % 101
+
+
+def count(ranks: list[list[Batch]]) -> torch.Tensor:
+    """Top-1 hits, top-5 hits, images, loss and bad images, summed over ranks as `evaluate` sums them."""
+    sums: list[torch.Tensor] = []
+
+    def keep(values: torch.Tensor) -> torch.Tensor:
+        sums.append(values)
+        return values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hornet.training.evaluate.sum_over_ranks", keep)
+        for batches in ranks:
+            evaluate(Brightness(), batches, normalise=lambda b: b.images_bchw, device=torch.device("cpu"))
+    return torch.stack(sums).sum(dim=0)
 
 
 def test_pixels_labels_and_workers(toy_set: Path) -> None:
