@@ -85,6 +85,7 @@ class ForkedRanks:
 def serve(script):
     """Import what the script will need, then fork a rank for each request."""
     sys.path.insert(0, str(ROOT))
+    __import__(f"{script}.config")
     __import__(f"{script}.stage")
     for line in sys.stdin:
         request = json.loads(line)
