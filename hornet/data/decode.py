@@ -25,18 +25,36 @@ def decode_image(content: bytes) -> Image.Image:
     Palettes are looked up, alpha is dropped, CMYK is converted, 16 bits are cut to the upper 8, of an animation the
     first picture is taken. Raises UndecodableImageError.
     """
+    return decode_opened(open_image(content))
+
+
+def open_image(content: bytes) -> Image.Image:
+    """Read the header alone: size, format and mode; raises UndecodableImageError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damaged EXIF, large pictures: below we decide ourselves
             image = Image.open(io.BytesIO(content), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UndecodableImageError(f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
+    except Exception as error:
+        raise describe_error(error) from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UndecodableImageError(f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
+    return image
+
+
+def decode_opened(image: Image.Image) -> Image.Image:
+    """Decode what `open_image` made, see `decode_image`; raises UndecodableImageError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return convert_to_rgb(image)
-    except UndecodableImageError:
-        raise
-    except Exception as error:  # Pillow's plugins raise anything on damaged bytes: OSError, SyntaxError, struct.error
-        reason = re.sub(r"\s*<_io.BytesIO object at \w+>", "", " ".join(str(error).split()))[:200]
-        raise UndecodableImageError(f"not decodable ({type(error).__name__}: {reason})") from error
+    except Exception as error:
+        raise describe_error(error) from error
+
+
+def describe_error(error: Exception) -> UndecodableImageError:
+    """Say it in a line: Pillow's plugins raise anything on damaged bytes (OSError, SyntaxError, struct.error)."""
+    reason = re.sub(r"\s*<_io.BytesIO object at \w+>", "", " ".join(str(error).split()))[:200]
+    return UndecodableImageError(f"not decodable ({type(error).__name__}: {reason})")
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:

@@ -6,19 +6,20 @@ it matters to no result which worker or rank does the work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import Dataset, get_worker_info
 
 from hornet.batch import BadSample, Batch
-from hornet.data.decode import UndecodableImageError, decode_image
+from hornet.data.decode import UndecodableImageError
+from hornet.data.drawing import NO_BOX, Box, unchanged_randomness
+from hornet.data.regions import Pixels
 from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError
-from hornet.data.transforms import NO_BOX, EvaluationTransform, TrainTransform, unchanged_randomness
+from hornet.data.transforms import EvaluationTransform, TrainTransform
 from hornet.digest import hash_key
 from hornet.seeding import derive_seed
 
@@ -43,7 +44,8 @@ class Failure:
 class _Picture:
     key: str
     label: int
-    image: Image.Image
+    pixels: Pixels
+    """(H, W, 3), transformed."""
 
 
 class _Slots:
@@ -58,10 +60,8 @@ class _Slots:
         self.bad: list[BadSample] = []
         self._pixels = self.images.numpy()
 
-    def fill(
-        self, slot: int, picture: _Picture, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], box: Sequence[int]
-    ) -> None:
-        self._pixels[slot] = pixels
+    def fill(self, slot: int, picture: _Picture, box: Box) -> None:
+        self._pixels[slot] = picture.pixels
         self.labels[slot] = picture.label
         self.boxes[slot] = torch.tensor(box, dtype=torch.int32)
         self.hashes[slot] = hash_key(picture.key)
@@ -101,19 +101,21 @@ class TrainBatches(Dataset[Batch | Failure]):
 
     def _fill(self, slots: _Slots, slot: int, *, epoch: int, sample: int) -> None:
         try:
-            picture = load_picture(self._reader, sample)
+            picture = self._load(sample, epoch=epoch)
         except UnreadableSampleError as error:
             bad = sample
             sample, picture = self._find_substitute(error, epoch=epoch, sample=bad)
             slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=bad, substitute=picture.key))
-        key = (self._seed, epoch, sample)
-        slots.fill(slot, picture, self._transform(picture.image, key=key), self._transform.draw_box(key=key))
+        slots.fill(slot, picture, self._transform.draw_box(key=(self._seed, epoch, sample)))
+
+    def _load(self, sample: int, *, epoch: int) -> _Picture:
+        return load_picture(self._reader, sample, partial(self._transform, key=(self._seed, epoch, sample)))
 
     def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> tuple[int, _Picture]:
         for attempt in range(MAX_SUBSTITUTES):
             substitute = derive_seed("substitute", self._seed, epoch, sample, attempt) % self._shards.num_samples
             try:
-                return substitute, load_picture(self._reader, substitute)
+                return substitute, self._load(substitute, epoch=epoch)
             except UnreadableSampleError:
                 continue
         raise _NothingFitsError(
@@ -137,11 +139,11 @@ class EvaluationBatches(Dataset[Batch]):
             if sample == PADDING:
                 continue
             try:
-                picture = load_picture(self._reader, sample)
+                picture = load_picture(self._reader, sample, self._transform)
             except UnreadableSampleError as error:
                 slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
                 continue
-            slots.fill(slot, picture, self._transform(picture.image), NO_BOX)
+            slots.fill(slot, picture, NO_BOX)
         return slots.finish()
 
 
@@ -149,20 +151,20 @@ class _NothingFitsError(Exception):
     """A bad sample for which no substitute was found."""
 
 
-def load_picture(reader: ShardReader, sample: int) -> _Picture:
-    """Read and decode one sample, twice if the first time fails; raises UnreadableSampleError."""
+def load_picture(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Picture:
+    """Read and transform one sample, twice if the first time fails; raises UnreadableSampleError."""
     for _ in range(NUM_READS - 1):
         try:
-            return _load_once(reader, sample)
+            return _load_once(reader, sample, transform)
         except UnreadableSampleError:
             reader.forget(sample)
-    return _load_once(reader, sample)
+    return _load_once(reader, sample, transform)
 
 
-def _load_once(reader: ShardReader, sample: int) -> _Picture:
+def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Picture:
     raw = reader.read(sample)
     try:
-        return _Picture(key=raw.key, label=raw.label, image=decode_image(raw.image))
+        return _Picture(key=raw.key, label=raw.label, pixels=transform(raw.image))
     except UndecodableImageError as error:
         raise UnreadableSampleError(raw.key, str(error)) from error
 

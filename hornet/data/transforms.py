@@ -1,39 +1,36 @@
-"""Picture to fixed-size uint8 pixels: the original recipe's transforms from timm's own parts, seeded by key.
+"""Encoded picture to fixed-size uint8 pixels: the original recipe's transforms, seeded by key.
 
-The draws of a sample depend on its key (seed, epoch, sample) alone. Not here: normalising, the noise in erased
-rectangles, mixup and cutmix; those work on whole micro batches on the device (mixing.py).
+Two backends carry out the same draws (drawing.py): `pil`, timm's and torchvision's own functions on Pillow's pictures,
+as the original has them, and `fast`, held to it. Not here: normalising, the noise in erased rectangles, mixup and
+cutmix; those work on whole micro batches on the device (mixing.py).
 """
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import NAME_TO_OP
 from timm.data.constants import IMAGENET_DEFAULT_MEAN
-from timm.data.transforms import RandomResizedCropAndInterpolation, str_to_pil_interp
-from torchvision import transforms
 from torchvision.transforms import functional
 
+from hornet.data.decode import decode_image, open_image
+from hornet.data.drawing import NO_BOX, Box, Draw, Drawing, Operation, draw_erase_box
+from hornet.data.operations import BICUBIC_OPERATIONS, COLOUR_OPERATIONS, compile_all
+from hornet.data.regions import Pixels, decode_region
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
 
 Interpolation = Literal["bicubic", "bilinear"]
+Backend = Literal["fast", "pil"]
 
-# timm's RandomErasing as the original calls it: one rectangle of 1/50 to 1/3 of the area, aspect 0.3 to 1/0.3.
-ERASE_AREA = (0.02, 1 / 3)
-ERASE_LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
-NUM_ERASE_ATTEMPTS = 10
-
-NO_BOX = (0, 0, 0, 0)
+FILL = tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN)
+"""What RandAugment shows where it has moved a picture away, as in the original."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +51,8 @@ class TransformConfig:
     """timm's RandAugment text, such as rand-m9-mstd0.5-inc1; null for none."""
     erase_probability: float = 0.0
     """Of filling one random rectangle with noise."""
+    backend: Backend = "fast"
+    """Who carries this out: compiled code, or Pillow as in the original; few pixels differ, and those by little."""
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
@@ -65,46 +64,68 @@ class TransformConfig:
         for key in ("flip_probability", "erase_probability"):
             if not 0 <= getattr(self, key) <= 1:
                 raise UserError(f"{key}: must be a probability from 0 to 1, not {getattr(self, key)}")
-        if self.rand_augment is not None:
-            _build_rand_augment(self)
+        _build_drawing(self)
 
 
 class TrainTransform:
     """The training transform of one config."""
 
     def __init__(self, config: TransformConfig) -> None:
-        parts: list[Any] = [
-            RandomResizedCropAndInterpolation(  # type: ignore[no-untyped-call]
-                config.image_size,
-                scale=config.crop_scale,
-                ratio=config.crop_ratio,
-                interpolation=config.interpolation,
-            )
-        ]
-        if config.flip_probability > 0:
-            parts.append(transforms.RandomHorizontalFlip(config.flip_probability))
-        if config.rand_augment is not None:
-            parts.append(_build_rand_augment(config))
-        self._parts = parts
         self.config = config
+        self._draw = _build_drawing(config)
+        self._interpolation = functional.InterpolationMode(config.interpolation)
+        if config.backend == "fast" and config.rand_augment is not None:
+            compile_all()
 
-    def __call__(self, image: Image.Image, *, key: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-        """Return (H, W, 3) pixels of an RGB picture; `key` is (seed, epoch, sample).
+    def __call__(self, content: bytes, *, key: tuple[int, int, int]) -> Pixels:
+        """Return (H, W, 3) pixels of an encoded picture; `key` is (seed, epoch, sample).
 
-        Seeds the process's global generators, as timm's parts draw from them: wrap calls outside of workers in
-        `unchanged_randomness`.
+        Seeds the process's global generators, see Drawing. Raises UndecodableImageError.
         """
-        seed_globally(derive_seed("augment", *key))
-        for part in self._parts:
-            image = part(image)
-        return np.asarray(image)
+        if self.config.backend == "pil":
+            return self._make_with_pillow(content, key)
+        return self._make_fast(content, key)
 
-    def draw_box(self, *, key: tuple[int, int, int]) -> tuple[int, int, int, int]:
-        """Draw the rectangle to erase: top, left, height, width in pixels; height 0 for none."""
+    def draw_box(self, *, key: tuple[int, int, int]) -> Box:
+        """Draw the rectangle to erase; height 0 for none."""
         if self.config.erase_probability == 0:
             return NO_BOX
         generator = random.Random(derive_seed("erase", *key))
         return draw_erase_box(generator, image_size=self.config.image_size, probability=self.config.erase_probability)
+
+    def _make_with_pillow(self, content: bytes, key: tuple[int, int, int]) -> Pixels:
+        image = decode_image(content)
+        draw = self._draw(width=image.width, height=image.height, key=key)
+        size = [self.config.image_size, self.config.image_size]
+        image = functional.resized_crop(image, *draw.crop, size, self._interpolation)
+        if draw.is_flipped:
+            image = functional.hflip(image)
+        for operation in draw.operations:
+            image = self._apply_with_pillow(image, operation)
+        return np.asarray(image)
+
+    def _make_fast(self, content: bytes, key: tuple[int, int, int]) -> Pixels:
+        image = open_image(content)
+        draw: Draw = self._draw(width=image.width, height=image.height, key=key)
+        pixels = resize(decode_region(content, image, draw.crop), self.config.image_size, self.config.interpolation)
+        if draw.is_flipped:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        for operation in draw.operations:
+            pixels = self._apply_fast(pixels, operation)
+        return pixels
+
+    def _apply_fast(self, pixels: Pixels, operation: Operation) -> Pixels:
+        if (recolour := COLOUR_OPERATIONS.get(operation.name)) is not None:
+            return recolour(pixels, *operation.arguments)
+        move = BICUBIC_OPERATIONS.get(operation.name)
+        if move is not None and self.config.interpolation == "bicubic":
+            return move(pixels, *operation.arguments, fill=FILL)
+        return np.asarray(self._apply_with_pillow(Image.fromarray(pixels), operation))
+
+    def _apply_with_pillow(self, image: Image.Image, operation: Operation) -> Image.Image:
+        resample = Image.Resampling[self.config.interpolation.upper()]
+        apply = cast(Callable[..., Image.Image], NAME_TO_OP[operation.name])
+        return apply(image, *operation.arguments, fillcolor=FILL, resample=resample)
 
 
 class EvaluationTransform:
@@ -115,62 +136,29 @@ class EvaluationTransform:
         self.crop_fraction = crop_fraction
         self.interpolation = functional.InterpolationMode(interpolation)
 
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """Return (H, W, 3) pixels of an RGB picture."""
+    def __call__(self, content: bytes) -> Pixels:
+        """Return (H, W, 3) pixels of an encoded picture; raises UndecodableImageError."""
         size = self.image_size
+        image = decode_image(content)
         if self.crop_fraction is None:
             return np.asarray(functional.resize(image, [size, size], self.interpolation))
         image = functional.resize(image, [int(size / self.crop_fraction)], self.interpolation)
         return np.asarray(functional.center_crop(image, [size, size]))
 
 
-def draw_erase_box(generator: random.Random, *, image_size: int, probability: float) -> tuple[int, int, int, int]:
-    """Draw as timm's RandomErasing does, draw for draw, and return top, left, height, width."""
-    if generator.random() > probability:
-        return NO_BOX
-    for _ in range(NUM_ERASE_ATTEMPTS):
-        area = generator.uniform(*ERASE_AREA) * image_size**2
-        aspect = math.exp(generator.uniform(*ERASE_LOG_ASPECT))
-        height = round(math.sqrt(area * aspect))
-        width = round(math.sqrt(area / aspect))
-        if height < image_size and width < image_size:
-            top = generator.randint(0, image_size - height)
-            left = generator.randint(0, image_size - width)
-            return top, left, height, width
-    return NO_BOX
+def resize(pixels: Pixels, size: int, interpolation: Interpolation) -> Pixels:
+    """Return (size, size, 3) pixels of (H, W, 3), filtered as Pillow does, in its fixed-point arithmetic."""
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    resized = torch.nn.functional.interpolate(image, (size, size), mode=interpolation, antialias=True)
+    found: Pixels = resized[0].permute(1, 2, 0).contiguous().numpy()
+    return found
 
 
-def seed_globally(seed: int) -> None:
-    """Seed the generators that timm and torchvision draw from: random, numpy's legacy one, torch's default one."""
-    random.seed(seed)
-    np.random.seed([seed & 0xFFFFFFFF, seed >> 32])
-    torch.default_generator.manual_seed(seed)  # not torch.manual_seed: 87 us against 1, and it touches the devices
-
-
-@contextmanager
-def unchanged_randomness() -> Iterator[None]:
-    """Leave the global generators as they were on entry."""
-    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.default_generator.set_state(states[2])
-
-
-def _build_rand_augment(config: TransformConfig) -> Any:
-    """Build timm's RandAugment as the original does: ImageNet's mean as fill, shifts up to 45 % of the edge."""
-    text = config.rand_augment
-    assert text is not None
-    parameters = {
-        "translate_const": int(config.image_size * 0.45),
-        "img_mean": tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN),
-        "interpolation": str_to_pil_interp(config.interpolation),  # type: ignore[no-untyped-call]
-    }
-    try:
-        return rand_augment_transform(text, parameters)
-    except (AssertionError, ValueError, KeyError, IndexError) as error:
-        raise UserError(
-            f"rand_augment: {text!r} is not a RandAugment text of timm's; an example is rand-m9-mstd0.5-inc1"
-        ) from error
+def _build_drawing(config: TransformConfig) -> Drawing:
+    return Drawing(
+        image_size=config.image_size,
+        crop_scale=config.crop_scale,
+        crop_ratio=config.crop_ratio,
+        flip_probability=config.flip_probability,
+        rand_augment=config.rand_augment,
+    )

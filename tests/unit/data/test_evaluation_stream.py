@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hornet.batch import Batch
-from hornet.data.decode import decode_image
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.data.shards import ShardReader, open_shards
 from hornet.data.transforms import EvaluationTransform
@@ -104,7 +103,7 @@ def test_pixels_labels_and_workers(toy_set: Path) -> None:
     (batches,) = run(toy_set, num_workers=2, crop_fraction=None)
     images = torch.cat([batch.images_bchw for batch in batches])
     for sample in range(48):
-        expected = transform(decode_image(reader.read(sample).image)).transpose(2, 0, 1)
+        expected = transform(reader.read(sample).image).transpose(2, 0, 1)
         assert np.array_equal(images[sample].numpy(), expected)
     labels = torch.cat([batch.labels for batch in batches])[:48]
     assert labels.tolist() == shards.records["label"].tolist()

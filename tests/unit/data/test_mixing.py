@@ -15,8 +15,8 @@ from torch import Tensor
 from torchvision import transforms
 
 from hornet.batch import Batch
+from hornet.data.drawing import unchanged_randomness
 from hornet.data.mixing import MixingConfig, draw_mix, fill_boxes, mix_images, mix_targets, normalise, prepare
-from hornet.data.transforms import unchanged_randomness
 from hornet.errors import UserError
 
 CPU = torch.device("cpu")

@@ -178,7 +178,8 @@ def test_workers_stay_ignore_signals_and_end_with_the_stream(
 ) -> None:
     before = child_pids()
     stream = open_stream(toy_set, num_workers=2)
-    next(iter(stream.iterate(0, 9)))
+    batches = iter(stream.iterate(0, 9))
+    next(batches), next(batches)  # one from each: both have started
     workers = child_pids() - before
     assert len(workers) == 2
     for pid in workers:

@@ -14,18 +14,11 @@ from hypothesis import strategies as st
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
 
-from hornet.data.transforms import (
-    NO_BOX,
-    EvaluationTransform,
-    TrainTransform,
-    TransformConfig,
-    draw_erase_box,
-    seed_globally,
-    unchanged_randomness,
-)
+from hornet.data.drawing import NO_BOX, draw_erase_box, seed_globally, unchanged_randomness
+from hornet.data.transforms import EvaluationTransform, TrainTransform, TransformConfig
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
-from tests.unit.data.making import picture
+from tests.unit.data.making import encode, picture
 
 RECIPE = "rand-m9-mstd0.5-inc1"
 
@@ -52,18 +45,19 @@ def test_pixels_are_timms_with_the_same_seed(rand_augment: str | None, interpola
         interpolation=interpolation,
         use_prefetcher=True,
     )
-    ours = TrainTransform(recipe(rand_augment=rand_augment, interpolation=interpolation))
+    ours = TrainTransform(recipe(rand_augment=rand_augment, interpolation=interpolation, backend="pil"))
     with unchanged_randomness():
         for sample in range(25):
             image = picture(sample, width=40 + sample, height=70 - sample)
-            found = ours(image, key=(3, 1, sample))
+            found = ours(encode(image), key=(3, 1, sample))
             seed_globally(derive_seed("augment", 3, 1, sample))
             assert np.array_equal(found.transpose(2, 0, 1), timms(image).numpy())
 
 
-def test_the_key_alone_decides() -> None:
-    transform = TrainTransform(recipe())
-    image = picture(5, width=64, height=64)
+@pytest.mark.parametrize("backend", ["fast", "pil"])
+def test_the_key_alone_decides(backend: str) -> None:
+    transform = TrainTransform(recipe(backend=backend))
+    image = encode(picture(5, width=64, height=64))
     with unchanged_randomness():
         first = transform(image, key=(0, 0, 1))
         others = [transform(image, key=key) for key in [(0, 0, 2), (0, 1, 1), (1, 0, 1)]]
@@ -80,7 +74,7 @@ def test_unchanged_randomness_restores_all_three_generators() -> None:
     expected = draw()
     seed_globally(7)
     with unchanged_randomness():
-        TrainTransform(recipe())(picture(0), key=(0, 0, 0))
+        TrainTransform(recipe())(encode(picture(0)), key=(0, 0, 0))
     assert draw() == expected
 
 
@@ -113,7 +107,7 @@ def test_evaluation_is_timms_resize_and_centre_crop(width: int, height: int) -> 
     timms = create_transform(32, is_training=False, crop_pct=0.875, interpolation="bicubic", use_prefetcher=True)
     image = picture(1, width=width, height=height)
     ours = EvaluationTransform(image_size=32, crop_fraction=0.875, interpolation="bicubic")
-    assert np.array_equal(ours(image).transpose(2, 0, 1), timms(image).numpy())
+    assert np.array_equal(ours(encode(image)).transpose(2, 0, 1), timms(image).numpy())
 
 
 def test_evaluation_without_a_crop_warps() -> None:
@@ -122,7 +116,7 @@ def test_evaluation_without_a_crop_warps() -> None:
     )
     image = picture(1, width=90, height=41)
     ours = EvaluationTransform(image_size=32, crop_fraction=None, interpolation="bicubic")
-    assert np.array_equal(ours(image).transpose(2, 0, 1), timms(image).numpy())
+    assert np.array_equal(ours(encode(image)).transpose(2, 0, 1), timms(image).numpy())
 
 
 @pytest.mark.parametrize(
