@@ -145,7 +145,7 @@ def check(root: Path, plan: Plan, lives: list[Life]) -> None:
 
 
 @given(careers(workers=st.just(0)))
-@settings(max_examples=25)
+@settings(max_examples=20)
 def test_other_ranks_and_micro_batches(sets: Path, career: tuple[Plan, list[Life]]) -> None:
     check(sets, *career)
 
