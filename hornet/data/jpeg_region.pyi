@@ -1,0 +1,3 @@
+from typing import Any
+
+def decode_into(content: bytes, pixels: Any, top: int, left: int, height: int, width: int, /) -> None: ...
