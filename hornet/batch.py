@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from torch import Tensor
 
@@ -44,3 +44,8 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory, from which devices copy by themselves; DataLoader calls this."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "bad_samples"}
+        return replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items()})

@@ -6,12 +6,14 @@ it matters to no result which worker or rank does the work.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from hornet.batch import BadSample, Batch
@@ -52,7 +54,7 @@ class _Slots:
     """A batch under construction."""
 
     def __init__(self, count: int, *, image_size: int) -> None:
-        self.images = torch.zeros(count, image_size, image_size, 3, dtype=torch.uint8)
+        self.images = _allocate(count, image_size, image_size, 3)
         self.labels = torch.zeros(count, dtype=torch.int64)
         self.boxes = torch.zeros(count, 4, dtype=torch.int32)
         self.hashes = torch.zeros(count, dtype=torch.int64)
@@ -76,6 +78,14 @@ class _Slots:
             is_real=self.is_real,
             bad_samples=tuple(self.bad),
         )
+
+
+def _allocate(*shape: int) -> Tensor:
+    """Return uint8 zeros; in a worker, in the shared memory in which they will go to the main process."""
+    if get_worker_info() is None:
+        return torch.zeros(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape).zero_()
 
 
 class TrainBatches(Dataset[Batch | Failure]):

@@ -37,6 +37,7 @@ class WorkerPool(Generic[Item]):
             multiprocessing_context="fork" if num_workers else None,
             prefetch_factor=prefetch if num_workers else None,
             persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),  # copies to the device then run beside the computation
             generator=torch.Generator(),  # else a DataLoader draws its base seed from the global generator
         )
         self._turn = 0
