@@ -17,7 +17,6 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from benchmarks.shards import make_pictures
-from hornet.data.decode import decode_image
 from hornet.data.loader import StreamConfig, open_train_stream
 from hornet.data.order import Order
 from hornet.data.prepare.existing_tars import IndexPlan, index_folder
@@ -98,7 +97,7 @@ def start_webdataset(tars: list[str], *, skip: int, workers: int) -> float:
         return islice(iter(samples), share, None)
 
     def make(sample: dict[str, Any]) -> Any:
-        return transform(decode_image(sample["jpg"]), key=(0, 0, 0)), int(sample["cls"])
+        return transform(sample["jpg"], key=(0, 0, 0)), int(sample["cls"])
 
     started = time.perf_counter()
     dataset = webdataset.WebDataset(tars, shardshuffle=len(tars), seed=0)
