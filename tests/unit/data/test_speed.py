@@ -1,0 +1,53 @@
+"""`bench`: its arithmetic, and one real measurement."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hornet.data.loader import StreamConfig
+from hornet.data.speed import Speed, SpeedReport, describe_speed, measure_speed
+from hornet.data.transforms import TransformConfig
+from hornet.errors import UserError
+from tests.integration.conftest import ROOT
+
+
+def report(milliseconds: float) -> SpeedReport:
+    speed = Speed(num_workers=2, images_per_second=900, cpu_seconds_per_image=milliseconds / 1e3)
+    return SpeedReport(
+        speeds=[speed], read_seconds_per_image=4e-5, transform_seconds_per_image=1.9e-3, bytes_per_image=90_000
+    )
+
+
+def test_cores_for_gpus() -> None:
+    text = describe_speed(report(2.0), images_per_second=1500, num_gpus=8, num_cores=96)
+    assert "8 GPUs at 1500 images/s: 24.0 cores, 1080 MB/s from the shards" in text
+    assert "this machine has 96 cores, good for 48000 images/s at most" in text
+    assert "set data.num_workers to 3 or more" in text
+    text = describe_speed(report(2.0), images_per_second=1500, num_gpus=1, num_cores=2)
+    assert "1 GPU at 1500 images/s: 3.0 cores" in text
+    assert "these cores do not feed them" in text
+
+
+def test_a_set_is_streamed(toy_set: Path) -> None:
+    config = StreamConfig(shards=toy_set, transform=TransformConfig(image_size=32))
+    found = measure_speed(config, batch_size=4, seconds=0.2, worker_counts=[0, 1])
+    assert [speed.num_workers for speed in found.speeds] == [0, 1]
+    assert all(speed.images_per_second > 0 and speed.cpu_seconds_per_image > 0 for speed in found.speeds)
+    assert found.read_seconds_per_image > 0
+    with pytest.raises(UserError, match="must be more than 0"):
+        measure_speed(config, batch_size=4, seconds=0, worker_counts=[0])
+
+
+@pytest.mark.slow
+def test_the_command(toy_set: Path) -> None:
+    command = ["bench", toy_set, "--seconds", "0.2", "--workers", "1", "--batch-size", "4", "--image-size", "32"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "launch/shards.py", *map(str, command)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "workers   images/s   CPU ms an image\n      1" in done.stdout
+    assert "1 GPU at 1000 images/s" in done.stdout
