@@ -12,10 +12,13 @@ DEFAULT_RATE = 1000.0
 def bench(options: argparse.Namespace) -> None:
     """Stream a set with some numbers of workers, and say what was seen."""
     # These bring torch: seconds that the other commands need not wait for.
+    import torch
+
     from hornet.data.loader import StreamConfig
     from hornet.data.speed import describe_speed, measure_speed
     from hornet.data.transforms import TransformConfig
 
+    torch.set_num_threads(1)  # as in a worker
     num_cores = count_cores()
     transform = TransformConfig(
         image_size=options.image_size,
