@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hornet.batch import Batch
@@ -11,6 +11,8 @@ from hornet.config import free
 from hornet.data.label_space import LabelSpace
 from hornet.data.order import ORDER_VERSION, Order, PartialBatch
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
+from hornet.data.remote_files import RemoteConfig
+from hornet.data.shard_prefetch import ShardPrefetcher
 from hornet.data.shards import ShardSet, open_shards
 from hornet.data.transforms import EvaluationTransform, Interpolation, TrainTransform, TransformConfig
 from hornet.data.workers import WorkerPool
@@ -22,8 +24,8 @@ from hornet.world import World
 class StreamConfig:
     """The training stream."""
 
-    shards: Path = free()
-    """Folder that holds the set's _info.json."""
+    shards: Path | str = free()
+    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "train"
     """Which of its splits."""
     shuffle_window_shards: int = 64
@@ -38,6 +40,8 @@ class StreamConfig:
     """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
     transform: TransformConfig
     """Augmentation."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """How tars at a URL are read."""
 
     def __post_init__(self) -> None:
         _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
@@ -49,8 +53,8 @@ class StreamConfig:
 class EvaluationConfig:
     """The evaluation stream: every sample once."""
 
-    shards: Path = free()
-    """Folder that holds the set's _info.json."""
+    shards: Path | str = free()
+    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "validation"
     """Which of its splits."""
     image_size: int
@@ -67,6 +71,8 @@ class EvaluationConfig:
     """Batches that each worker prepares ahead."""
     max_bad_sample_rate: float = free(0.0)
     """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """How tars at a URL are read."""
 
     def __post_init__(self) -> None:
         _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
@@ -100,6 +106,8 @@ class TrainStream:
         """Whole with partial_batch drop, a fraction with carry."""
         dataset = TrainBatches(shards, transform=TrainTransform(config.transform), seed=order.seed)
         self._pool: WorkerPool[Batch] = WorkerPool(dataset, num_workers=config.num_workers, prefetch=config.prefetch)
+        has_cache = shards.remote is not None and shards.remote.cache is not None
+        self._prefetcher = ShardPrefetcher(shards, order) if has_cache and world.local_rank == 0 else None
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch (0-based) in which the global batch of `step` (0-based) begins."""
@@ -114,12 +122,16 @@ class TrainStream:
         yield from self._pool.run(self._picks(first_step, num_steps))
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and what brings tars into the cache."""
+        if self._prefetcher is not None:
+            self._prefetcher.close()
         self._pool.close()
 
     def _picks(self, first_step: int, num_steps: int) -> Iterator[list[Pick]]:
         first = self._world.rank * self._rank_batch_size
         for step in range(first_step, first_step + num_steps):
+            if self._prefetcher is not None:
+                self._prefetcher.follow(step)
             for start in range(first, first + self._rank_batch_size, self.micro_batch_size):
                 picks = self._order.pick(step=step, start=start, stop=start + self.micro_batch_size)
                 yield list(zip(picks.epochs.tolist(), picks.samples.tolist(), strict=True))
@@ -166,7 +178,7 @@ def open_train_stream(
     Raises UserError.
     """
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards = open_shards(config.shards, config.split)
+    shards = open_shards(config.shards, config.split, remote=config.remote)
     order = Order(
         shard_lengths=shards.split.shard_lengths,
         seed=seed,
@@ -179,7 +191,7 @@ def open_train_stream(
 
 def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, after checking its files; raises UserError."""
-    return EvaluationStream(config, shards=open_shards(config.shards, config.split), world=world)
+    return EvaluationStream(config, shards=open_shards(config.shards, config.split, remote=config.remote), world=world)
 
 
 def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: int) -> None:

@@ -7,7 +7,7 @@ sequence, so any step is reached at once, and the state of the stream is the ste
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,11 +106,20 @@ class Order:
             return Picks(epochs=np.empty(0, np.int64), samples=np.empty(0, np.int64))
         return Picks(epochs=np.concatenate(epochs), samples=np.concatenate(samples))
 
+    def list_shards(self, step: int) -> Iterator[int]:
+        """Yield the shards that `step` (0-based) and those behind it read, each where it is needed first, on and on.
+
+        Those of a window come together: of its shards, any may be needed at once.
+        """
+        epoch, position = self._locate(step)
+        first = int(np.searchsorted(self._find_ends(epoch), position, side="right"))
+        while True:
+            yield from self._shards_of(epoch)[first * self.shuffle_window_shards :].tolist()
+            epoch, first = epoch + 1, 0
+
     def read_epoch(self, epoch: int, *, start: int, stop: int) -> Int64Array:
         """Return positions `start` to `stop` (excluded) of an epoch; only the windows they touch are computed."""
-        shards = self._shards_of(epoch)
-        ends = np.cumsum(self.lengths[shards])[self.shuffle_window_shards - 1 :: self.shuffle_window_shards]
-        ends = ends if len(ends) and ends[-1] == self.num_samples else np.append(ends, self.num_samples)
+        ends = self._find_ends(epoch)
         parts = []
         window = int(np.searchsorted(ends, start, side="right"))
         while start < stop:
@@ -120,6 +129,13 @@ class Order:
             start = int(ends[window])
             window += 1
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _find_ends(self, epoch: int) -> Int64Array:
+        """Return the position in the epoch behind each window."""
+        ends = np.cumsum(self.lengths[self._shards_of(epoch)])[
+            self.shuffle_window_shards - 1 :: self.shuffle_window_shards
+        ]
+        return ends if len(ends) and ends[-1] == self.num_samples else np.append(ends, self.num_samples)
 
     def _locate(self, step: int) -> tuple[int, int]:
         if self.partial_batch == "drop":

@@ -20,9 +20,11 @@ from hornet.batch import BadSample, Batch
 from hornet.data.decode import UndecodableImageError
 from hornet.data.drawing import NO_BOX, Box, unchanged_randomness
 from hornet.data.regions import Pixels
-from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import ShardSet
 from hornet.data.transforms import EvaluationTransform, TrainTransform
 from hornet.digest import hash_key
+from hornet.errors import UserError
 from hornet.seeding import derive_seed
 
 NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
@@ -102,11 +104,12 @@ class TrainBatches(Dataset[Batch | Failure]):
         slots = _Slots(len(picks), image_size=self._transform.config.image_size)
         # In a worker the global generators are ours; in the caller's process they are not.
         with unchanged_randomness() if get_worker_info() is None else nullcontext():
-            for slot, (epoch, sample) in enumerate(picks):
-                try:
+            try:
+                self._reader.prepare(sample for _, sample in picks)
+                for slot, (epoch, sample) in enumerate(picks):
                     self._fill(slots, slot, epoch=epoch, sample=sample)
-                except _NothingFitsError as error:
-                    return Failure(message=str(error))
+            except UserError as error:
+                return Failure(message=str(error))
         return slots.finish()
 
     def _fill(self, slots: _Slots, slot: int, *, epoch: int, sample: int) -> None:
@@ -128,13 +131,13 @@ class TrainBatches(Dataset[Batch | Failure]):
                 return substitute, self._load(substitute, epoch=epoch)
             except UnreadableSampleError:
                 continue
-        raise _NothingFitsError(
-            f"{self._shards.folder}: neither sample {error.key} ({error.reason}) nor any of {MAX_SUBSTITUTES} "
+        raise UserError(
+            f"{self._shards.place}: neither sample {error.key} ({error.reason}) nor any of {MAX_SUBSTITUTES} "
             "substitutes can be used; check the shards' disk and copy the set again"
         )
 
 
-class EvaluationBatches(Dataset[Batch]):
+class EvaluationBatches(Dataset[Batch | Failure]):
     """Batches for evaluation; a bad sample leaves its slot empty and is reported."""
 
     def __init__(self, shards: ShardSet, *, transform: EvaluationTransform) -> None:
@@ -142,23 +145,23 @@ class EvaluationBatches(Dataset[Batch]):
         self._reader = ShardReader(shards)
         self._transform = transform
 
-    def __getitems__(self, samples: Sequence[int]) -> Batch:
+    def __getitems__(self, samples: Sequence[int]) -> Batch | Failure:
         """Make one batch; PADDING leaves its slot empty (is_real False)."""
         slots = _Slots(len(samples), image_size=self._transform.image_size)
-        for slot, sample in enumerate(samples):
-            if sample == PADDING:
-                continue
-            try:
-                picture = load_picture(self._reader, sample, self._transform)
-            except UnreadableSampleError as error:
-                slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
-                continue
-            slots.fill(slot, picture, NO_BOX)
+        try:
+            self._reader.prepare(sample for sample in samples if sample != PADDING)
+            for slot, sample in enumerate(samples):
+                if sample != PADDING:
+                    self._fill(slots, slot, sample)
+        except UserError as error:
+            return Failure(message=str(error))
         return slots.finish()
 
-
-class _NothingFitsError(Exception):
-    """A bad sample for which no substitute was found."""
+    def _fill(self, slots: _Slots, slot: int, sample: int) -> None:
+        try:
+            slots.fill(slot, load_picture(self._reader, sample, self._transform), NO_BOX)
+        except UnreadableSampleError as error:
+            slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
 
 
 def load_picture(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Picture:

@@ -1,32 +1,27 @@
-"""A split opened for reading: any sample by its number, by one seek, with its header and checksum checked."""
+"""A split whose index, labels and files were checked, local or at a URL. Not here: reading it (shard_reader.py)."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from isal.isal_zlib import crc32
 
-from hornet.data.index import RECORD, UNKNOWN_CRC, Records
+from hornet.data.index import RECORD, Records
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import INDEX_COMMAND, Manifest, Split, fingerprint_split, is_url, read_manifest
-from hornet.data.tar import TarError, read_member, split_name
+from hornet.data.remote_files import RemoteConfig
+from hornet.data.remote_set import fetch_set
 from hornet.errors import UserError
-
-MAX_OPEN_SHARDS = 256  # a process; well below the usual limit of 1,024 open files
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSet:
     """A split whose files were found to be those of its manifest."""
 
-    folder: Path
-    """Where the tars are."""
+    place: str
+    """Folder of the tars, or its URL."""
     split: Split
     """As the manifest describes it."""
     label_space: LabelSpace
@@ -37,120 +32,68 @@ class ShardSet:
     """The index, memory-mapped."""
     starts: np.ndarray[tuple[int], np.dtype[np.int64]]
     """(num_shards + 1,) number of each shard's first sample, and the number of samples at the end."""
+    remote: RemoteConfig | None
+    """How the tars are read; None if they are local."""
 
     @property
     def num_samples(self) -> int:
         """Samples in the split."""
         return len(self.records)
 
+    def locate(self, shard: int) -> str:
+        """Return the path or URL of a tar."""
+        return f"{self.place}/{self.split.shards[shard]}"
+
+    def find_file(self, shard: int) -> Path:
+        """Return the path of a tar; raises UserError if it is remote."""
+        if self.remote is not None:
+            raise UserError(f"{self.locate(shard)}: is remote, and this needs the tar; copy the tars to a folder")
+        return Path(self.locate(shard))
+
     def shard_of(self, sample: int) -> int:
         """Return the number of the shard that holds a sample."""
         return int(np.searchsorted(self.starts, sample, side="right")) - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class RawSample:
-    """One sample as it stands in the tar."""
+def open_shards(place: Path | str, split_name: str, *, remote: RemoteConfig | None = None) -> ShardSet:
+    """Open a split of the set in a folder or at the URL of one, after checking its index, labels, and tars' sizes.
 
-    key: str
-    """`SHARD/STEM`."""
-    label: int
-    """In the set's label space."""
-    image: bytes
-    """The encoded image; its checksum agrees with the index, if that has one."""
-
-
-class UnreadableSampleError(Exception):
-    """A sample whose bytes are not those the index describes, or cannot be read."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        self.key = key
-        self.reason = reason
-        super().__init__(f"{key}: {reason}")
-
-
-def open_shards(folder: Path, split_name: str) -> ShardSet:
-    """Open a split of the set in `folder`, after checking its tars' sizes, its index and its labels.
-
+    `remote` says how to read what is remote. Sizes of remote tars are not asked for; reading notices other ones.
     Raises UserError, naming the file, what was found and what was recorded.
     """
+    remote = remote or RemoteConfig()
+    folder = fetch_set(str(place), split_name, remote) if is_url(str(place)) else Path(place)
     manifest = read_manifest(folder)
     split = manifest.split(split_name)
-    if is_url(split.shard_folder):
+    if split.shard_folder.startswith("pipe:"):
         raise UserError(
-            f"{manifest.path}: the tars of split {split_name!r} are at {split.shard_folder}, and training reads local "
-            f"tars only; copy them to a folder and run `{INDEX_COMMAND} THAT_FOLDER`"
+            f"{manifest.path}: the tars of split {split_name!r} are at {split.shard_folder!r}, and no set may name a "
+            "command to run; give their URL as shard_folder and the command as data.remote.command"
         )
-    shard_folder = folder / split.shard_folder
-    _check_sizes(shard_folder, split)
+    base = str(place).rstrip("/") if is_url(str(place)) else str(folder)
+    tars = split.shard_folder if is_url(split.shard_folder) else _join(base, split.shard_folder)
+    if not is_url(tars):
+        _check_sizes(Path(tars), split)
     records = open_index(folder / split.index, split)
     starts = np.concatenate([[0], np.cumsum(split.shard_lengths)]).astype(np.int64)
     shards = ShardSet(
-        folder=shard_folder,
+        place=tars.rstrip("/"),
         split=split,
         label_space=manifest.label_space,
         fingerprint=fingerprint_split(split, manifest.label_space),
         records=records,
         starts=starts,
+        remote=remote if is_url(tars) else None,
     )
     _check_labels(shards, manifest)
     return shards
 
 
-class ShardReader:
-    """Reads samples of one set in one process; keeps the tars used last open."""
-
-    def __init__(self, shards: ShardSet) -> None:
-        self._shards = shards
-        self._descriptors: OrderedDict[int, int] = OrderedDict()
-
-    def read(self, sample: int) -> RawSample:
-        """Read one sample; raises UnreadableSampleError."""
-        record = self._shards.records[sample]
-        shard = self._shards.shard_of(sample)
-        offset, span = int(record["offset"]), int(record["span"])
-        name = shard_stem(self._shards.split.shards[shard])
-        key = f"{name}/@{offset}"
-        try:
-            content = os.pread(self._open(shard), span, offset)
-            member = read_member(io.BytesIO(content).read, offset=offset)
-        except OSError as error:
-            raise UnreadableSampleError(key, f"cannot be read ({error.strerror})") from error
-        except TarError as error:
-            raise UnreadableSampleError(key, str(error)) from error
-        if member is None or member.payload_offset + member.size != offset + span:
-            raise UnreadableSampleError(key, "the tar holds another member here than the index says")
-        key = f"{name}/{split_name(member.name)[0]}"
-        image = content[member.payload_offset - offset :]
-        if len(image) < member.size:
-            raise UnreadableSampleError(key, f"the tar ends within it, at byte {offset + len(content)}")
-        crc = crc32(image)
-        if record["crc"] not in (crc, UNKNOWN_CRC):
-            raise UnreadableSampleError(
-                key, f"checksum {crc:08x}, the index says {int(record['crc']):08x}: damaged bytes"
-            )
-        return RawSample(key=key, label=int(record["label"]), image=image)
-
-    def forget(self, sample: int) -> None:
-        """Close a sample's tar, so that the next read opens it anew (a file system may have lost the old handle)."""
-        descriptor = self._descriptors.pop(self._shards.shard_of(sample), None)
-        if descriptor is not None:
-            os.close(descriptor)
-
-    def close(self) -> None:
-        """Close all tars."""
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
-
-    def _open(self, shard: int) -> int:
-        if shard in self._descriptors:
-            self._descriptors.move_to_end(shard)
-            return self._descriptors[shard]
-        while len(self._descriptors) >= MAX_OPEN_SHARDS:
-            os.close(self._descriptors.popitem(last=False)[1])
-        path = self._shards.folder / self._shards.split.shards[shard]
-        self._descriptors[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        return self._descriptors[shard]
+def _join(base: str, folder: str) -> str:
+    """Return a manifest's `shard_folder` as seen from where the manifest is."""
+    if is_url(base):
+        return base if folder in (".", "") else f"{base}/{folder}"
+    return str(Path(base) / folder)
 
 
 def shard_stem(shard: str) -> str:
@@ -203,9 +146,9 @@ def open_index(path: Path, split: Split) -> Records:
 def _check_labels(shards: ShardSet, manifest: Manifest) -> None:
     labels = shards.records["label"]
     num_classes = len(shards.label_space)
-    outside = (labels < 0) | (labels >= num_classes)
-    if not outside.any():
+    if labels.min() >= 0 and labels.max() < num_classes:
         return
+    outside = (labels < 0) | (labels >= num_classes)
     sample = int(outside.argmax())
     raise UserError(
         f"{manifest.path}: {int(outside.sum())} samples of split {shards.split.name!r} have labels outside the label "

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from hornet.data.drawing import unchanged_randomness
 from hornet.data.loader import StreamConfig, open_train_stream
 from hornet.data.pipeline import load_picture
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.data.transforms import TrainTransform
 from hornet.errors import UserError
 from hornet.world import ALONE

@@ -23,7 +23,8 @@ from hornet.data.prepare.build_plan import BuildPlan
 from hornet.data.prepare.selection import Selection
 from hornet.data.prepare.shard_file import EncodedSample, write_shard
 from hornet.data.prepare.verify import VerifyPlan, verify_set
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
 from hornet.world import ALONE

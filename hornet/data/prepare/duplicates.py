@@ -29,7 +29,8 @@ from hornet.data.prepare.picture_hash import (
 )
 from hornet.data.prepare.processes import map_in_processes
 from hornet.data.prepare.survey import look_at
-from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError, open_shards
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import ShardSet, open_shards
 from hornet.durable import write_text
 from hornet.errors import UserError
 

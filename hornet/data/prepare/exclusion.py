@@ -87,7 +87,7 @@ def match_exclusions(shards: ShardSet, exclusions: Exclusions) -> Matched:
 
 
 def _read_stems(shards: ShardSet, number: int) -> Iterator[tuple[int, str]]:
-    path = shards.folder / shards.split.shards[number]
+    path = shards.find_file(number)
     try:
         with path.open("rb") as file:
             for sample in range(int(shards.starts[number]), int(shards.starts[number + 1])):

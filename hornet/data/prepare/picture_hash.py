@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from hornet.data.decode import FORMATS, MAX_PIXELS, UndecodableImageError, convert_to_rgb
 from hornet.data.prepare.processes import map_in_processes
-from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError, shard_stem
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import ShardSet, shard_stem
 from hornet.durable import write_bytes
 from hornet.errors import UserError
 

@@ -249,7 +249,7 @@ def _add_view(
     return add_split(
         manifest,
         split=split.name,
-        shard_folder=str(shards.folder.resolve()),
+        shard_folder=shards.place if shards.remote else str(Path(shards.place).resolve()),
         shards=names,
         indexes=indexes,
         origin=origin,

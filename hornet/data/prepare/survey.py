@@ -18,7 +18,8 @@ from hornet.data.decode import FORMATS, UndecodableImageError, decode_image
 from hornet.data.manifest import Manifest
 from hornet.data.order import permute
 from hornet.data.prepare.summary import read_image_bytes
-from hornet.data.shards import ShardReader, ShardSet, UnreadableSampleError, open_shards
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import ShardSet, open_shards
 
 SYNSET = re.compile(r"n\d{8}")
 THUMBNAIL_PIXELS = 176

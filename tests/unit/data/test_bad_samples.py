@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hornet.batch import BadSample, Batch
 from hornet.data import pipeline
 from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.shards import ShardReader, UnreadableSampleError, open_shards
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
 from tests.unit.data.making import NOT_AN_IMAGE, flip_bit, key_hash, make_set, rank_of

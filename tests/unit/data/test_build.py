@@ -19,7 +19,8 @@ from hornet.data.prepare.build_plan import BuildPlan, BuildReport
 from hornet.data.prepare.build_report import describe_build, describe_plan
 from hornet.data.prepare.picture import PictureOptions
 from hornet.data.prepare.selection import Selection
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.errors import UserError
 from tests.unit.data.making import encode, picture, write_shards
 

@@ -26,7 +26,8 @@ from hornet.data.prepare.duplicates import (
 from hornet.data.prepare.hash_matching import count_bits, find_nearest
 from hornet.data.prepare.picture_hash import FLAT, USABLE, hash_picture
 from hornet.data.prepare.subset import SubsetPlan, make_subset
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.errors import UserError
 from tests.unit.data.making import NOT_AN_IMAGE, encode, index, write_shard
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from hornet.batch import Batch
 from hornet.data.loader import StreamConfig, open_train_stream
 from hornet.data.order import PartialBatch
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.digest import batch_digest
 from hornet.training.metrics import sum_key_hashes

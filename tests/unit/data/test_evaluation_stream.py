@@ -12,7 +12,8 @@ from torch import nn
 
 from hornet.batch import Batch
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.data.transforms import EvaluationTransform
 from hornet.errors import UserError
 from hornet.training.evaluate import evaluate

@@ -16,7 +16,8 @@ from hornet.data.imagenet import make_layout
 from hornet.data.label_space import number_classes
 from hornet.data.prepare.existing_tars import IndexPlan, IndexReport, index_folder
 from hornet.data.sample_label import read_label_option
-from hornet.data.shards import ShardReader, UnreadableSampleError, open_shards
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import open_shards
 from hornet.errors import UserError
 from tests.unit.data.making import flip_bit, write_shards
 

@@ -222,10 +222,12 @@ def test_remote_tars_need_an_output(server: Server) -> None:
     assert server.num_requests == 0
 
 
-def test_training_from_remote_tars_is_refused(server: Server, tmp_path: Path) -> None:
+def test_what_needs_the_tars_themselves_says_so(server: Server, tmp_path: Path) -> None:
     index(server.url, tmp_path / "remote")
-    with pytest.raises(UserError, match=r"tars of split 'train' are at http://.*, and training reads local tars only"):
-        open_shards(tmp_path / "remote", "train")
+    shards = open_shards(tmp_path / "remote", "train")
+    assert shards.locate(1) == f"{server.url}/big-1.tar"
+    with pytest.raises(UserError, match=r"http://.*/big-1\.tar: is remote, and this needs the tar; copy the tars to a"):
+        shards.find_file(1)
 
 
 @pytest.mark.parametrize(

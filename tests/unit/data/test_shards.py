@@ -15,7 +15,8 @@ import pytest
 import webdataset
 
 from hornet.data import shards as shards_module
-from hornet.data.shards import ShardReader, UnreadableSampleError, open_shards
+from hornet.data.shard_reader import ShardReader, UnreadableSampleError
+from hornet.data.shards import open_shards
 from hornet.errors import UserError
 from tests.unit.data.making import flip_bit, index, make_set, write_shards
 

@@ -14,7 +14,8 @@ from hornet.data.loader import StreamConfig, open_train_stream
 from hornet.data.manifest import fingerprint_split, read_manifest
 from hornet.data.prepare import exclusion
 from hornet.data.prepare.subset import SubsetPlan, SubsetReport, describe_subset, make_subset
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
 from tests.unit.data.making import encode, index, key_hash, make_set, picture, rank_of, write_shard

@@ -18,7 +18,8 @@ from hornet.batch import Batch
 from hornet.config import build_config, list_changes, to_values
 from hornet.data.loader import StreamConfig, TrainStream, check_division, open_train_stream
 from hornet.data.order import PartialBatch
-from hornet.data.shards import ShardReader, open_shards
+from hornet.data.shard_reader import ShardReader
+from hornet.data.shards import open_shards
 from hornet.data.transforms import TransformConfig
 from hornet.digest import batch_digest
 from hornet.errors import UserError

@@ -70,7 +70,7 @@ def open_indexed_set(folder: Path, split: str) -> SeekableSource:
     parts = [
         IndexedShard(
             name=make_plain(shard.removesuffix(".tar")),
-            path=shards.folder / shard,
+            path=shards.find_file(number),
             index=folder / shards.split.index,
             start=int(shards.starts[number]),
             stop=int(shards.starts[number + 1]),
