@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from hornet.data.manifest import read_manifest
-from hornet.data.prepare.existing_tars import IndexPlan, index_folder
+from hornet.data.prepare.existing_tars import DEFAULT_PATTERN, IndexPlan, index_folder
 from hornet.data.prepare.page import write_set_page
 from hornet.data.prepare.summary import describe_set
+from hornet.data.prepare.tar_folder import split_pattern
 from hornet.data.prepare.verify import VerifyPlan, describe_verification, verify_set
 from hornet.data.sample_label import read_label_option
 from launch.shard_commands.parsing import Commands
@@ -17,11 +18,12 @@ ERRORS_FOUND = 1  # bad input is 2
 
 def index(options: argparse.Namespace) -> None:
     """Index tars that are there."""
+    folder, pattern = split_pattern(options.folder)
     plan = IndexPlan(
-        folder=options.folder,
+        folder=folder,
         output=options.output,
         split=options.split,
-        pattern=options.pattern,
+        pattern=pattern or options.pattern,
         classes=options.classes,
         name=options.name,
         label_key=read_label_option(options.labels),
@@ -67,13 +69,15 @@ def add_index(commands: Commands) -> None:
     """Add the parser."""
     command = commands.add_parser("index", help="tars that are there: check them, write index and manifest")
     command.add_argument(
-        "folder", metavar="FOLDER|URL", help="holds the tars, and timm's _info.json if any; http://, s3://, ..."
+        "folder",
+        metavar="FOLDER|URL",
+        help="holds the tars, and timm's _info.json if any; s3://, http://, ...; or tars in it: 's3://b/t-{000..127}.tar'",
     )
     command.add_argument(
         "--output", type=Path, metavar="FOLDER", help="for index and manifest (default: beside the tars)"
     )
     command.add_argument("--split", help="only this split (default: all in _info.json, else train)")
-    command.add_argument("--pattern", default="*.tar", help="tars of a split that no _info.json lists (default *.tar)")
+    command.add_argument("--pattern", default=DEFAULT_PATTERN, help="tars of a split that no _info.json lists (*.tar)")
     command.add_argument("--classes", metavar="NAME|FILE", help="label space (see `labels`; default: numbered)")
     command.add_argument("--name", help="name of the set (default: that of _info.json, else the folder's)")
     command.add_argument("--labels", metavar="cls|json:KEY", help="where labels stand (default: as in _info.json)")

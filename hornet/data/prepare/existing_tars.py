@@ -16,6 +16,8 @@ from hornet.data.prepare.split_writing import open_set, put_split
 from hornet.data.prepare.tar_folder import TarFolder, index_tars, open_tar_folder
 from hornet.errors import UserError
 
+DEFAULT_PATTERN = "*.tar"
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexPlan:
@@ -28,7 +30,7 @@ class IndexPlan:
     split: str | None
     """Which split; None for all that an _info.json lists and that fit together, or `train` where there is none."""
     pattern: str
-    """Which tars make the split, if no _info.json lists it: a shell pattern."""
+    """Which tars make the split, if no _info.json lists it: shell patterns and braces, with spaces between them."""
     classes: Path | str | None
     """A known label space or a file (see `find_label_space`); None to keep the manifest's or number the classes."""
     name: str | None
@@ -106,6 +108,11 @@ def _choose_splits(
 ) -> tuple[dict[str, _Chosen], dict[str, str]]:
     """Return the splits to be indexed, whose labels all come from one place, and those left out for that."""
     listed = {name: split for name, split in info["splits"].items() if plan.split in (None, name)}
+    if plan.pattern != DEFAULT_PATTERN and any("index_sha256" not in split for split in listed.values()):
+        raise UserError(
+            f"{folder.locate(MANIFEST_NAME)}: lists the tars of its splits, so {plan.pattern!r} would have no effect; "
+            "give the folder alone, and --split for one of its splits"
+        )
     keys = {name: plan.label_key or split.get("alt_label") for name, split in listed.items()}
     if None not in keys.values() and len(set(keys.values())) > 1:
         raise UserError(

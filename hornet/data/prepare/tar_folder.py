@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from braceexpand import braceexpand
 from tqdm import tqdm
 
 from hornet.data.index import ShardIndex, index_source, index_tar
 from hornet.data.manifest import MANIFEST_NAME, is_url, parse_info, read_info
 from hornet.data.prepare.processes import count_cores, map_in_processes
 from hornet.data.prepare.remote_tars import RemoteFolder
+from hornet.errors import UserError
 
+WILDCARDS = set("*?[")
 NUM_REMOTE_WORKERS = 32  # threads that wait for answers, not for cores
 
 
@@ -53,8 +56,18 @@ class TarFolder:
         path = Path(self.place) / MANIFEST_NAME
         return read_info(path) if path.exists() else {"splits": {}}
 
-    def list(self, pattern: str) -> list[str]:
-        """Return the sorted names of its files that match a shell pattern."""
+    def list(self, patterns: str) -> list[str]:
+        """Return the names that shell patterns, with spaces between them, stand for, each once.
+
+        Braces stand for their names whether such files are there or not, so a server need not list them; `*`, `?` and
+        `[` for what is there, sorted.
+        """
+        found: dict[str, None] = {}
+        for pattern in (one for text in patterns.split() for one in braceexpand(text)):
+            found |= dict.fromkeys(self._find(pattern) if WILDCARDS & set(pattern) else [pattern])
+        return list(found)
+
+    def _find(self, pattern: str) -> Iterable[str]:
         if self.remote:
             return self.remote.list(pattern)
         return sorted(path.name for path in Path(self.place).glob(pattern))
@@ -64,6 +77,19 @@ def open_tar_folder(place: Path | str) -> TarFolder:
     """Take a path or a URL; raises UserError if a package for the URL is missing."""
     text = str(place)
     return TarFolder(place=text, remote=RemoteFolder(text) if is_url(text) else None)
+
+
+def split_pattern(place: str) -> tuple[str, str | None]:
+    """Split `FOLDER/set-{000..127}.tar` or `s3://bucket/set-*.tar` into folder and pattern; None if it is a folder.
+
+    Raises UserError if folders are given by a pattern too.
+    """
+    head, _, tail = place.rpartition("/")
+    if not (WILDCARDS | {"{"}) & set(place) and not place.endswith(".tar"):
+        return place, None
+    if (WILDCARDS | {"{"}) & set(head):
+        raise UserError(f"{place}: patterns and braces can stand in the last part only; index each folder by itself")
+    return head or ("/" if place.startswith("/") else "."), tail
 
 
 def index_tars(

@@ -15,6 +15,7 @@ import webdataset
 from hornet.data.imagenet import make_layout
 from hornet.data.label_space import number_classes
 from hornet.data.prepare.existing_tars import IndexPlan, IndexReport, index_folder
+from hornet.data.prepare.tar_folder import split_pattern
 from hornet.data.sample_label import read_label_option
 from hornet.data.shard_reader import ShardReader, UnreadableSampleError
 from hornet.data.shards import open_shards
@@ -261,3 +262,40 @@ def test_an_unknown_label_space_is_refused_before_reading(tmp_path: Path) -> Non
     os.truncate(tmp_path / "toy-00.tar", 100)
     with pytest.raises(UserError, match=r"'imagenet-2k' is neither a file nor a known label space"):
         index(tmp_path, classes="imagenet-2k")
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("/data/set", ("/data/set", None)),
+        ("s3://bucket/set/", ("s3://bucket/set/", None)),
+        ("/data/set-{00..03}.tar", ("/data", "set-{00..03}.tar")),
+        ("s3://b/x/set-*.tar", ("s3://b/x", "set-*.tar")),
+        ("one.tar", (".", "one.tar")),
+        ("/one.tar", ("/", "one.tar")),
+    ],
+)
+def test_a_place_may_end_in_a_pattern(place: str, expected: tuple[str, str | None]) -> None:
+    assert split_pattern(place) == expected
+
+
+def test_patterns_of_folders_are_refused() -> None:
+    with pytest.raises(UserError, match=r"s3://\{a,b\}/x\.tar: patterns and braces can stand in the last part only"):
+        split_pattern("s3://{a,b}/x.tar")
+
+
+def test_braces_and_lists_choose_tars_in_their_order(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    report = index(tmp_path, pattern="toy-{02..03}.tar toy-00.tar toy-0[0-1].tar", output=tmp_path / "out")
+    assert report.manifest.split("train").shards == ("toy-02.tar", "toy-03.tar", "toy-00.tar", "toy-01.tar")
+    with pytest.raises(UserError, match=r"toy-07\.tar"):
+        index(tmp_path, pattern="toy-{02,07}.tar", output=tmp_path / "none")
+
+
+def test_a_pattern_beside_a_list_of_tars_is_refused(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    (tmp_path / "_info.json").write_text('{"splits": {"train": {"filenames": ["toy-00.tar"]}}}')
+    with pytest.raises(
+        UserError, match=r"lists the tars of its splits, so 'toy-\{00\.\.01\}\.tar' would have no effect"
+    ):
+        index(tmp_path, pattern="toy-{00..01}.tar", output=tmp_path / "out")
