@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import threading
@@ -115,7 +116,12 @@ class RemoteFiles:
 
         def request() -> bytes:
             nonlocal num_short
-            content = self._call(url, start=start, end=stop)
+            try:
+                content = self._call(url, start=start, end=stop)
+            except Exception as error:
+                if not _is_beyond_the_end(error):
+                    raise
+                content = b""
             if len(content) > stop - start:
                 raise UserError(f"{url}: the server sends whole files where a part is asked for (no HTTP ranges)")
             num_short += len(content) < stop - start
@@ -164,13 +170,21 @@ class RemoteFiles:
             self._process = os.getpid()
 
 
+_NEVER_COLLECTED: list[Any] = []
+"""Every file system that was opened. A fork shares its parent's epoll: if it collected the parent's event loop or
+connections, their end there would take them out of the parent's epoll, whose requests then wait for nothing."""
+
+
 def open_file_system(url: str) -> Any:
     """Return fsspec's file system for a URL; raises UserError if the package for it is missing."""
     scheme = url.partition("://")[0]
     try:
         import fsspec
 
-        return fsspec.core.url_to_fs(url)[0]
+        system = fsspec.core.url_to_fs(url)[0]
+        if not any(system is opened for opened in _NEVER_COLLECTED):
+            _NEVER_COLLECTED.append(system)
+        return system
     except ImportError as error:
         package = INSTALL.get(scheme, "fsspec")
         raise UserError(
@@ -178,6 +192,11 @@ def open_file_system(url: str) -> Any:
         ) from error
     except ValueError as error:
         raise UserError(f"{url}: {error}; http(s)://, s3://, gs:// and hf:// are known") from error
+
+
+def _is_beyond_the_end(error: Exception) -> bool:
+    """Whether a server says that the file ends before the part asked for: HTTP's 416; s3fs makes EINVAL of it."""
+    return getattr(error, "status", None) == 416 or getattr(error, "errno", None) == errno.EINVAL
 
 
 def _say(error: Exception) -> str:
