@@ -47,7 +47,8 @@ def test_no_attics():
         (r"^\s*(import|from) accelerate", {"hornet/training/engines/accelerate.py"}),
         (r"os\.environ", {"hornet/world.py", "launch/demo.py"}),
         (r"^\s*(import|from) (yaml|pydantic)", {"hornet/config.py"}),
-        (r"pickle\.load|weights_only=False|(?<![.\w])eval\(|shell=True", set()),
+        (r"pickle\.load|weights_only=False|(?<![.\w])eval\(", set()),
+        (r"shell=True", {"hornet/data/shard_download.py"}),  # the config's own `remote.command`, if it has one
     ],
 )
 def test_what_only_one_room_may_do(pattern, allowed):

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +149,9 @@ class RemoteFiles:
         if not getattr(files, "async_impl", False):  # hf:// so far
             content = files.cat_file(path, **arguments)
         else:
+            read = partial(_read_http_range, files) if arguments and url.startswith("http") else files._cat_file
             try:
-                content = fsspec.asyn.sync(files.loop, files._cat_file, path, timeout=self._try_seconds, **arguments)
+                content = fsspec.asyn.sync(files.loop, read, path, timeout=self._try_seconds, **arguments)
             except fsspec.asyn.FSTimeoutError as error:
                 raise TimeoutError(f"no whole answer within {self._try_seconds:.0f} s") from error
         return bytes(content)
@@ -197,6 +199,22 @@ def open_file_system(url: str) -> Any:
 def _is_beyond_the_end(error: Exception) -> bool:
     """Whether a server says that the file ends before the part asked for: HTTP's 416; s3fs makes EINVAL of it."""
     return getattr(error, "status", None) == 416 or getattr(error, "errno", None) == errno.EINVAL
+
+
+async def _read_http_range(files: Any, url: str, *, start: int, end: int) -> bytes:
+    """As fsspec's `_cat_file`, but a server that sends the whole tar instead is refused before it does."""
+    settings = dict(files.kwargs)
+    headers = {**settings.pop("headers", {}), "Range": f"bytes={start}-{end - 1}"}
+    session = await files.set_session()
+    async with session.get(files.encode_url(url), headers=headers, **settings) as answer:
+        files._raise_not_found_for_status(answer, url)
+        if answer.status == 200:
+            raise UserError(
+                f"{url}: the server sends whole files where a part is asked for (no HTTP ranges); copy the tars to a "
+                "folder, or serve them by another server"
+            )
+        content: bytes = await answer.read()
+        return content
 
 
 def _say(error: Exception) -> str:

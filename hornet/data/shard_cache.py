@@ -36,10 +36,10 @@ class ShardCache:
         return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.tar"
 
     def open(self, url: str) -> int | None:
-        """Return a descriptor of a tar, which counts as a use of it; None if it is not there."""
+        """Return a descriptor of a tar, which counts as a use of it; None if it is not there or not ours to read."""
         try:
             descriptor = os.open(self.place(url), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except OSError:
             return None
         with suppress(OSError):
             os.utime(descriptor)

@@ -6,6 +6,7 @@ import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from isal.isal_zlib import crc32
@@ -66,11 +67,10 @@ class ShardReader:
         """Read one sample; raises UnreadableSampleError, and UserError if a server does not answer."""
         is_doubted = sample in self._distrusted
         self._distrusted.discard(sample)
-        raw = self._check(sample, self._read_bytes(sample, from_server=is_doubted))
-        if is_doubted and self._downloader is not None:  # right at the server, so the copy here is wrong
-            shard = self._shards.shard_of(sample)
-            self._close(shard)
-            self._downloader.drop(shard)
+        content = self._read_bytes(sample, from_server=is_doubted)
+        raw = self._check(sample, content)
+        if is_doubted:
+            self._compare_copy(sample, content)
         return raw
 
     def forget(self, sample: int) -> None:
@@ -105,6 +105,19 @@ class ShardReader:
                 key, f"checksum {crc:08x}, the index says {int(record['crc']):08x}: damaged bytes"
             )
         return RawSample(key=key, label=int(record["label"]), image=image)
+
+    def _compare_copy(self, sample: int, content: bytes) -> None:
+        """Drop a cached tar that holds other bytes than the server, which were found to be right."""
+        _, start, stop = self._locate(sample)
+        shard = self._shards.shard_of(sample)
+        descriptor = self._open(shard)
+        if descriptor is None or self._downloader is None:
+            return
+        with suppress(OSError):  # of a disk that fails
+            if os.pread(descriptor, stop - start, start) == content:
+                return
+        self._close(shard)
+        self._downloader.drop(shard)
 
     def _read_bytes(self, sample: int, *, from_server: bool) -> bytes:
         fetched = self._fetched.pop(sample, None)

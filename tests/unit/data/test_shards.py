@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from hornet.data import shards as shards_module
+from hornet.data import shard_reader
 from hornet.data.shard_reader import ShardReader, UnreadableSampleError
 from hornet.data.shards import open_shards
 from hornet.errors import UserError
@@ -52,7 +52,7 @@ def test_every_sample_is_what_webdataset_reads(toy_set: Path) -> None:
 
 
 def test_few_tars_are_open_at_a_time(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr(shard_reader, "MAX_OPEN_SHARDS", 2)
     reader = ShardReader(open_shards(toy_set, "train"))
     before = num_open_files()
     for sample in range(0, 48, 5):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import re
@@ -26,13 +27,17 @@ TOLERANCE = 4 * 2**20
 pytestmark = pytest.mark.slow
 
 
+PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
 class LeakyBatches(TrainBatches):
     """Keeps 4 KiB of each sample."""
 
-    _kept: list[bytearray] = []  # noqa: RUF012  all instances leak into it
+    _kept: list[mmap.mmap] = []  # noqa: RUF012  all instances leak into it
 
     def __getitems__(self, picks: Sequence[Pick]) -> Batch | Failure:
-        self._kept.extend(bytearray(os.urandom(4096)) for _ in picks)
+        self._kept.append(mmap.mmap(-1, 4096 * len(picks), flags=PRIVATE))  # the heap may have room
+        self._kept[-1].write(os.urandom(4096 * len(picks)))
         return super().__getitems__(picks)
 
 
