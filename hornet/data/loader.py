@@ -104,8 +104,10 @@ class TrainStream:
         """Micro batches of this rank in one step."""
         self.steps_per_epoch = order.steps_per_epoch
         """Whole with partial_batch drop, a fraction with carry."""
-        dataset = TrainBatches(shards, transform=TrainTransform(config.transform), seed=order.seed)
-        self._pool: WorkerPool[Batch] = WorkerPool(dataset, num_workers=config.num_workers, prefetch=config.prefetch)
+        self._dataset = TrainBatches(shards, transform=TrainTransform(config.transform), seed=order.seed)
+        self._pool: WorkerPool[Batch] = WorkerPool(
+            self._dataset, num_workers=config.num_workers, prefetch=config.prefetch
+        )
         has_cache = shards.remote is not None and shards.remote.cache is not None
         self._prefetcher = ShardPrefetcher(shards, order) if has_cache and world.local_rank == 0 else None
 
@@ -126,6 +128,7 @@ class TrainStream:
         if self._prefetcher is not None:
             self._prefetcher.close()
         self._pool.close()
+        self._dataset.close()
 
     def _picks(self, first_step: int, num_steps: int) -> Iterator[list[Pick]]:
         first = self._world.rank * self._rank_batch_size
@@ -153,8 +156,10 @@ class EvaluationStream:
         transform = EvaluationTransform(
             image_size=config.image_size, crop_fraction=config.crop_fraction, interpolation=config.interpolation
         )
-        dataset = EvaluationBatches(shards, transform=transform)
-        self._pool: WorkerPool[Batch] = WorkerPool(dataset, num_workers=config.num_workers, prefetch=config.prefetch)
+        self._dataset = EvaluationBatches(shards, transform=transform)
+        self._pool: WorkerPool[Batch] = WorkerPool(
+            self._dataset, num_workers=config.num_workers, prefetch=config.prefetch
+        )
 
     def iterate(self) -> Iterator[Batch]:
         """Yield this rank's batches."""
@@ -163,6 +168,7 @@ class EvaluationStream:
     def close(self) -> None:
         """End the workers."""
         self._pool.close()
+        self._dataset.close()
 
     def _requests(self) -> Iterator[list[int]]:
         for number in range(self.num_batches):

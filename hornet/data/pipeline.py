@@ -121,6 +121,10 @@ class TrainBatches(Dataset[Batch | Failure]):
             slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=bad, substitute=picture.key))
         slots.fill(slot, picture, self._transform.draw_box(key=(self._seed, epoch, sample)))
 
+    def close(self) -> None:
+        """Close the tars that this process has open."""
+        self._reader.close()
+
     def _load(self, sample: int, *, epoch: int) -> _Picture:
         return load_picture(self._reader, sample, partial(self._transform, key=(self._seed, epoch, sample)))
 
@@ -156,6 +160,10 @@ class EvaluationBatches(Dataset[Batch | Failure]):
         except UserError as error:
             return Failure(message=str(error))
         return slots.finish()
+
+    def close(self) -> None:
+        """Close the tars that this process has open."""
+        self._reader.close()
 
     def _fill(self, slots: _Slots, slot: int, sample: int) -> None:
         try:

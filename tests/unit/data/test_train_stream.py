@@ -281,3 +281,14 @@ def test_the_config_can_be_written_and_read(tmp_path: Path) -> None:
     moved = configure(tmp_path / "elsewhere", num_workers=3, max_bad_sample_rate=0.1, prefetch=4)
     assert list_changes(moved, values) == []
     assert list_changes(configure(tmp_path, shuffle_window_shards=9), values) == ["shuffle_window_shards: 2 -> 9"]
+
+
+def test_a_closed_stream_leaves_no_tar_open(toy_set: Path) -> None:
+    def list_open() -> list[Path]:
+        return [path.resolve() for path in Path("/proc/self/fd").iterdir() if path.resolve().suffix == ".tar"]
+
+    stream = open_stream(toy_set)
+    list(stream.iterate(0, 5))
+    assert len(list_open()) == 4
+    stream.close()
+    assert not list_open()
