@@ -76,12 +76,16 @@ class ShardCache:
             if target.exists():
                 partial.unlink()
                 return True
-            if file.tell() > num_bytes:
+            held = file.tell()
+            if held > num_bytes:  # of another tar that was there under this URL
                 file.truncate(0)
+                held = 0
             kept = {self.place(name) for name in wanted} | {target}
-            if not self._make_room(num_bytes - file.tell(), kept={place.name for place in kept}):
+            if not self._make_room(num_bytes - held, kept={place.name for place in kept}):
+                if held == 0:
+                    partial.unlink()
                 return False
-            for piece in fetch(min(file.tell(), num_bytes), num_bytes):
+            for piece in fetch(held, num_bytes):
                 file.write(piece)
             file.flush()
             self._check(partial, url, num_bytes=num_bytes, sha256=sha256)

@@ -153,8 +153,16 @@ def test_what_is_wanted_soon_is_not_evicted_for_what_is_wanted_later(tmp_path: P
     assert download(cache, urls[1], wanted=urls)
     assert not download(cache, urls[2], wanted=urls)
     assert read(cache, urls[0]) == read(cache, urls[1]) == CONTENT
+    assert not list(tmp_path.glob("*.partial"))
     assert download(cache, urls[2], wanted=urls[1:])
     assert read(cache, urls[0]) is None
+
+
+def test_a_partial_of_a_longer_tar_is_not_continued(tmp_path: Path) -> None:
+    cache = ShardCache(tmp_path, max_bytes=10**6)
+    cache.place("s3://b/a.tar").with_suffix(".partial").write_bytes(b"x" * (len(CONTENT) + 1))
+    assert download(cache)
+    assert read(cache, "s3://b/a.tar") == CONTENT
 
 
 def test_leftovers_of_others_make_room(tmp_path: Path) -> None:
