@@ -24,6 +24,7 @@ MAX_SHORT_ANSWERS = 3
 """So often may fewer bytes come than were asked for; then the file itself is taken to be short."""
 MAX_TRY_SECONDS = 30.0
 """For one answer, of 8 MiB at most: connections die without a word."""
+PIECE_BYTES = 8 << 20
 PERMANENT = (401, 403, 404, 410)
 NUM_THREADS = 16  # requests of one process under way at once; they wait, they do not compute
 
@@ -105,8 +106,15 @@ class RemoteFiles:
         self._executor: ThreadPoolExecutor | None = None
 
     def read_all(self, url: str) -> bytes:
-        """Return a small file; raises FileNotFoundError, UserError."""
-        return self._patience.repeat(url, lambda: self._call(url))
+        """Return a whole file, asked for in pieces; who needs all of it has its checksum. Raises as `read`.
+
+        Raises FileNotFoundError if it is not there.
+        """
+        pieces: list[bytes] = []
+        while not pieces or len(pieces[-1]) == PIECE_BYTES:
+            start = len(pieces) * PIECE_BYTES
+            pieces.append(self._patience.repeat(url, partial(self._read_once, url, start, start + PIECE_BYTES)))
+        return b"".join(pieces)
 
     def read(self, url: str, start: int, stop: int) -> bytes:
         """Return bytes `start` to `stop` (excluded); fewer only if the file ends before.
@@ -117,12 +125,7 @@ class RemoteFiles:
 
         def request() -> bytes:
             nonlocal num_short
-            try:
-                content = self._call(url, start=start, end=stop)
-            except Exception as error:
-                if not _is_beyond_the_end(error):
-                    raise
-                content = b""
+            content = self._read_once(url, start, stop)
             if len(content) > stop - start:
                 raise UserError(f"{url}: the server sends whole files where a part is asked for (no HTTP ranges)")
             num_short += len(content) < stop - start
@@ -141,17 +144,26 @@ class RemoteFiles:
         assert self._executor is not None
         return list(self._executor.map(lambda part: self.read(*part), ranges))
 
-    def _call(self, url: str, **arguments: int) -> bytes:
+    def _read_once(self, url: str, start: int, stop: int) -> bytes:
+        """Make one request; no bytes come from behind a file's end."""
+        try:
+            return self._call(url, start=start, end=stop)
+        except Exception as error:
+            if _is_beyond_the_end(error):
+                return b""
+            raise
+
+    def _call(self, url: str, *, start: int, end: int) -> bytes:
         import fsspec.asyn
 
         files = self._find_system(url)
         path = url if url.startswith("http") else files._strip_protocol(url)
         if not getattr(files, "async_impl", False):  # hf:// so far
-            content = files.cat_file(path, **arguments)
+            content = files.cat_file(path, start=start, end=end)
         else:
-            read = partial(_read_http_range, files) if arguments and url.startswith("http") else files._cat_file
+            read = partial(_read_http_range, files) if url.startswith("http") else files._cat_file
             try:
-                content = fsspec.asyn.sync(files.loop, read, path, timeout=self._try_seconds, **arguments)
+                content = fsspec.asyn.sync(files.loop, read, path, timeout=self._try_seconds, start=start, end=end)
             except fsspec.asyn.FSTimeoutError as error:
                 raise TimeoutError(f"no whole answer within {self._try_seconds:.0f} s") from error
         return bytes(content)
@@ -208,7 +220,8 @@ async def _read_http_range(files: Any, url: str, *, start: int, end: int) -> byt
     session = await files.set_session()
     async with session.get(files.encode_url(url), headers=headers, **settings) as answer:
         files._raise_not_found_for_status(answer, url)
-        if answer.status == 200:
+        num_bytes = answer.content_length
+        if answer.status == 200 and (start > 0 or num_bytes is None or num_bytes > end):  # Apache, asked for all of it
             raise UserError(
                 f"{url}: the server sends whole files where a part is asked for (no HTTP ranges); copy the tars to a "
                 "folder, or serve them by another server"

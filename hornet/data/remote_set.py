@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from pathlib import Path
 
@@ -21,15 +22,21 @@ def fetch_set(url: str, split_name: str, config: RemoteConfig) -> Path:
     folder = (config.cache or _find_home()) / "sets" / hashlib.sha256(url.encode()).hexdigest()[:40]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / MANIFEST_NAME, _read(files, f"{url}/{MANIFEST_NAME}"))
-        split = read_manifest(folder).split(split_name)
-        if split.index != Path(split.index).name:
-            raise UserError(f"{url}/{MANIFEST_NAME}: splits.{split_name}.index is {split.index!r}, not a file's name")
-        index = folder / split.index
-        if not index.exists() or hashlib.sha256(index.read_bytes()).hexdigest() != split.index_sha256:
-            write_bytes(index, _read(files, f"{url}/{split.index}"))
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the ranks of a node start together, and one download is enough
+            return _fetch(files, url, split_name, folder)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); give another data.remote.cache") from error
+
+
+def _fetch(files: RemoteFiles, url: str, split_name: str, folder: Path) -> Path:
+    write_bytes(folder / MANIFEST_NAME, _read(files, f"{url}/{MANIFEST_NAME}"))
+    split = read_manifest(folder).split(split_name)
+    if split.index != Path(split.index).name:
+        raise UserError(f"{url}/{MANIFEST_NAME}: splits.{split_name}.index is {split.index!r}, not a file's name")
+    index = folder / split.index
+    if not index.exists() or hashlib.sha256(index.read_bytes()).hexdigest() != split.index_sha256:
+        write_bytes(index, _read(files, f"{url}/{split.index}"))
     return folder
 
 

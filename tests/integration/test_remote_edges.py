@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from hornet.data import shard_prefetch
+from hornet.data import remote_files, shard_prefetch
 from hornet.data.loader import StreamConfig, open_train_stream
 from hornet.data.order import Order
 from hornet.data.remote_files import RemoteConfig, RemoteFiles
@@ -134,3 +135,71 @@ def test_who_has_nothing_to_fetch_leaves_the_cores_to_others(monkeypatch: pytest
     with pytest.raises(TimeoutError):
         shard_prefetch.prefetch(downloader, order, SimpleNamespace(now=0))  # type: ignore[arg-type]
     assert num_looks * 0.15 < 0.06 * 100
+
+
+class Served:
+    """A folder behind a server of Python's, which knows ranges, with what was asked of it."""
+
+    def __init__(self, root: Path, *, whole_as_200: bool = False) -> None:
+        self.asked: list[tuple[str, str]] = []
+        served = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                content = (root / self.path.lstrip("/")).read_bytes()
+                start, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+                served.asked.append((self.path, self.headers["Range"]))
+                part = content[start : last + 1]
+                is_whole = whole_as_200 and part == content
+                self.send_response(200 if is_whole else 206 if part else 416)
+                self.send_header("Content-Length", str(len(part)))
+                self.end_headers()
+                self.wfile.write(part)
+
+        self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._httpd.server_port}"
+
+    def __enter__(self) -> Served:
+        threading.Thread(target=self._httpd.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._httpd.shutdown()
+        self._httpd.server_close()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 999, 1000, 1001, 3000])
+def test_whole_files_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
+    """An index of 284 MB need not come within the time for one answer."""
+    monkeypatch.setattr(remote_files, "PIECE_BYTES", 1000)
+    content = bytes(number % 251 for number in range(num_bytes))
+    (tmp_path / "index").write_bytes(content)
+    with Served(tmp_path) as served:
+        assert RemoteFiles(RemoteConfig(deadline_seconds=10.0)).read_all(f"{served.url}/index") == content
+    assert len(served.asked) == num_bytes // 1000 + 1
+
+
+def test_a_server_may_call_a_range_of_everything_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "small").write_bytes(b"12345")
+    with Served(tmp_path, whole_as_200=True) as served:
+        files = RemoteFiles(RemoteConfig(deadline_seconds=10.0))
+        assert (files.read_all(f"{served.url}/small"), files.read(f"{served.url}/small", 0, 5)) == (b"12345",) * 2
+
+
+def test_the_ranks_of_a_node_fetch_an_index_once(served: Path, tmp_path: Path) -> None:
+    with Served(served) as server:
+        context = multiprocessing.get_context("fork")
+        remote = RemoteConfig(cache=tmp_path / "cache", deadline_seconds=10.0)
+        ranks = [
+            context.Process(target=open_shards, args=(f"{server.url}/set", "train"), kwargs={"remote": remote})
+            for _ in range(4)
+        ]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join(30)
+    assert [rank.exitcode for rank in ranks] == [0] * 4
+    assert sum(path.endswith(".npy") for path, _ in server.asked) == 1
