@@ -52,7 +52,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_a_fork_takes_no_connection_from_its_parent(url: str) -> None:
     """What a child collects of its parent's event loop would be taken out of the epoll that both share."""
-    files = RemoteFiles(RemoteConfig(deadline_seconds=40.0))
+    files = RemoteFiles(RemoteConfig(deadline_seconds=120.0))
     ranges = [(f"{url}/toy-0{number % 4}.tar", 512, 1000) for number in range(32)]
 
     def read_in_child() -> None:
@@ -67,7 +67,7 @@ def test_a_fork_takes_no_connection_from_its_parent(url: str) -> None:
         child.join(30)
         assert child.exitcode == 0
         files.read_many(ranges)
-        assert time.monotonic() - started < 5, "a request waited until its time was up"
+        assert time.monotonic() - started < 20, "a request waited until its time was up"
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
