@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,6 +19,11 @@ from hornet.training.schedule import Schedule
 
 Weights = Literal["raw", "ema"]
 
+# Called once a step, before the weights change, with this rank's mean loss (0-dim, on the device) and the whole
+# gradient's norm; False drops the step. Collective: every rank gets the same answer. Not asked where the gradient is
+# not finite: such a step is always dropped.
+Judge = Callable[[Tensor, float], bool]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
@@ -28,14 +34,14 @@ class StepResult:
     grad_norm: float
     """Norm of the whole gradient before clipping, the same on every rank."""
     was_applied: bool
-    """False if the gradient was not finite and the step was skipped, on every rank alike."""
+    """False if the step was dropped, on every rank alike: the gradient was not finite, or the judge said no."""
 
 
 class Engine(Protocol):
     """One way to run a model over ranks. All methods are collective."""
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
-        """Forward and backward over each micro batch, then one optimizer step."""
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
+        """Forward and backward over each micro batch, then one optimizer step if `judge` accepts it."""
         ...
 
     def save(self, folder: Path) -> list[str]:
@@ -118,6 +124,14 @@ class Recorder(Protocol):
         ...
 
 
+class Wish(enum.Enum):
+    """What someone outside asks of a run between two steps."""
+
+    GO_ON = "go on"
+    SAVE = "save"
+    STOP = "stop"
+
+
 def train(
     *,
     engine: Engine,
@@ -126,21 +140,24 @@ def train(
     state: RunState,
     schedule: Schedule,
     cadence: CadenceConfig,
+    judge: Judge,
     recorder: Recorder,
+    look_around: Callable[[RunState], Wish],
     save: Callable[[RunState], None],
     evaluate: Callable[[RunState], None],
     draw: Callable[[RunState, Sequence[Batch]], None],
-) -> None:
+) -> bool:
     """Run the steps `state.step .. schedule.num_steps`; `batches` starts at the first of them.
 
-    `save`, `evaluate` and `draw` (pictures) are called at their cadence, on every rank.
+    `look_around` is called after every step, on every rank, with the same answer; `save`, `evaluate` and `draw`
+    (pictures) at their cadence. Returns whether the run is finished: False if it was asked to stop.
     """
     for step in range(state.step, schedule.num_steps):
         started = time.perf_counter()
         micro_batches = list(islice(batches, num_micro_steps))
         fetched = time.perf_counter()
         lr = schedule.lr_at(step)
-        result = engine.run_step(micro_batches, step=step, lr=lr)
+        result = engine.run_step(micro_batches, step=step, lr=lr, judge=judge)
         state.step = step + 1
         state.num_skipped_steps += not result.was_applied
         record = StepRecord(
@@ -152,7 +169,8 @@ def train(
             step_seconds=time.perf_counter() - started,
         )
         is_last = state.step == schedule.num_steps
-        is_saved = is_last or _is_due(state.step, cadence.save_every_steps)
+        wish = look_around(state)
+        is_saved = is_last or wish is not Wish.GO_ON or _is_due(state.step, cadence.save_every_steps)
         # Saved steps are logged too: sums start afresh there, so a resumed run's rows equal an undisturbed one's.
         recorder.record(record, state, is_logged=is_saved or _is_due(state.step, cadence.log_every_steps))
         if is_last or step == 0 or _is_due(state.step, cadence.pictures_every_steps):
@@ -161,6 +179,9 @@ def train(
             save(state)
         if is_evaluation_due(state.step, schedule=schedule, cadence=cadence):
             evaluate(state)
+        if wish is Wish.STOP and not is_last:
+            return False
+    return True
 
 
 def is_evaluation_due(step: int, *, schedule: Schedule, cadence: CadenceConfig) -> bool:

@@ -16,7 +16,7 @@ from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
 from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
 from hornet.training.evaluate import Evaluation, format_evaluation
-from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, is_evaluation_due, train
+from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, Wish, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.pictures import choose_filters, draw_filters
 from hornet.training.process_group import errors_shared, tell_all
@@ -104,7 +104,9 @@ def run_session(
             state=state,
             schedule=parts.schedule,
             cadence=parts.cadence,
+            judge=lambda _loss, _norm: True,
             recorder=recorder,
+            look_around=lambda _state: Wish.GO_ON,
             save=lambda state: _save(run, parts, state, world=world),
             evaluate=lambda state: _evaluate(parts, recorder, state, weights=parts.evaluated_weights),
             draw=lambda state, batches: _draw(parts, recorder, state, batches),

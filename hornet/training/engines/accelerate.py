@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
-from hornet.training.loop import StepResult, Weights
+from hornet.training.loop import Judge, StepResult, Weights
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
 
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
@@ -70,7 +70,7 @@ class AccelerateEngine:
             model
         )  # the optimizer stays ours: in bf16 and fp32 there is nothing to scale
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
         """See Engine."""
         self._model.train()
         set_lr(self._optimizer.param_groups, lr)
@@ -83,11 +83,12 @@ class AccelerateEngine:
                 self._accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
         norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_grad_norm or float("inf")))
-        was_applied = math.isfinite(norm)
+        loss = torch.stack(losses).mean()
+        was_applied = math.isfinite(norm) and judge(loss, norm)
         if was_applied:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return StepResult(loss=torch.stack(losses).mean(), grad_norm=norm, was_applied=was_applied)
+        return StepResult(loss=loss, grad_norm=norm, was_applied=was_applied)
 
     def save(self, folder: Path) -> list[str]:
         """See Engine. Rank 0 holds all there is to save; its OSError is the caller's to share."""

@@ -22,7 +22,7 @@ from hornet.errors import UserError
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import load_shard
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import StepResult, Weights
+from hornet.training.loop import Judge, StepResult, Weights
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
 from hornet.world import publish_accelerator
 
@@ -30,6 +30,7 @@ publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed  # noqa: E402  after the line above
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine  # noqa: E402
+from deepspeed.runtime.utils import combine_grad_norm_groups  # noqa: E402
 
 # Called with the model, a micro batch and a seed for every random draw on the device; returns the mean loss.
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
@@ -92,36 +93,56 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._base_optimizer, config=settings)
         self._files = _FileWriter(self._engine._config)
         self._engine.checkpoint_engine = self._files
+        self._watch_norm()
         # It would drop scripts beside the checkpoints; `python -m deepspeed.utils.zero_to_fp32` is the same.
         self._engine._copy_recovery_script = lambda _folder: None
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float) -> StepResult:
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
         """See Engine."""
         self._engine.train()
         set_lr(self._engine.optimizer.param_groups, lr)
-        losses = []
+        losses: list[Tensor] = []
+        self._norm, self._is_accepted = math.inf, False  # what they stay if the gradient is not finite
+        self._judge = lambda norm: judge(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
             loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
             self._engine.backward(loss)
             losses.append(loss.detach())
             if micro_step == len(batches) - 1 and self._stage == 0:
-                norm = self._clip_unsharded()
+                self._clip_unsharded()
             self._engine.step()
-        if self._stage != 0:
-            norm = float(self._engine.get_global_grad_norm())
-        was_applied = bool(self._engine.was_step_applied()) and math.isfinite(norm)
-        return StepResult(loss=torch.stack(losses).mean(), grad_norm=norm, was_applied=was_applied)
+        return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
-    def _clip_unsharded(self) -> float:
-        """Clip at stage 0 and return the gradient's norm; drop a gradient that is not finite, as ZeRO's optimizers do.
+    def _decide(self, norm: float) -> bool:
+        """Ask the judge about a gradient of this norm, once a step; a norm that is not finite needs no judge."""
+        self._norm = norm
+        self._is_accepted = math.isfinite(norm) and self._judge(norm)
+        return self._is_accepted
+
+    def _watch_norm(self) -> None:
+        """Let the judge see the norm where ZeRO computes it: a norm of infinity makes ZeRO drop the step by itself."""
+        optimizer = self._engine.optimizer
+        if self._stage in (1, 2):
+            measure = optimizer.scaled_global_norm
+            optimizer.scaled_global_norm = lambda: norm if self._decide(float(norm := measure())) else norm * math.inf
+        elif self._stage == 3:
+            measure_groups = optimizer._get_norm_groups
+
+            def judged_groups() -> list[Tensor]:
+                norms: list[Tensor] = measure_groups()
+                return norms if self._decide(float(combine_grad_norm_groups(norms))) else [norms[0] * math.inf]
+
+            optimizer._get_norm_groups = judged_groups
+
+    def _clip_unsharded(self) -> None:
+        """Clip at stage 0; drop a gradient that is not finite or not accepted, as ZeRO's optimizers do.
 
         At stage 0 DeepSpeed reports no norm and would let NaN reach the weights. Without gradients AdamW skips every
         parameter: weights, moments and step counts stay.
         """
         norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip_grad_norm or math.inf))
-        if not math.isfinite(norm):
+        if not self._decide(norm):
             self._base_optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def save(self, folder: Path) -> list[str]:
         """See Engine. Raises OSError if a file of this rank could not be written; no other rank waits for it."""

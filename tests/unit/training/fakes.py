@@ -34,11 +34,12 @@ class CountingEngine:
         self.fail_saving = fail_saving
         self.finite = finite
 
-    def run_step(self, batches, *, step, lr):
+    def run_step(self, batches, *, step, lr, judge):
         assert batches, "the loop fetches the batches of a step first"
         self.weight += 1
         self.lrs.append(lr)
-        return StepResult(loss=torch.tensor(1.0 / (step + 1)), grad_norm=2.0, was_applied=self.finite(step))
+        loss = torch.tensor(1.0 / (step + 1))
+        return StepResult(loss=loss, grad_norm=2.0, was_applied=self.finite(step) and judge(loss, 2.0))
 
     def save(self, folder):
         (folder / "weight.json").write_text(json.dumps(self.weight))

@@ -48,10 +48,14 @@ def build(kind):
     return DeepSpeedEngine(Line(), config=zero, global_batch_size=4, micro_batch_size=2, **common)
 
 
-def run(engine, steps):
+def accept(_loss, _norm):
+    return True
+
+
+def run(engine, steps, *, judge=accept):
     results, weights = [], []
     for step in steps:
-        results.append(engine.run_step([make_batch(), make_batch()], step=step, lr=0.1))
+        results.append(engine.run_step([make_batch(), make_batch()], step=step, lr=0.1, judge=judge))
         weights.append(engine.read_parameters(NAMES))
     return results, weights
 
@@ -77,4 +81,24 @@ def test_a_step_without_a_finite_gradient_leaves_no_trace(kind):
         assert not torch.equal(weights[1][name], weights[2][name])
     _, undisturbed = run(build(kind), [0, 2])
     for name in NAMES:
+        torch.testing.assert_close(weights[2][name], undisturbed[1][name], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, "accelerate"])
+def test_a_step_the_judge_refuses_leaves_no_trace(kind):
+    """The judge sees loss and norm of every finite step; the step it refuses is as if it had never been."""
+    seen = []
+
+    def judge(loss, norm):
+        seen.append((float(loss), norm))
+        return len(seen) != 2
+
+    results, weights = run(build(kind), [0, 2, 4], judge=judge)
+    assert [result.was_applied for result in results] == [True, False, True]
+    assert seen == [(float(result.loss), result.grad_norm) for result in results]
+    assert all(math.isfinite(norm) and norm > 0 for _, norm in seen)
+    _, undisturbed = run(build(kind), [0, 4])
+    for name in NAMES:
+        assert torch.equal(weights[0][name], weights[1][name])
         torch.testing.assert_close(weights[2][name], undisturbed[1][name], rtol=0, atol=0)

@@ -6,7 +6,7 @@ import torch
 
 from hornet.errors import UserError
 from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.loop import CadenceConfig, RunState, train
+from hornet.training.loop import CadenceConfig, RunState, Wish, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
@@ -23,21 +23,35 @@ class ListRecorder:
         self.rows.append((record.step, len(record.batches), is_logged))
 
 
-def run(*, state, cadence=None, engine=None, recorder=None, batches=None):
+def run(*, state, cadence=None, engine=None, recorder=None, batches=None, wishes=(), outcomes=None):
     calls = []
-    train(
+    is_finished = train(
         engine=engine or CountingEngine(),
         batches=batches or itertools.repeat(make_batch()),
         num_micro_steps=2,
         state=state,
         schedule=SCHEDULE,
         cadence=cadence or CadenceConfig(log_every_steps=4, save_every_steps=3, evaluate_every_steps=5),
+        judge=lambda _loss, _norm: True,
         recorder=recorder or ListRecorder(),
+        look_around=lambda state: dict(wishes).get(state.step, Wish.GO_ON),
         save=lambda state: calls.append(("save", state.step)),
         evaluate=lambda state: calls.append(("evaluate", state.step)),
         draw=lambda state, batches: calls.append(("draw", state.step)),
     )
+    if outcomes is not None:
+        outcomes.append(is_finished)
     return calls
+
+
+def test_a_wish_to_save_or_stop_is_met_at_the_step_boundary():
+    recorder, outcomes = ListRecorder(), []
+    calls = run(state=RunState(), recorder=recorder, wishes={4: Wish.SAVE, 7: Wish.STOP}, outcomes=outcomes)
+    assert [step for name, step in calls if name == "save"] == [3, 4, 6, 7]
+    assert outcomes == [False]
+    assert recorder.rows[-1][0] == 7
+    run(state=RunState(), wishes={10: Wish.STOP}, outcomes=outcomes)
+    assert outcomes == [False, True], "who asks to stop after the last step gets a finished run"
 
 
 def test_everything_happens_at_its_cadence():
