@@ -130,7 +130,8 @@ class DeepSpeedEngine:
 
             def judged_groups() -> list[Tensor]:
                 norms: list[Tensor] = measure_groups()
-                return norms if self._decide(float(combine_grad_norm_groups(norms))) else [norms[0] * math.inf]
+                whole = float(combine_grad_norm_groups(norms))  # type: ignore[no-untyped-call]
+                return norms if self._decide(whole) else [norms[0] * math.inf]
 
             optimizer._get_norm_groups = judged_groups
 
