@@ -124,13 +124,18 @@ class DeepSpeedEngine:
         optimizer = self._engine.optimizer
         if self._stage in (1, 2):
             measure = optimizer.scaled_global_norm
-            optimizer.scaled_global_norm = lambda: norm if self._decide(float(norm := measure())) else norm * math.inf
+
+            def judged_norm() -> Tensor:
+                norm: Tensor = measure()
+                return norm if self._decide(float(norm)) else norm * math.inf
+
+            optimizer.scaled_global_norm = judged_norm
         elif self._stage == 3:
             measure_groups = optimizer._get_norm_groups
 
             def judged_groups() -> list[Tensor]:
                 norms: list[Tensor] = measure_groups()
-                whole = float(combine_grad_norm_groups(norms))  # type: ignore[no-untyped-call]
+                whole = float(combine_grad_norm_groups(norms))
                 return norms if self._decide(whole) else [norms[0] * math.inf]
 
             optimizer._get_norm_groups = judged_groups
