@@ -103,7 +103,7 @@ class DeepSpeedEngine:
         set_lr(self._engine.optimizer.param_groups, lr)
         losses: list[Tensor] = []
         self._norm, self._is_accepted = math.inf, False  # what they stay if the gradient is not finite
-        self._judge = lambda norm: judge(torch.stack(losses).mean(), norm)
+        self._judge: Callable[[float], bool] = lambda norm: judge(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
             loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
             self._engine.backward(loss)
