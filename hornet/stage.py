@@ -6,7 +6,7 @@ A stage adds its engine and its starting weights (pretrain/stage.py, finetune/st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hornet.config import free
@@ -18,6 +18,7 @@ from hornet.run_directory import RunConfig, RunDirectory
 from hornet.seeding import derive_seed
 from hornet.task import Classification, describe_weights, require_labels_of_checkpoint, require_same_labels
 from hornet.training.checkpoint import Checkpoint
+from hornet.training.checkpointer import RetentionConfig
 from hornet.training.loop import CadenceConfig, Engine
 from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
@@ -46,10 +47,20 @@ class StageConfig:
     """Length and learning rate."""
     cadence: CadenceConfig
     """How often to log, save, evaluate, draw."""
+    checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
+    """How checkpoints are written, and which are kept."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int = free()
     """Images per forward pass and rank. Images are mixed within it: another size draws other partners."""
+
+    def __post_init__(self) -> None:
+        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
+        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
+            raise ValueError(
+                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
+                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
+            )
 
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
@@ -143,6 +154,7 @@ def assemble(
         global_batch_size=config.global_batch_size,
         schedule=plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
         cadence=config.cadence,
+        checkpoints=config.checkpoints,
         weight_decay=config.optimizer.weight_decay,
         max_bad_sample_rate=config.data.max_bad_sample_rate,
         evaluate=None if task.labelled is None else task.evaluate,

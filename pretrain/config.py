@@ -14,7 +14,3 @@ class PretrainConfig(StageConfig):
 
     zero: ZeroConfig
     """DeepSpeed ZeRO and precision."""
-
-    def __post_init__(self) -> None:
-        if self.optimizer.ema_decay is not None and self.zero.stage == 3:
-            raise ValueError("optimizer.ema_decay: is not available with zero.stage=3; use stage 0 to 2, or null")

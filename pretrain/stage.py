@@ -26,5 +26,4 @@ def pretrain(config: PretrainConfig, *, world: World) -> None:
             device=task.device,
         )
 
-    identity = {"engine": "deepspeed", "zero_stage": config.zero.stage, "num_ranks": world.num_ranks}
-    run_stage(config, world=world, engine_identity=identity, build_engine=build_engine)
+    run_stage(config, world=world, engine_identity={"engine": "deepspeed"}, build_engine=build_engine)

@@ -2,28 +2,26 @@
 
 A checkpoint is a folder `step_00000300` with the engine's files and `manifest.json`. It is written under a name that
 ends in `.partial` and renamed when every rank is done; `latest` is replaced last.
-Not here: what an engine's files hold (hornet/training/engines/).
+Not here: writing (checkpointer.py), and what an engine's files hold (hornet/training/engines/).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hornet.durable import sync_files, sync_folder, write_json, write_text
 from hornet.errors import UserError
 from hornet.training.loop import Engine, RunState
-from hornet.training.process_group import errors_shared, gather_from_all, raise_together, tell_all
+from hornet.training.process_group import errors_shared, tell_all
 from hornet.world import World
 
 FORMAT = "hornet-checkpoint"
-VERSION = 1
+VERSION = 2
 PARTIAL = ".partial"
 MANIFEST = "manifest.json"
 LATEST = "latest"
@@ -38,49 +36,11 @@ class Checkpoint:
     step: int
     """Optimizer steps done."""
     identity: Mapping[str, Any]
-    """What wrote it and on what: engine, ranks, model, label space, stream."""
+    """What wrote it and on what: engine, model, label space, stream."""
     description: Mapping[str, Any]
     """What a reader of the weights needs: model, label space, preprocessing."""
-    counters: Mapping[str, int]
-    """RunState besides the step."""
-
-
-def save_checkpoint(
-    root: Path,
-    *,
-    engine: Engine,
-    state: RunState,
-    identity: Mapping[str, Any],
-    description: Mapping[str, Any],
-    world: World,
-    keep: int,
-) -> Path:
-    """Write the checkpoint of `state.step` and make it `latest`; then remove all but the newest `keep`. Collective.
-
-    Raises UserError on every rank if any rank could not write; the earlier checkpoints are untouched.
-    """
-    final = root / f"step_{state.step:08d}"
-    partial = root / (final.name + PARTIAL)
-    try:
-        _on_main(world, lambda: _make_empty(partial))
-        written = _write_parts(engine, partial)
-        counters = {"num_bad_samples": state.num_bad_samples, "num_skipped_steps": state.num_skipped_steps}
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "step": state.step,
-            "counters": counters,
-            "identity": dict(identity),
-            "files": written,
-            "description": dict(description),
-        }
-        _on_main(world, lambda: _publish(partial, final, manifest))
-    except (OSError, UserError) as error:  # this rank's, or another's
-        raise UserError(
-            f"{final}: the checkpoint could not be saved: {error}; earlier checkpoints are untouched"
-        ) from error
-    _on_main(world, lambda: _remove_old(root, step=state.step, keep=keep))
-    return final
+    state: Mapping[str, Any]
+    """RunState, as JSON values."""
 
 
 def find_checkpoint(root: Path, *, world: World) -> Checkpoint | None:
@@ -99,7 +59,8 @@ def find_checkpoint(root: Path, *, world: World) -> Checkpoint | None:
 def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, identity: Mapping[str, Any]) -> None:
     """Restore engine and state. Collective.
 
-    Raises UserError if the checkpoint is of another model, stream, engine or number of ranks, with both values.
+    The number of ranks and the ZeRO stage may be others than those that wrote it. Raises UserError if the checkpoint is
+    of another model, stream or engine, with both values.
     """
     for key, value in identity.items():
         saved = checkpoint.identity.get(key)
@@ -107,11 +68,9 @@ def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, 
             raise UserError(
                 f"{checkpoint.folder}: was written with {key}={saved!r}, this run has {key}={value!r}; start as before"
             )
-    with errors_shared():
-        engine.load(checkpoint.folder)
-    state.step = checkpoint.step
-    state.num_bad_samples = checkpoint.counters["num_bad_samples"]
-    state.num_skipped_steps = checkpoint.counters["num_skipped_steps"]
+    engine.load(checkpoint.folder)
+    for name, value in checkpoint.state.items():
+        setattr(state, name, value)
 
 
 def verify_checkpoint(folder: Path) -> Checkpoint:
@@ -132,83 +91,30 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{path}: is not a manifest of this pipeline (format {FORMAT!r} expected)")
     if manifest.get("version") != VERSION:
         raise UserError(f"{path}: has version {manifest.get('version')}, this code reads version {VERSION}")
-    if manifest != _seal(manifest) or folder.name != f"step_{manifest['step']:08d}":
+    if manifest != seal(manifest) or folder.name != name_of(manifest["step"]):
         raise UserError(f"{path}: its content has changed since it was written")
-    for name, expected in manifest["files"].items():
-        _verify_file(folder / name, expected)
+    with ThreadPoolExecutor(8) as threads:  # hashing and reading leave Python's lock
+        list(threads.map(lambda item: _verify_file(folder / item[0], item[1]), manifest["files"].items()))
     return Checkpoint(
         folder=folder,
         step=manifest["step"],
         identity=manifest["identity"],
         description=manifest["description"],
-        counters=manifest["counters"],
+        state=manifest["state"],
     )
 
 
-def _on_main(world: World, action: Callable[[], object]) -> None:
-    """Let rank 0 act while the others wait for the outcome."""
-    with errors_shared():
-        if world.is_main:
-            action()
+def name_of(step: int) -> str:
+    """Return the folder name of a step's checkpoint."""
+    return f"step_{step:08d}"
 
 
-def _make_empty(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
-
-
-def _write_parts(engine: Engine, folder: Path) -> dict[str, dict[str, Any]]:
-    """Let every rank write its files; return each file's size and checksum, by name, on every rank."""
-    mine: dict[str, dict[str, Any]] = {}
-    error: Exception | None = None
-    try:
-        names = engine.save(folder)
-        sync_files(folder / name for name in names)
-        mine = {name: _describe(folder / name) for name in names}
-    except OSError as caught:
-        error = caught
-    raise_together(error)
-    return {name: described for part in gather_from_all(mine) for name, described in part.items()}
-
-
-def _publish(partial: Path, final: Path, manifest: Mapping[str, Any]) -> None:
-    missing = [name for name in manifest["files"] if not (partial / name).exists()]
-    if missing:
-        raise OSError(f"rank 0 does not see {missing[0]}; the run directory must be on a disk that all nodes share")
-    write_json(partial / MANIFEST, _seal(manifest))
-    if final.exists():  # damaged, and passed over when this life of the run started
-        shutil.rmtree(final)
-    partial.rename(final)
-    sync_folder(final.parent)
-    write_text(final.parent / LATEST, final.name)
-
-
-def _remove_old(root: Path, *, step: int, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints up to `step`, and what earlier lives left half-written.
-
-    Checkpoints beyond `step` are damaged ones that this life has passed over: they are set aside, not counted.
-    What cannot be removed is named; the run goes on, its newest checkpoint is safe.
-    """
-    folders = sorted(root.glob("step_*[0-9]"))
-    try:
-        for leftover in root.glob(f"step_*{PARTIAL}"):
-            shutil.rmtree(leftover)
-        for folder in folders:
-            if _step_of(folder) > step:
-                folder.rename(folder.with_name(f"{folder.name}.damaged.{time.time_ns()}"))
-        for folder in [folder for folder in folders if _step_of(folder) <= step][:-keep]:
-            # Renamed first: a kill in the middle of the removal must not leave a folder that looks like a checkpoint.
-            shutil.rmtree(folder.rename(folder.with_name(folder.name + PARTIAL)))
-    except OSError as error:
-        print(f"warning: an old checkpoint could not be cleared away, remove it by hand: {error}", flush=True)
-
-
-def _step_of(folder: Path) -> int:
+def step_of(folder: Path) -> int:
+    """Return the step of a checkpoint's folder."""
     return int(folder.name.removeprefix("step_"))
 
 
-def _seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Add the SHA-256 of a manifest's own content."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
     return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}

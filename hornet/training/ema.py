@@ -24,7 +24,7 @@ def attach_ema(optimizer: torch.optim.Optimizer, *, decay: float) -> None:
 def _update(optimizer: torch.optim.Optimizer, decay: float) -> None:
     averages: list[Tensor] = []
     weights: list[Tensor] = []
-    for parameter in _parameters(optimizer):
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
         if parameter.grad is None:  # not stepped: a skipped step must not move the average
             continue
         state = optimizer.state[parameter]
@@ -38,10 +38,10 @@ def _update(optimizer: torch.optim.Optimizer, decay: float) -> None:
 
 
 @torch.no_grad()
-def swap_with_ema(optimizer: torch.optim.Optimizer) -> None:
-    """Exchange weights and averages in place; a second call exchanges them back, to the bit."""
-    for parameter in _parameters(optimizer):
-        state = optimizer.state[parameter]
+def swap_with_ema(optimizer: torch.optim.Optimizer, stepped: Iterable[Tensor]) -> None:
+    """Exchange weights and averages of what `optimizer` steps, in place; a second call restores both to the bit."""
+    for parameter in stepped:
+        state = optimizer.state.get(parameter, {})
         if KEY in state:
             weights = parameter.detach().clone()
             parameter.detach().copy_(state[KEY])
@@ -57,8 +57,3 @@ def read_ema_by_name(optimizer_state: Mapping[str, Any]) -> dict[str, Tensor]:
             if KEY in state:
                 averages[name] = state[KEY]
     return averages
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterable[Any]:
-    for group in optimizer.param_groups:
-        yield from group["params"]

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -37,6 +37,14 @@ class StepResult:
     """False if the step was dropped, on every rank alike: the gradient was not finite, or the judge said no."""
 
 
+class Writer(Protocol):
+    """Takes what is to be written."""
+
+    def take(self, path: Path, state: Any) -> None:
+        """Note that `state`, tensors and plain values in containers, is to be written to `path`, as it is now."""
+        ...
+
+
 class Engine(Protocol):
     """One way to run a model over ranks. All methods are collective."""
 
@@ -44,12 +52,12 @@ class Engine(Protocol):
         """Forward and backward over each micro batch, then one optimizer step if `judge` accepts it."""
         ...
 
-    def save(self, folder: Path) -> list[str]:
-        """Write this rank's part of the state into `folder`; return the names of the files this rank wrote."""
+    def save(self, folder: Path, writer: Writer) -> None:
+        """Give this rank's part of the state to `writer`, as files of the existing `folder`."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Restore the state that `save` wrote."""
+        """Restore the state that `save` gave; raise UserError on all ranks if it does not fit."""
         ...
 
     def evaluation_model(self, weights: Weights) -> AbstractContextManager[nn.Module]:
@@ -81,15 +89,13 @@ class CadenceConfig:
     """Steps between lines of metrics.jsonl."""
     save_every_steps: int = free(1000)
     """Steps between checkpoints; the last step is always saved."""
-    keep_checkpoints: int = free(3)
-    """Newest checkpoints kept."""
     evaluate_every_steps: int | None = free(None)
     """Steps between evaluations; null evaluates only at the end."""
     pictures_every_steps: int | None = free(None)
     """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
 
     def __post_init__(self) -> None:
-        for name in ("log_every_steps", "save_every_steps", "keep_checkpoints"):
+        for name in ("log_every_steps", "save_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
         for name in ("evaluate_every_steps", "pictures_every_steps"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
-from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint
+from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from hornet.training.checkpointer import Checkpointer, RetentionConfig
 from hornet.training.evaluate import Evaluation, format_evaluation
 from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, Wish, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
@@ -48,6 +49,8 @@ class Parts:
     """Number of steps and learning rates."""
     cadence: CadenceConfig
     """How often to log, save, evaluate, draw."""
+    checkpoints: RetentionConfig
+    """How checkpoints are written, and which are kept."""
     weight_decay: float
     """For the record."""
     max_bad_sample_rate: float
@@ -94,7 +97,13 @@ def run_session(
         max_bad_sample_rate=parts.max_bad_sample_rate,
         device=device,
     )
+    checkpointer = _make_checkpointer(run, parts, world=world)
     started = time.perf_counter()
+
+    def look_around(_: RunState) -> Wish:
+        checkpointer.poll()
+        return Wish.GO_ON
+
     try:
         _evaluate(parts, recorder, state, weights=_find_missing_evaluations(run, parts, state))
         train(
@@ -106,13 +115,15 @@ def run_session(
             cadence=parts.cadence,
             judge=lambda _loss, _norm: True,
             recorder=recorder,
-            look_around=lambda _state: Wish.GO_ON,
-            save=lambda state: _save(run, parts, state, world=world),
+            look_around=look_around,
+            save=checkpointer.save,
             evaluate=lambda state: _evaluate(parts, recorder, state, weights=parts.evaluated_weights),
             draw=lambda state, batches: _draw(parts, recorder, state, batches),
         )
+        checkpointer.finish()
     finally:
         recorder.close()
+        checkpointer.close()
     _finish(run, parts, state, seconds=time.perf_counter() - started, world=world)
 
 
@@ -141,15 +152,19 @@ def _fetch_together(parts: Parts, state: RunState) -> Iterator[Batch]:
         yield from of_step
 
 
-def _save(run: RunDirectory, parts: Parts, state: RunState, *, world: World) -> None:
-    save_checkpoint(
+def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Checkpointer:
+    def find_best(steps: Collection[int]) -> int | None:
+        rows = [row for row in run.read("evaluations") if row["step"] in steps]
+        return max(rows, key=lambda row: row["top1"])["step"] if rows else None
+
+    return Checkpointer(
         run.checkpoints,
         engine=parts.engine,
-        state=state,
         identity=parts.identity,
         description=parts.description,
         world=world,
-        keep=parts.cadence.keep_checkpoints,
+        retention=parts.checkpoints,
+        find_best=find_best,
     )
 
 

@@ -18,10 +18,7 @@ def read_weights(checkpoint: Checkpoint, *, weights: Weights) -> dict[str, Tenso
     if engine == "deepspeed":
         from hornet.training.engines import deepspeed_files as files  # imports deepspeed only if its shards are read
 
-        stage = checkpoint.identity["zero_stage"]
-        found = files.read_model(checkpoint.folder, zero_stage=stage) if weights == "raw" else {}
-        if weights == "ema" and stage < 3:
-            found = files.read_ema(checkpoint.folder, zero_stage=stage)
+        found = files.ZeroCheckpoint(checkpoint.folder).read_all(files.WEIGHT if weights == "raw" else files.EMA)
     elif engine == "accelerate":
         from hornet.training.engines import accelerate
 

@@ -58,9 +58,11 @@ def test_bad_values_are_refused_with_their_key(key, value, message):
         build_config(PretrainConfig, values, source="test")
 
 
-def test_ema_under_zero_3_is_refused():
+def test_keeping_the_best_needs_evaluations_of_saved_weights():
     values = to_values(DEMO)
-    values["zero"]["stage"] = 3
-    values["optimizer"]["ema_decay"] = 0.99
-    with pytest.raises(ConfigError, match=r"optimizer\.ema_decay: is not available with zero\.stage=3"):
+    values["checkpoints"] = {"best": True}
+    values["cadence"] |= {"save_every_steps": 40, "evaluate_every_steps": 100}
+    with pytest.raises(ConfigError, match=r"checkpoints\.best: needs.*multiple of cadence\.save_every_steps \(40\)"):
         build_config(PretrainConfig, values, source="test")
+    values["cadence"]["evaluate_every_steps"] = 80
+    assert build_config(PretrainConfig, values, source="test").checkpoints.best

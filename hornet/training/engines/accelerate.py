@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
-from hornet.training.loop import Judge, StepResult, Weights
+from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.process_group import errors_shared
 
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
 
@@ -90,28 +91,23 @@ class AccelerateEngine:
         self._optimizer.zero_grad(set_to_none=True)
         return StepResult(loss=loss, grad_norm=norm, was_applied=was_applied)
 
-    def save(self, folder: Path) -> list[str]:
-        """See Engine. Rank 0 holds all there is to save; its OSError is the caller's to share."""
-        if not self._is_main:
-            return []
-        state = {"model": self._module.state_dict(), "optimizer": self._optimizer.state_dict()}
-        try:
-            torch.save(state, folder / FILE)
-        except RuntimeError as error:  # torch's zip writer reports a full disk as RuntimeError
-            raise OSError(f"{folder / FILE} could not be written: {error}") from error
-        return [FILE]
+    def save(self, folder: Path, writer: Writer) -> None:
+        """See Engine. Rank 0 holds all there is to save."""
+        if self._is_main:
+            writer.take(folder / FILE, {"model": self._module.state_dict(), "optimizer": self._optimizer.state_dict()})
 
     def load(self, folder: Path) -> None:
         """See Engine."""
-        state = read_state(folder)
-        self._module.load_state_dict(state["model"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        with errors_shared():
+            state = read_state(folder)
+            self._module.load_state_dict(state["model"])
+            self._optimizer.load_state_dict(state["optimizer"])
 
     @contextmanager
     def evaluation_model(self, weights: Weights) -> Iterator[nn.Module]:
         """See Engine."""
         if weights == "ema":
-            swap_with_ema(self._optimizer)
+            swap_with_ema(self._optimizer, self._module.parameters())
         self._module.eval()
         try:
             with torch.no_grad(), self._accelerator.autocast():
@@ -119,7 +115,7 @@ class AccelerateEngine:
         finally:
             self._module.train()
             if weights == "ema":
-                swap_with_ema(self._optimizer)
+                swap_with_ema(self._optimizer, self._module.parameters())
 
     def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
         """See Engine."""

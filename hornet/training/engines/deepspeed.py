@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.errors import UserError
 from hornet.training.ema import attach_ema, swap_with_ema
-from hornet.training.engines.deepspeed_files import load_shard
+from hornet.training.engines.deepspeed_files import ZeroCheckpoint
+from hornet.training.engines.deepspeed_state import fill, list_owners, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import Judge, StepResult, Weights
+from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.process_group import errors_shared
 from hornet.world import publish_accelerator
 
 publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
@@ -91,7 +93,7 @@ class DeepSpeedEngine:
             clip_grad_norm=optimizer.clip_grad_norm,
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._base_optimizer, config=settings)
-        self._files = _FileWriter(self._engine._config)
+        self._files = _Files(self._engine._config)
         self._engine.checkpoint_engine = self._files
         self._watch_norm()
         # It would drop scripts beside the checkpoints; `python -m deepspeed.utils.zero_to_fp32` is the same.
@@ -150,17 +152,17 @@ class DeepSpeedEngine:
         if not self._decide(norm):
             self._base_optimizer.zero_grad(set_to_none=True)
 
-    def save(self, folder: Path) -> list[str]:
-        """See Engine. Raises OSError if a file of this rank could not be written; no other rank waits for it."""
-        self._files.start()
+    def save(self, folder: Path, writer: Writer) -> None:
+        """See Engine. The files are DeepSpeed's own, so that its zero_to_fp32 reads them too."""
+        self._files.writer = writer
         self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
-        return self._files.finish()
 
     def load(self, folder: Path) -> None:
-        """See Engine. The caller has verified the files: DeepSpeed's own errors reach only some of the ranks."""
-        path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
-        if path is None:
-            raise UserError(f"{folder}: DeepSpeed found no checkpoint in it")
+        """See Engine. Any stage and number of ranks may have written the folder; each rank reads what it needs."""
+        with errors_shared():
+            checkpoint = ZeroCheckpoint(folder)
+            fill(self._engine, checkpoint, stage=self._stage, rank=dist.get_rank(), base=self._base_optimizer)
+        publish_weights(self._engine, stage=self._stage)
 
     @contextmanager
     def evaluation_model(self, weights: Weights) -> Iterator[nn.Module]:
@@ -178,9 +180,8 @@ class DeepSpeedEngine:
                 self._swap_ema()
 
     def _swap_ema(self) -> None:
-        swap_with_ema(self._base_optimizer)
-        if self._stage in (1, 2):
-            self._engine.optimizer.update_lp_params()  # the model's weights from the ranks' fp32 slices
+        swap_with_ema(self._base_optimizer, list_owners(self._engine, stage=self._stage))
+        publish_weights(self._engine, stage=self._stage)
 
     def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
         """See Engine."""
@@ -190,36 +191,21 @@ class DeepSpeedEngine:
             return {name: parameters[name].detach().float().cpu().clone() for name in names}
 
 
-class _FileWriter(TorchCheckpointEngine):  # type: ignore[misc]  # deepspeed has no types
-    """DeepSpeed's file access: remembers names and errors, and loads nothing but tensors and known classes.
+class _Files(TorchCheckpointEngine):  # type: ignore[misc]  # deepspeed has no types
+    """What DeepSpeed takes for a disk: it hands everything to the run's own writer. Nothing is loaded through it."""
 
-    An error while writing must not leave `save_checkpoint` on one rank while the others wait in its barrier: it is kept
-    until all ranks are back, and raised by `finish`.
-    """
-
-    def start(self) -> None:
-        self._written: list[str] = []
-        self._error: OSError | None = None
+    writer: Writer
 
     def save(self, state_dict: Any, path: str) -> None:
-        try:
-            torch.save(state_dict, path)
-        except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-            self._error = self._error or OSError(f"{path} could not be written: {error}")
-        self._written.append(Path(path).name)
-
-    def finish(self) -> list[str]:
-        if self._error is not None:
-            raise self._error
-        return self._written
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        return load_shard(Path(path), map_location=map_location)
+        self.writer.take(Path(path), state_dict)
 
 
 def _quieten(device: torch.device) -> None:
     """Leave DeepSpeed's warnings, drop its running commentary; on the CPU skip an op that needs a compiler and 26 s."""
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    logger = logging.getLogger("DeepSpeed")
+    logger.setLevel(logging.WARNING)
+    # A dropped step is told by the guard, which knows the reason.
+    logger.addFilter(lambda record: "OVERFLOW! Skipping step" not in record.getMessage())
     # DeepSpeed 0.19 calls collectives under names that torch 2.13 has renamed, and would say so at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
     if device.type == "cpu":

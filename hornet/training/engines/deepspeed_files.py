@@ -1,8 +1,8 @@
 """The files of a ZeRO checkpoint as one addressable state, read without running anything they contain.
 
 Whatever the stage and the number of ranks that wrote it, a checkpoint is, for every parameter and every kind of value
-(weight, moments, average), a flat run of numbers; here is known in which file each stretch of it lies. So any rank of any
-world under any stage reads just what it needs, and nothing has to be converted.
+(weight, moments, average), a flat run of numbers; here is known in which file each stretch of it lies. So any rank of
+any world under any stage reads just what it needs, and nothing has to be converted.
 
 Layout of DeepSpeed 0.19 (N ranks):
 - stage 0: `mp_rank_00_model_states.pt` holds the whole model and the whole optimizer;
@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from hornet.errors import UserError
-from hornet.training.ema import KEY as EMA
+from hornet.training.ema import KEY
 from hornet.world import publish_accelerator
 
 WEIGHT = "weight"
 """The kind of value that is the parameter itself; the others are keys of AdamW's state and the average."""
+EMA = KEY
 STATE_KINDS = ("exp_avg", "exp_avg_sq", EMA)
 
 # The only classes, besides tensors and containers, that DeepSpeed 0.19 writes into its shards.
@@ -80,7 +81,7 @@ class ZeroCheckpoint:
     """The state in a folder that DeepSpeed wrote, whatever the stage and the number of ranks."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises UserError if the folder holds no ZeRO checkpoint."""
+        """Open the folder; raises UserError if it holds no ZeRO checkpoint."""
         self.folder = folder
         whole = folder / "mp_rank_00_model_states.pt"
         self._is_stage_3 = not whole.exists()
@@ -114,7 +115,9 @@ class ZeroCheckpoint:
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
         """The optimizer's groups, every hyper-parameter and `names`, without the tensors."""
-        return [{key: value for key, value in group.items() if key != "params"} for group in self._base(0)["param_groups"]]
+        return [
+            {key: value for key, value in group.items() if key != "params"} for group in self._base(0)["param_groups"]
+        ]
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -129,7 +132,9 @@ class ZeroCheckpoint:
         """
         found = {self._step_of(name) for name in names}
         if len(found) != 1:
-            raise UserError(f"{self.folder}: parameters of one group have taken {sorted(found)} steps; cannot be resumed")
+            raise UserError(
+                f"{self.folder}: parameters of one group have taken {sorted(found)} steps; cannot be resumed"
+            )
         return found.pop()
 
     def read(self, name: str, kind: str, start: int = 0, stop: int | None = None) -> Tensor:
@@ -182,9 +187,7 @@ class ZeroCheckpoint:
     def _partition_sizes(self) -> list[int]:
         shard = self._shard(0)
         partitions = shard["single_partition_of_fp32_groups"]
-        return [
-            flat.numel() + int(padding) for flat, padding in zip(partitions, shard["group_paddings"], strict=True)
-        ]
+        return [flat.numel() + int(padding) for flat, padding in zip(partitions, shard["group_paddings"], strict=True)]
 
     def _sub_group_of(self, offset: int) -> tuple[int, int]:
         """Return the flat tensor of a stage-3 file that holds an element of its whole run, and the place in it."""

@@ -82,9 +82,9 @@ def test_swapping_twice_is_identity_to_the_bit():
     steps(optimizer, model, 3)
     before = copy.deepcopy(model.state_dict())
     averages = copy.deepcopy(read_ema_by_name(optimizer.state_dict()))
-    swap_with_ema(optimizer)
+    swap_with_ema(optimizer, model.parameters())
     assert all(torch.equal(model.state_dict()[name], averages[name]) for name in before)
-    swap_with_ema(optimizer)
+    swap_with_ema(optimizer, model.parameters())
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
 
 
