@@ -1,16 +1,15 @@
 """Ranks that start at once: forked from one process that has imported everything, which takes each fresh one 10 s.
 
-Run as a script it is that process: it reads a line of JSON for each rank to start, or for each to wait for. A rank runs
-the entry script as a launcher would start it, with its own environment, arguments and output.
+Run as a script it is that process: it reads a line of JSON for each rank to start, or to ask after. A rank runs the
+entry script as a launcher would start it, with its own environment, arguments and output.
 """
 
 import json
 import os
 import runpy
-import signal
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,44 +41,32 @@ class Nursery:
         self._process.wait(timeout=60)
 
 
-class ForkedRanks:
-    """One life of a run."""
+class ForkedProcess:
+    """One rank, with what the tests use of subprocess.Popen."""
 
-    def __init__(self, nursery, *arguments, num_ranks, output):
-        self._nursery, self._output = nursery, output
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self._pids = [
-            nursery.ask(
-                arguments=[str(argument) for argument in arguments],
-                output=f"{output}.{rank}",
-                environment={
-                    "RANK": str(rank),
-                    "LOCAL_RANK": str(rank),
-                    "WORLD_SIZE": str(num_ranks),
-                    "LOCAL_WORLD_SIZE": str(num_ranks),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port),
-                },
-            )
-            for rank in range(num_ranks)
-        ]
+    def __init__(self, nursery, *, arguments, environment, output):
+        self._nursery, self._output = nursery, Path(output)
+        self.returncode = None
+        self.pid = nursery.ask(arguments=arguments, environment=environment, output=str(output))
 
-    def is_running(self):
-        """Whether no rank has ended."""
-        return all(not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].startswith(" Z") for pid in self._pids)
+    def poll(self):
+        """Return the exit code, None while it runs."""
+        if self.returncode is None:
+            self.returncode = self._nursery.ask(poll=self.pid)
+        return self.returncode
 
-    def kill(self):
-        """SIGKILL all ranks."""
-        for pid in self._pids:
-            os.kill(pid, signal.SIGKILL)
-        return self.wait()
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
-    def wait(self):
-        """Wait for all; return exit codes and outputs by rank."""
-        codes = [self._nursery.ask(wait=pid) for pid in self._pids]
-        return codes, [Path(f"{self._output}.{rank}").read_text() for rank in range(len(codes))]
+    def communicate(self, timeout):
+        """Wait to the end; return what it wrote."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"rank still runs after {timeout} s:\n{self._output.read_text()}")
+            time.sleep(0.01)
+        return self._output.read_text(), None
 
 
 def serve(script):
@@ -89,8 +76,9 @@ def serve(script):
     __import__(f"{script}.stage")
     for line in sys.stdin:
         request = json.loads(line)
-        if "wait" in request:
-            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        if "poll" in request:
+            pid, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
         else:
             answer = os.fork()
             if answer == 0:

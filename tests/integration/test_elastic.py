@@ -1,20 +1,16 @@
 """Real runs that go on with another number of ranks."""
 
-import time
-
 import pytest
 import torch
 
 from hornet.model.build import ModelConfig, build_model
-from tests.integration.conftest import make_environment, read_rows, write_config
-from tests.integration.nursery import ForkedRanks, Nursery
+from tests.integration.conftest import Ranks, kill_when, launch, read_rows, write_config
 
 pytestmark = pytest.mark.slow
 
 NUM_STEPS = 8
 CONFIG = {
     "run": {"name": "elastic", "seed": 2},
-    "start": {},
     "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.0, "layer_scale_init": 0.5},
     "data": {
         "split": "train",
@@ -26,43 +22,52 @@ CONFIG = {
     "optimizer": {"weight_decay": 0.05, "clip_grad_norm": 1.0},
     "schedule": {"num_epochs": 1, "peak_lr": 1e-3},
     "cadence": {"log_every_steps": 1, "save_every_steps": 1},
-    "precision": "fp32",
     "global_batch_size": 6,
     "micro_batch_size": 6,
 }
 
 
-@pytest.fixture
-def nursery():
-    nursery = Nursery("finetune", environment=make_environment())
-    yield nursery
-    nursery.close()
-
-
-@pytest.fixture
-def config(tmp_path, shards):
+def make_finetuning(folder, shards):
     model = build_model(ModelConfig(**CONFIG["model"]), num_classes=3, image_size=32, seed=0)
-    torch.save({"model": model.state_dict()}, tmp_path / "start.pth")
-    start = {"start__from": str(tmp_path / "start.pth"), "start__label_space": str(shards)}
-    return write_config(tmp_path, CONFIG, shards=shards, **start)
+    torch.save({"model": model.state_dict()}, folder / "start.pth")
+    values = {**CONFIG, "start": {}, "precision": "fp32"}
+    start = {"start__from": str(folder / "start.pth"), "start__label_space": str(shards)}
+    return write_config(folder, values, shards=shards, **start)
 
 
-def test_two_one_three_two_ranks_within_an_epoch_make_one_run(nursery, config, tmp_path):
+def make_pretraining(folder, shards):
+    values = {**CONFIG, "zero": {"stage": 1, "precision": "fp32"}}
+    return write_config(folder, values, shards=shards, optimizer__ema_decay=0.8)
+
+
+LIVES = [(1, 2, 0, 3), (3, 1, 1, 2), (5, 3, 0, 2), (NUM_STEPS, 2, 1, 1)]
+"""Each the step to be killed at, ranks, workers, micro batch size."""
+
+
+@pytest.mark.parametrize(
+    ("script", "make_config", "ways"),
+    [
+        ("finetune.py", make_finetuning, [()] * 4),
+        ("pretrain.py", make_pretraining, [[f"zero.stage={stage}"] for stage in (1, 3, 2, 0)]),
+    ],
+    ids=["finetune", "pretrain"],
+)
+def test_two_one_three_two_ranks_within_an_epoch_make_one_run(tmp_path, shards, script, make_config, ways):
     """Killed in between: the batches of one undisturbed life, and its losses up to the order of sums.
 
-    Without mixing and drop path, which draw by micro batch, what is learned follows from the batches alone.
+    Pretraining changes the ZeRO stage from life to life as well. Without mixing and drop path, which draw by micro
+    batch, what is learned follows from the batches alone.
     """
+    config = make_config(tmp_path, shards)
     undisturbed, changing = tmp_path / "runs/undisturbed", tmp_path / "runs/changing"
-    alone = ForkedRanks(nursery, "--config", config, "run.name=undisturbed", num_ranks=1, output=tmp_path / "alone")
-    codes, outputs = alone.wait()
-    assert codes == [0], outputs
+    launch(script, "--config", config, "run.name=undisturbed", num_ranks=1)
 
-    for stop, num_ranks, num_workers, micro in [(1, 2, 0, 3), (3, 1, 1, 2), (5, 3, 0, 2), (NUM_STEPS, 2, 1, 1)]:
-        ways = ["run.name=changing", f"data.num_workers={num_workers}", f"micro_batch_size={micro}"]
-        output = tmp_path / f"until_{stop}"
-        ranks = ForkedRanks(nursery, "--config", config, *ways, num_ranks=num_ranks, output=output)
+    for (stop, num_ranks, num_workers, micro), way in zip(LIVES, ways, strict=True):
+        options = ["run.name=changing", f"data.num_workers={num_workers}", f"micro_batch_size={micro}", *way]
+        ranks = Ranks(script, "--config", config, *options, num_ranks=num_ranks)
         if stop < NUM_STEPS:
-            kill_at(stop, changing, ranks)
+            kill_when(lambda stop=stop: read_last_checkpoint(changing) >= stop, ranks)
+            assert read_last_checkpoint(changing) < NUM_STEPS, "killed too late to go on"
     codes, outputs = ranks.wait()
     assert codes == [0, 0], outputs
     assert "2 ranks x 3 micro steps x 1" in outputs[0]
@@ -75,19 +80,9 @@ def test_two_one_three_two_ranks_within_an_epoch_make_one_run(nursery, config, t
     assert len(set(digests[0])) == NUM_STEPS
     for key in ("loss", "grad_norm"):
         assert [row[key] for row in rows[1]] == pytest.approx([row[key] for row in rows[0]], rel=1e-3)
-    evaluations = [read_rows(run, "evaluations") for run in (undisturbed, changing)]
-    assert [[row["num_images"] for row in part] for part in evaluations] == [[13], [13]]
-
-
-def kill_at(step, run, ranks):
-    """SIGKILL all ranks as soon as there is a checkpoint of `step` steps, or soon after."""
-    deadline = time.monotonic() + 120
-    while read_last_checkpoint(run) < step:
-        if not ranks.is_running() or time.monotonic() > deadline:
-            pytest.fail(f"the run ended before it could be killed: {ranks.kill()}")
-        time.sleep(0.005)
-    ranks.kill()
-    assert read_last_checkpoint(run) < NUM_STEPS, "killed too late to go on"
+    for row, expected in zip(*(read_rows(run, "evaluations") for run in (changing, undisturbed)), strict=True):
+        assert (row["num_images"], row["weights"]) == (13, expected["weights"])
+        assert row["loss"] == pytest.approx(expected["loss"], rel=1e-3)
 
 
 def read_last_checkpoint(run):

@@ -13,7 +13,7 @@ from hornet.model.build import build_model
 from hornet.seeding import derive_seed
 from hornet.task import Classification
 from hornet.training.engines.accelerate import AccelerateEngine
-from hornet.training.engines.deepspeed_files import load_shard, read_ema, read_model
+from hornet.training.engines.deepspeed_files import EMA, WEIGHT, ZeroCheckpoint, load_shard
 from hornet.training.schedule import plan_schedule
 from hornet.world import ALONE, World
 from pretrain.config import PretrainConfig
@@ -128,7 +128,7 @@ def test_stages_learn_what_a_single_process_learns(pretraining, tmp_path):
         else:
             launch("pretrain.py", "--config", config)
         run = tmp_path / "runs" / f"z{stage}"
-        weights[stage] = read_model(run / "checkpoints/step_00000012", zero_stage=stage)
+        weights[stage] = ZeroCheckpoint(run / "checkpoints/step_00000012").read_all(WEIGHT)
         assert json.loads((run / "summary.json").read_text())["evaluations"][0]["num_images"] == 13
     expected_losses, expected_norms, expected_weights = train_alone(tmp_path / "config.yaml")
     for stage in (0, 3):
@@ -144,7 +144,7 @@ def test_stages_learn_what_a_single_process_learns(pretraining, tmp_path):
     theirs = get_fp32_state_dict_from_zero_checkpoint(str(tmp_path / "runs/z3/checkpoints"))
     assert theirs.keys() == weights[3].keys()
     assert all(torch.equal(theirs[name], weights[3][name]) for name in theirs), "DeepSpeed's own reader agrees"
-    ema = read_ema(tmp_path / "runs/z0/checkpoints/step_00000012", zero_stage=0)
+    ema = ZeroCheckpoint(tmp_path / "runs/z0/checkpoints/step_00000012").read_all(EMA)
     assert ema.keys() == weights[0].keys()
     assert not torch.equal(ema["head.weight"], weights[0]["head.weight"])
 
@@ -171,34 +171,32 @@ def test_any_number_of_ranks_sees_the_same_batches(pretraining, tmp_path, shards
 
 def test_what_a_finished_or_changed_run_answers(pretraining, tmp_path):
     config, run = pretraining(schedule__num_epochs=1), tmp_path / "runs/pretrain"
-    script = ROOT / "launch/pretrain.py"
-    run_python(script, "--config", config)
+
+    def start(*changes, code=0):
+        codes, outputs = launch("pretrain.py", "--config", config, *changes, num_ranks=1, check=False)
+        assert codes == [code], outputs
+        return outputs[0]
+
+    run_python(ROOT / "launch/pretrain.py", "--config", config)
     summary = (run / "summary.json").read_bytes()
-    assert "already finished" in run_python(script, "--config", config).stdout
+    assert "already finished" in start()
     assert (run / "summary.json").read_bytes() == summary
 
-    other = run_python(script, "--config", config, "run.seed=5", check=False)
-    assert (other.returncode, "run.seed: 1 -> 5" in other.stderr) == (2, True), "not this run, finished or not"
+    assert "run.seed: 1 -> 5" in start("run.seed=5", code=2), "not this run, finished or not"
 
     (run / "summary.json").unlink()
     changed = ["optimizer.weight_decay=0.1", "schedule.peak_lr=1", "cadence.log_every_steps=5"]
-    done = run_python(script, "--config", config, *changed, check=False)
-    assert done.returncode == 2
-    assert "optimizer.weight_decay: 0.05 -> 0.1" in done.stderr
-    assert "schedule.peak_lr: 0.002 -> 1" in done.stderr
-    assert "cadence" not in done.stderr
-    assert "Traceback" not in done.stderr
+    output = start(*changed, code=2)
+    assert "optimizer.weight_decay: 0.05 -> 0.1" in output
+    assert "schedule.peak_lr: 0.002 -> 1" in output
+    assert "cadence" not in output
+    assert "Traceback" not in output
 
     evaluations = read_rows(run, "evaluations")
     (run / "evaluations.jsonl").write_text("")  # as if killed between the last checkpoint and its evaluation
-    run_python(script, "--config", config)
+    start()
     assert read_rows(run, "evaluations") == evaluations
     assert json.loads((run / "summary.json").read_text())["evaluations"] == evaluations
-
-    (run / "summary.json").unlink()
-    codes, outputs = launch("pretrain.py", "--config", config, check=False)
-    assert codes == [2, 2]
-    assert all("num_ranks=1, this run has num_ranks=2" in output for output in outputs)
 
 
 def test_bad_input_ends_all_ranks_with_2_and_a_sentence(pretraining, tmp_path):
