@@ -36,16 +36,18 @@ def flatten(value):
 def assert_same_checkpoint(one, other):
     names = sorted(path.name for path in one.glob("*.pt"))
     assert names == sorted(path.name for path in other.glob("*.pt"))
-    assert len(names) == 3, "the model and a shard of each rank"
+    assert len(names) >= 3, "the model and a shard of each rank"
+    num_elements = 0
     for name in names:
         left, right = (flatten(load_shard(folder / name)) for folder in (one, other))
         assert len(left) == len(right)
-        assert any(isinstance(leaf, torch.Tensor) and leaf.numel() > 100 for leaf in left)
         for a, b in zip(left, right, strict=True):
             assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
+            num_elements += torch.as_tensor(a).numel()
+    assert num_elements > 4 * 100_000, "weights, two moments and the average"
 
 
-@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining, tmp_path, stage):
     changes = {"zero__stage": stage, "optimizer__ema_decay": 0.9}
     config = pretraining(**changes)

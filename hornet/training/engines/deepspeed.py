@@ -53,6 +53,9 @@ def make_deepspeed_config(
             "stage": config.stage,
             "overlap_comm": True,
             "contiguous_gradients": True,
+            # ZeRO-3's own linear layer starts to act with the second forward, and rounds otherwise under autocast: a
+            # resumed run would not be the undisturbed one.
+            "memory_efficient_linear": False,
             "reduce_bucket_size": config.bucket_elements,
             "allgather_bucket_size": config.bucket_elements,
         },
