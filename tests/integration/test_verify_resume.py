@@ -17,7 +17,8 @@ def test_a_real_run_is_certified(pretraining, tmp_path):
     assert done.stdout.count("the same run") == 2
     same, moved = json.loads((folder / "report.json").read_text())["comparisons"]
     assert same["steps"] == moved["steps"] == [8, 8]
-    assert same["are_digests_equal"] and moved["are_digests_equal"]
+    assert same["are_digests_equal"]
+    assert moved["are_digests_equal"]
     assert same["loss_difference"] == same["weight_difference"] == 0
     assert (moved["ranks"], moved["loss_difference"] < 2e-2) == ([1, 2], True)
     assert same["num_elements"] > 4 * 100_000, "weights, moments and average"

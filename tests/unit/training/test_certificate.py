@@ -13,6 +13,7 @@ from launch.certificate import Life, Script, compare, format_table
 
 FAKE = """
 import json, sys, time
+from pathlib import Path
 name = sys.argv[-1].removeprefix("run.name=")
 folder = Path(sys.argv[2]).parent / name
 folder.mkdir(exist_ok=True)
@@ -38,7 +39,7 @@ def test_a_run_that_was_finished_before_the_kill_proves_nothing(tmp_path, is_slo
         run()
         assert (tmp_path / "killed/summary.json").exists()
         return
-    with pytest.raises(UserError, match="finished before it could be killed|ended with 0 before it was killed"):
+    with pytest.raises(UserError, match=r"finished before it could be killed|ended with 0 before it was killed"):
         run()
 
 
