@@ -1,6 +1,7 @@
 """Bad batches on two ranks: dropped, recorded, and left out by going back, automatically or by hand."""
 
 import json
+import shutil
 
 import pytest
 
@@ -54,20 +55,26 @@ def assert_left_out(run, batches):
 
 
 def test_a_run_goes_back_by_itself_or_by_hand_to_the_same_end(pretraining, tmp_path, batches):
-    config = pretraining(guard=GUARD, evaluation=None)
-    by_itself, by_hand = tmp_path / "runs/by_itself", tmp_path / "runs/by_hand"
+    arguments = ["--config", pretraining(guard=GUARD, evaluation=None, micro_batch_size=4)]
+    run, by_itself = tmp_path / "runs/pretrain", tmp_path / "by_itself"
 
-    _, outputs = run_poisoned("--config", config, "run.name=by_itself", "guard.max_rollbacks=1")
+    codes, outputs = run_poisoned(*arguments, check=False)
+    assert codes == [2, 2], outputs
+    assert all("step 8: 2 steps in a row were dropped" in output and "--rollback 4" in output for output in outputs)
+    assert all("Traceback" not in output for output in outputs)
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    shutil.copytree(run, tmp_path / "failed")
+
+    _, outputs = run_poisoned(*arguments, "guard.max_rollbacks=1")
+    assert "from step 6" in outputs[0]
     assert "step 8: 2 steps in a row were dropped: going back, to leave out batches 4 to 8" in outputs[0]
     assert "from step 4, without batches 4 to 8" in outputs[0]
-    assert_left_out(by_itself, batches)
+    assert_left_out(run, batches)
+    run.rename(by_itself)
 
-    codes, outputs = run_poisoned("--config", config, "run.name=by_hand", check=False)
-    assert codes == [2, 2], outputs
-    assert all("step 8: 2 steps in a row were dropped" in out and "--rollback 4" in out for out in outputs)
-    assert all("Traceback" not in out for out in outputs)
-    assert [row["step"] for row in read_rows(by_hand)][-1] < 9
-    run_poisoned("--config", config, "run.name=by_hand", "--rollback", "4:5")
-    assert_left_out(by_hand, batches)
-    losses = [[(row["loss"], row["grad_norm"]) for row in read_rows(run)] for run in (by_itself, by_hand)]
+    (tmp_path / "failed").rename(run)
+    _, outputs = run_poisoned(*arguments, "--rollback", "4:5")
+    assert "from step 4, without batches 4 to 8" in outputs[0]
+    assert_left_out(run, batches)
+    losses = [[(row["loss"], row["grad_norm"]) for row in read_rows(folder)] for folder in (run, by_itself)]
     assert losses[0] == losses[1]
