@@ -1,15 +1,20 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from hornet.config import build_config, load_config, to_values
 from hornet.errors import UserError
 from hornet.run_directory import RunConfig, RunDirectory
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.guard import DroppedInARowError, GuardConfig
 from hornet.training.loop import RunState
 from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back, refuse_new_windows
+from hornet.training.session import report_finished
 from hornet.world import ALONE
+from pretrain.config import PretrainConfig
 
+ROOT = Path(__file__).resolve().parents[3]
 BACK = GuardConfig(max_rollbacks=1, rollback_steps=5, num_batches_after_spike=3)
 
 
@@ -160,3 +165,13 @@ def test_an_unreadable_list_of_windows_ends_the_run(directory):
     directory.skipped_batches.write_text("[{")
     with pytest.raises(UserError, match=r"skipped_batches\.json: is not JSON .*mend it"):
         start(directory)
+
+
+def test_a_finished_run_that_is_given_a_rollback_says_how_to_go_on(directory):
+    values = to_values(load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml"))
+    config = build_config(PretrainConfig, values, source="test")
+    directory.prepare(config, has_checkpoint=False)
+    directory.write_summary({"steps": 30})
+    values["guard"]["skip_batches"] = [[5, 8]]
+    with pytest.raises(UserError, match=r"is finished, so guard\.skip_batches=\[\[5, 8\]\] \(or --rollback\)"):
+        report_finished(directory, build_config(PretrainConfig, values, source="test"), world=ALONE)
