@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +38,8 @@ class Batch:
     """int32 (B, 4): top, left, height, width of the rectangle to fill with noise, in pixels; height 0 for none."""
     key_hashes: Tensor
     """int64 (B,): first 8 bytes of SHA-256 of `SHARD/STEM`, big-endian, as a signed number (for `batch_digest`)."""
+    keys: tuple[str, ...]
+    """`SHARD/STEM` of each sample; empty where `is_real` is False."""
     is_real: Tensor
     """bool (B,): False where evaluation padded the batch so that all ranks have as many; always True in training."""
     bad_samples: tuple[BadSample, ...]
@@ -47,5 +50,8 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory, from which devices copy by themselves; DataLoader calls this."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "bad_samples"}
-        return replace(self, **{name: tensor.pin_memory() for name, tensor in tensors.items()})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        pinned: dict[str, Any] = {
+            name: value.pin_memory() for name, value in values.items() if isinstance(value, Tensor)
+        }
+        return replace(self, **pinned)

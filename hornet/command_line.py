@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ Config = TypeVar("Config")
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+NUM_ROLLBACK_BATCHES = 200  # PaLM (arXiv 2204.02311, 5.1) left out 200 to 500 around a spike
 
 
 def read_command_line(
@@ -33,15 +36,34 @@ def read_command_line(
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file; see configs/")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--rollback",
+        type=read_window,
+        action="append",
+        default=[],
+        metavar="STEP[:NUM_BATCHES]",
+        help="go on from a checkpoint before STEP without NUM_BATCHES batches from there on (default "
+        f"{NUM_ROLLBACK_BATCHES}); may be given again and again, and stays true without it: adds to guard.skip_batches",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
     # Intermixed: the DeepSpeed launcher puts --local_rank before our arguments, users put key=value anywhere.
     options = parser.parse_intermixed_args(arguments)
     try:
-        return load_config(config_class, path=options.config, overrides=options.overrides)
+        overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
+        return load_config(config_class, path=options.config, overrides=overrides)
     except ConfigError as error:
         if read_world().is_main:  # every rank finds the same problems: say them once
             print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def read_window(text: str) -> tuple[int, int]:
+    """Read `STEP[:NUM_BATCHES]` as a window [first, stop) of batches; raises argparse.ArgumentTypeError."""
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not STEP or STEP:NUM_BATCHES, as 12000:300")
+    first = int(match.group(1))
+    return first, first + int(match.group(2) or NUM_ROLLBACK_BATCHES)
 
 
 def exit_on_bad_input(run: Callable[[], None]) -> None:

@@ -50,7 +50,10 @@ def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[s
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Set each dotted `key=value` (the value read as YAML) in `values`; return what is wrong with any of them."""
+    """Set each dotted `key=value` (the value read as YAML) in `values`; return what is wrong with any of them.
+
+    `key+=[...]` adds to the list that is there.
+    """
     return [problem for override in overrides for problem in _apply(values, override)]
 
 
@@ -167,6 +170,11 @@ def _apply(values: dict[str, Any], override: str) -> list[str]:
         if not isinstance(inner, dict):
             return [f"{override!r}: {folder} holds a value, not keys"]
         target = inner
+    if leaf.endswith("+"):
+        leaf, before = leaf[:-1], target.get(leaf[:-1]) or []
+        if not isinstance(before, list) or not isinstance(value, list):
+            return [f"{override!r}: += adds a list to a list"]
+        value = [*before, *value]
     target[leaf] = value
     return []
 

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -55,6 +55,7 @@ class RunDirectory:
         self.path = config.root.absolute() / config.name
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.skipped_batches = self.path / "skipped_batches.json"
         self._world = world
         self._step = 0
 
@@ -121,13 +122,36 @@ class RunDirectory:
         if not self._world.is_main:
             return
         for name in ("metrics", "evaluations"):
-            path = self.path / f"{name}.jsonl"
-            rows = [row for row in read_json_lines(path) if row["step"] <= step]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+            self.rewrite(name, [row for row in self.read(name) if row["step"] <= step])
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of NAME.jsonl."""
         return read_json_lines(self.path / f"{name}.jsonl")
+
+    def rewrite(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace the rows of NAME.jsonl, which stays absent without any."""
+        path = self.path / f"{name}.jsonl"
+        if self._world.is_main and (rows or path.exists()):
+            with self._writing(path.name):
+                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_skipped_batches(self) -> list[dict[str, Any]]:
+        """Return the rows of skipped_batches.json: windows of batches that the run leaves out."""
+        if not self.skipped_batches.exists():
+            return []
+        try:
+            rows: list[dict[str, Any]] = json.loads(self.skipped_batches.read_text())
+        except ValueError as error:
+            raise UserError(
+                f"{self.skipped_batches}: is not JSON ({error}); mend it, it says which batches this run leaves out"
+            ) from error
+        return rows
+
+    def write_skipped_batches(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace skipped_batches.json."""
+        if self._world.is_main:
+            with self._writing(self.skipped_batches.name):
+                write_json(self.skipped_batches, list(rows))
 
     def read_summary(self) -> dict[str, Any] | None:
         """Return summary.json, which only a finished run has."""

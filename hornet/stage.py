@@ -19,6 +19,7 @@ from hornet.seeding import derive_seed
 from hornet.task import Classification, describe_weights, require_labels_of_checkpoint, require_same_labels
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.checkpointer import RetentionConfig
+from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, Engine
 from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
@@ -49,6 +50,8 @@ class StageConfig:
     """How often to log, save, evaluate, draw."""
     checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
     """How checkpoints are written, and which are kept."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Steps that are dropped, batches that are left out, going back."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int = free()
@@ -157,6 +160,7 @@ def assemble(
         checkpoints=config.checkpoints,
         weight_decay=config.optimizer.weight_decay,
         max_bad_sample_rate=config.data.max_bad_sample_rate,
+        guard=config.guard,
         evaluate=None if task.labelled is None else task.evaluate,
         evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
         draw_images=task.draw_images,

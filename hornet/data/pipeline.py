@@ -60,6 +60,7 @@ class _Slots:
         self.labels = torch.zeros(count, dtype=torch.int64)
         self.boxes = torch.zeros(count, 4, dtype=torch.int32)
         self.hashes = torch.zeros(count, dtype=torch.int64)
+        self.keys = [""] * count
         self.is_real = torch.zeros(count, dtype=torch.bool)
         self.bad: list[BadSample] = []
         self._pixels = self.images.numpy()
@@ -69,6 +70,7 @@ class _Slots:
         self.labels[slot] = picture.label
         self.boxes[slot] = torch.tensor(box, dtype=torch.int32)
         self.hashes[slot] = hash_key(picture.key)
+        self.keys[slot] = picture.key
         self.is_real[slot] = True
 
     def finish(self) -> Batch:
@@ -77,6 +79,7 @@ class _Slots:
             labels=self.labels,
             erase_boxes=self.boxes,
             key_hashes=self.hashes,
+            keys=tuple(self.keys),
             is_real=self.is_real,
             bad_samples=tuple(self.bad),
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +43,23 @@ class Checkpoint:
     """RunState, as JSON values."""
 
 
-def find_checkpoint(root: Path, *, world: World) -> Checkpoint | None:
+# Called with a whole checkpoint; raises UserError if the run cannot go on from this one.
+Require = Callable[[Checkpoint], None]
+
+
+def _require_nothing(_: Checkpoint) -> None: ...
+
+
+def find_checkpoint(root: Path, *, world: World, require: Require = _require_nothing) -> Checkpoint | None:
     """Return the newest whole checkpoint, None if there never was one. Collective; rank 0 looks.
 
-    A damaged checkpoint is named on stdout and the one before it is taken. Raises UserError if there are checkpoints,
-    but no whole one: a run never starts afresh over the ruins of another.
+    A damaged checkpoint, or one of which `require` raises UserError, is named on stdout and the one before it is taken.
+    Raises UserError if there are checkpoints, but no such one: a run never starts afresh over the ruins of another.
     """
     found: Checkpoint | None = None
     with errors_shared():
         if world.is_main:
-            found = find_newest(root)
+            found = find_newest(root, require=require)
     return tell_all(found)
 
 
@@ -120,17 +127,19 @@ def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
-def find_newest(root: Path) -> Checkpoint | None:
+def find_newest(root: Path, *, require: Require = _require_nothing) -> Checkpoint | None:
     """As find_checkpoint, for one process alone."""
     if not root.exists():
         return None
     reasons = []
     for folder in sorted(root.glob("step_*[0-9]"), reverse=True):
         try:
-            return verify_checkpoint(folder)
+            checkpoint = verify_checkpoint(folder)
+            require(checkpoint)
+            return checkpoint
         except UserError as error:
             reasons.append(str(error))
-            print(f"passing over a damaged checkpoint: {error}", flush=True)
+            print(f"passing over a checkpoint: {error}", flush=True)
     foreign = sorted(path.name for path in root.iterdir() if not path.name.endswith((PARTIAL, ".tmp")))
     if foreign:
         reasons = reasons or [f"it holds {', '.join(foreign[:5])}"]

@@ -6,7 +6,7 @@ import enum
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -78,7 +78,15 @@ class RunState:
     num_bad_samples: int = 0
     """Samples replaced so far, over all ranks."""
     num_skipped_steps: int = 0
-    """Steps whose gradient was not finite."""
+    """Steps that were dropped."""
+    num_dropped_in_a_row: int = 0
+    """Of them, those since the last step that was not."""
+    recent_losses: list[float] = field(default_factory=list)
+    """Mean losses over all ranks of the last steps that were not dropped: what the guard compares with."""
+    recent_norms: list[float] = field(default_factory=list)
+    """Their gradient norms."""
+    skipped_batches: list[list[int]] = field(default_factory=list)
+    """Windows [first, stop) of data steps that are left out (hornet/training/data_steps.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +138,18 @@ class Recorder(Protocol):
         ...
 
 
+class Guard(Protocol):
+    """Decides whether a step counts. Collective."""
+
+    def judge(self, loss: Tensor, grad_norm: float) -> bool:
+        """See Judge."""
+        ...
+
+    def review(self, record: StepRecord, state: RunState) -> None:
+        """Take note of what became of a step; raise if the run must not go on like this."""
+        ...
+
+
 class Wish(enum.Enum):
     """What someone outside asks of a run between two steps."""
 
@@ -146,7 +166,7 @@ def train(
     state: RunState,
     schedule: Schedule,
     cadence: CadenceConfig,
-    judge: Judge,
+    guard: Guard,
     recorder: Recorder,
     look_around: Callable[[RunState], Wish],
     save: Callable[[RunState], None],
@@ -163,7 +183,7 @@ def train(
         micro_batches = list(islice(batches, num_micro_steps))
         fetched = time.perf_counter()
         lr = schedule.lr_at(step)
-        result = engine.run_step(micro_batches, step=step, lr=lr, judge=judge)
+        result = engine.run_step(micro_batches, step=step, lr=lr, judge=guard.judge)
         state.step = step + 1
         state.num_skipped_steps += not result.was_applied
         record = StepRecord(
@@ -174,6 +194,7 @@ def train(
             data_seconds=fetched - started,
             step_seconds=time.perf_counter() - started,
         )
+        guard.review(record, state)
         is_last = state.step == schedule.num_steps
         wish = look_around(state)
         is_saved = is_last or wish is not Wish.GO_ON or _is_due(state.step, cadence.save_every_steps)

@@ -16,13 +16,11 @@ from hornet.batch import Batch
 from hornet.digest import batch_digest
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
+from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
 from hornet.training.process_group import errors_shared, sum_over_ranks
 from hornet.world import World
-
-MAX_SKIPPED_IN_A_ROW = 20
-"""Steps without a finite gradient after which the run is given up: the weights no longer train."""
 
 
 class MetricsRecorder:
@@ -48,7 +46,6 @@ class MetricsRecorder:
         self._global_batch_size = global_batch_size
         self._weight_decay = weight_decay
         self._max_bad_sample_rate = max_bad_sample_rate
-        self._skipped_in_a_row = 0
         self._reset()
         self.board: SummaryWriter | None = None
         self._bar: tqdm[Any] | None = None
@@ -67,12 +64,6 @@ class MetricsRecorder:
             for bad_sample in batch.bad_samples:
                 self._num_bad += 1
                 self._run.append_bad_sample(bad_sample)
-        self._skipped_in_a_row = 0 if record.result.was_applied else self._skipped_in_a_row + 1
-        if self._skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise UserError(
-                f"step {record.step}: the gradient was not finite for {MAX_SKIPPED_IN_A_ROW} steps in a row; "
-                "the weights no longer train: start a new run with a lower schedule.peak_lr"
-            )
         if self._bar is not None:
             self._bar.update()
         if is_logged:
@@ -112,7 +103,7 @@ class MetricsRecorder:
         self._reset()
         return {
             "step": record.step,
-            "epoch": record.step / self._steps_per_epoch,
+            "epoch": count_data_steps(record.step, state.skipped_batches) / self._steps_per_epoch,
             "images_seen": record.step * self._global_batch_size,
             "loss": loss,
             "lr": record.lr,

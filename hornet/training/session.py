@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from hornet.batch import Batch
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
-from hornet.training.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from hornet.training.checkpoint import Checkpoint, load_checkpoint
 from hornet.training.checkpointer import Checkpointer, RetentionConfig
+from hornet.training.data_steps import count_data_steps, split_steps
 from hornet.training.evaluate import Evaluation, format_evaluation
+from hornet.training.guard import DroppedInARowError, GuardConfig, NumericalGuard
 from hornet.training.loop import CadenceConfig, Engine, RunState, Weights, Wish, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.pictures import choose_filters, draw_filters
 from hornet.training.process_group import errors_shared, tell_all
+from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back, refuse_new_windows
 from hornet.training.schedule import Schedule
 from hornet.world import World
 
@@ -55,6 +58,8 @@ class Parts:
     """For the record."""
     max_bad_sample_rate: float
     """Share of bad samples above which the run fails."""
+    guard: GuardConfig
+    """Which steps are dropped, and what follows from it."""
     evaluate: Callable[[nn.Module], Evaluation] | None
     """Evaluates a model in eval mode; None where there is no labelled set."""
     evaluated_weights: Sequence[Weights]
@@ -66,26 +71,42 @@ class Parts:
 def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | None:
     """Open the run directory and return the checkpoint to go on from. Collective.
 
-    Raises UserError if the run would go on with another config.
+    Later ones, which were trained on batches that are left out now, are set aside. Raises UserError if the run would go
+    on with another config.
     """
-    checkpoint = find_checkpoint(run.checkpoints, world=world)
+    start = find_fitting_start(run, config.guard, world=world)
+    checkpoint = start.checkpoint
     with errors_shared():
         run.prepare(config, has_checkpoint=checkpoint is not None)
         run.write_status("starting", step=0 if checkpoint is None else checkpoint.step)
+        adopt(run, start, world=world)
     return checkpoint
 
 
 def run_session(
     run: RunDirectory, parts: Parts, *, checkpoint: Checkpoint | None, world: World, device: torch.device
 ) -> None:
-    """Train from `checkpoint` (or from the engine's fresh weights) to the end and write the summary. Collective."""
+    """Train from `checkpoint` (or from the engine's fresh weights) to the end and write the summary. Collective.
+
+    Where the guard gives a stretch up, the run goes back to an earlier checkpoint, as far as its config allows.
+    """
+    while True:
+        try:
+            _train_from(run, parts, checkpoint=checkpoint, world=world, device=device)
+            return
+        except DroppedInARowError as spike:
+            checkpoint = go_back(run, parts.guard, spike, world=world)
+
+
+def _train_from(
+    run: RunDirectory, parts: Parts, *, checkpoint: Checkpoint | None, world: World, device: torch.device
+) -> None:
     state = RunState()
     if checkpoint is not None:
         load_checkpoint(checkpoint, engine=parts.engine, state=state, identity=parts.identity)
+    begin_life(run, state, world=world)
     if world.is_main:
         print(describe_life(run, parts, state, world=world), flush=True)
-    with errors_shared():
-        run.forget_after(state.step)
     recorder = MetricsRecorder(
         run,
         world=world,
@@ -113,7 +134,7 @@ def run_session(
             state=state,
             schedule=parts.schedule,
             cadence=parts.cadence,
-            judge=lambda _loss, _norm: True,
+            guard=NumericalGuard(parts.guard, run=run, state=state, world=world),
             recorder=recorder,
             look_around=look_around,
             save=checkpointer.save,
@@ -138,12 +159,14 @@ def describe_life(run: RunDirectory, parts: Parts, state: RunState, *, world: Wo
     )
     if state.step == 0:
         return f"starting {run.path}\n{plan}"
-    return f"{plan}\nresuming {run.path} from step {state.step}"
+    left_out = "".join(f", without batches {first} to {stop - 1}" for first, stop in state.skipped_batches)
+    return f"{plan}\nresuming {run.path} from step {state.step}{left_out}"
 
 
 def _fetch_together(parts: Parts, state: RunState) -> Iterator[Batch]:
     """Yield this rank's micro batches; an error of one rank's data ends all ranks before the step is computed."""
-    batches = parts.iterate(state.step, parts.schedule.num_steps - state.step)
+    pieces = split_steps(state.step, parts.schedule.num_steps - state.step, state.skipped_batches)
+    batches = chain.from_iterable(parts.iterate(first, count) for first, count in pieces)
     while True:
         with errors_shared():
             of_step = list(islice(batches, parts.num_micro_steps))
@@ -199,7 +222,7 @@ def _finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float,
     summary = {
         "name": run.path.name,
         "steps": state.step,
-        "epochs": state.step / parts.steps_per_epoch,
+        "epochs": count_data_steps(state.step, state.skipped_batches) / parts.steps_per_epoch,
         "images_seen": state.step * parts.global_batch_size,
         "num_parameters": sum(torch.Size(shape).numel() for shape in parts.parameter_shapes.values()),
         "num_ranks": world.num_ranks,
@@ -209,6 +232,7 @@ def _finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float,
         "data_share_of_step": _median([row["data_seconds"] / row["step_seconds"] for row in rows]),
         "num_bad_samples": state.num_bad_samples,
         "num_skipped_steps": state.num_skipped_steps,
+        "skipped_batches": state.skipped_batches,
         "seconds_in_last_life": round(seconds, 3),
         "checkpoint": f"checkpoints/step_{state.step:08d}",
         "identity": dict(parts.identity),
@@ -244,12 +268,13 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
 def report_finished(run: RunDirectory, config: Any, *, world: World) -> bool:
     """Return whether the run is finished already, and say so: the same command may be given any number of times.
 
-    Raises UserError if the finished run had another config.
+    Raises UserError if the finished run had another config, or trained on batches that are to be left out.
     """
     summary = run.read_summary()
     if summary is None:
         return False
     run.refuse_changes(config)
+    refuse_new_windows(run, config.guard)
     if world.is_main:
         print(f"{run.path}: already finished\n{format_summary(summary, folder=str(run.path))}", flush=True)
     return True

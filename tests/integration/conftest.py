@@ -109,7 +109,8 @@ class Ranks:
 
     _nurseries: ClassVar[dict[str, Nursery]] = {}
 
-    def __init__(self, script, *arguments, num_ranks=2):
+    def __init__(self, script, *arguments, num_ranks=2, patch=None):
+        """`patch` names a module that each rank imports before it runs the script."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -122,6 +123,7 @@ class Ranks:
                 self._nurseries[script],
                 arguments=[str(argument) for argument in arguments],
                 output=f"{self._outputs.name}/{rank}",
+                patch=patch,
                 environment={
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
@@ -145,9 +147,9 @@ class Ranks:
         return self.wait()
 
 
-def launch(script, *arguments, num_ranks=2, check=True):
+def launch(script, *arguments, num_ranks=2, check=True, patch=None):
     """Run a script on ranks to its end; return exit codes and outputs."""
-    codes, outputs = Ranks(script, *arguments, num_ranks=num_ranks).wait()
+    codes, outputs = Ranks(script, *arguments, num_ranks=num_ranks, patch=patch).wait()
     if check and any(codes):
         pytest.fail(f"{script} {arguments} ended with {codes}\n" + "\n---\n".join(outputs))
     return codes, outputs

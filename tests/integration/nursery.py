@@ -4,6 +4,7 @@ Run as a script it is that process: it reads a line of JSON for each rank to sta
 entry script as a launcher would start it, with its own environment, arguments and output.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -44,10 +45,10 @@ class Nursery:
 class ForkedProcess:
     """One rank, with what the tests use of subprocess.Popen."""
 
-    def __init__(self, nursery, *, arguments, environment, output):
+    def __init__(self, nursery, *, arguments, environment, output, patch):
         self._nursery, self._output = nursery, Path(output)
         self.returncode = None
-        self.pid = nursery.ask(arguments=arguments, environment=environment, output=str(output))
+        self.pid = nursery.ask(arguments=arguments, environment=environment, output=str(output), patch=patch)
 
     def poll(self):
         """Return the exit code, None while it runs."""
@@ -86,7 +87,7 @@ def serve(script):
         print(json.dumps(answer), flush=True)
 
 
-def become_rank(script, *, arguments, output, environment):
+def become_rank(script, *, arguments, output, environment, patch):
     """Run the entry script in this forked process, to the end of the process."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -97,6 +98,8 @@ def become_rank(script, *, arguments, output, environment):
     sys.argv = [str(path), *arguments]
     code = 1
     try:
+        if patch is not None:
+            importlib.import_module(patch)
         runpy.run_path(str(path), run_name="__main__")
         code = 0
     except SystemExit as error:

@@ -12,6 +12,7 @@ def test_all_tensors_are_pinned_and_nothing_is_lost(monkeypatch: pytest.MonkeyPa
         labels=torch.tensor([1, 2]),
         erase_boxes=torch.tensor([[1, 2, 3, 4], [0, 0, 0, 0]], dtype=torch.int32),
         key_hashes=torch.tensor([5, 6]),
+        keys=("a/c", ""),
         is_real=torch.tensor([True, False]),
         bad_samples=(bad,),
     )
@@ -19,7 +20,7 @@ def test_all_tensors_are_pinned_and_nothing_is_lost(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.clone()) or pinned[-1])
     found = batch.pin_memory()
     assert len(pinned) == 5
-    assert found.bad_samples == (bad,)
+    assert (found.bad_samples, found.keys) == ((bad,), ("a/c", ""))
     for name in ("images_bchw", "labels", "erase_boxes", "key_hashes", "is_real"):
         assert torch.equal(getattr(found, name), getattr(batch, name))
         assert any(getattr(found, name) is tensor for tensor in pinned)

@@ -6,6 +6,7 @@ import pytest
 
 from hornet.config import (
     ConfigError,
+    apply_overrides,
     build_config,
     describe_fields,
     free,
@@ -122,3 +123,10 @@ def test_config_files_keep_their_text_when_read(tmp_path):
     before = path.read_text(), path.stat().st_mtime_ns
     load_config(Outer, path=path, overrides=["name=m"])
     assert (path.read_text(), path.stat().st_mtime_ns) == before
+
+
+def test_plus_equals_adds_to_a_list():
+    values = {"inner": {"list": [[1, 2]]}}
+    assert apply_overrides(values, ["inner.list+=[[5, 9]]", "other.list+=[3]"]) == []
+    assert values == {"inner": {"list": [[1, 2], [5, 9]]}, "other": {"list": [3]}}
+    assert apply_overrides(values, ["inner.list+=4"]) == ["'inner.list+=4': += adds a list to a list"]

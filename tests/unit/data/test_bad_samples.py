@@ -82,6 +82,7 @@ def test_the_substitute_stands_in_the_batch(damaged_set: Path) -> None:
         assert batch.is_real.all()
         for bad in batch.bad_samples:
             assert key_hash(bad.substitute) in batch.key_hashes.tolist()
+            assert bad.substitute in batch.keys
             assert key_hash(bad.key) not in batch.key_hashes.tolist()
 
 

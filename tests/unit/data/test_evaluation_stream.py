@@ -42,6 +42,7 @@ def test_every_sample_comes_once_and_ranks_have_as_many_batches(toy_set: Path, n
     reader = ShardReader(open_shards(toy_set, "train"))
     assert sorted(keys.tolist()) == sorted(key_hash(reader.read(sample).key) for sample in range(48))
     assert all(batch.key_hashes[~batch.is_real].eq(0).all() for batch in batches)
+    assert all((key != "") == real for batch in batches for key, real in zip(batch.keys, batch.is_real, strict=True))
 
 
 @given(

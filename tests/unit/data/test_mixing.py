@@ -31,6 +31,7 @@ def make_batch(size: int = 6, edge: int = 16, boxes: Tensor | None = None) -> Ba
         labels=torch.arange(size) % NUM_CLASSES,
         erase_boxes=torch.zeros(size, 4, dtype=torch.int32) if boxes is None else boxes,
         key_hashes=torch.arange(size),
+        keys=("",) * size,
         is_real=torch.ones(size, dtype=torch.bool),
         bad_samples=(),
     )

@@ -154,6 +154,7 @@ def test_what_a_batch_is_made_of(toy_set: Path) -> None:
     assert (batch.labels.dtype, batch.key_hashes.dtype) == (torch.int64, torch.int64)
     assert (batch.erase_boxes.dtype, batch.is_real.tolist(), batch.bad_samples) == (torch.int32, [True] * 4, ())
     assert (stream.num_samples, stream.num_micro_steps, stream.steps_per_epoch) == (48, 2, 6.0)
+    assert [key_hash(key) for key in batch.keys] == batch.key_hashes.tolist()
     assert stream.label_space.name == "numbered"
     assert stream.manifest_fingerprint == open_shards(toy_set, "train").fingerprint
 

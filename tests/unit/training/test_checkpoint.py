@@ -250,3 +250,30 @@ def test_the_every_nth_and_the_best_are_kept_beside_the_newest(tmp_path):
             find_best=lambda steps: max(steps, key=lambda kept: best.get(kept, 0)),
         )
     assert sorted(path.name for path in tmp_path.glob("step*")) == [f"step_{step:08d}" for step in (3, 4, 6, 7)]
+
+
+def test_a_checkpoint_the_run_cannot_go_on_from_is_passed_over(tmp_path, capsys):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+
+    def require(checkpoint):
+        if checkpoint.step > limit:
+            raise UserError(f"{checkpoint.folder.name}: is too new")
+
+    limit = 1
+    assert find_checkpoint(tmp_path, world=ALONE, require=require).step == 1
+    assert "passing over a checkpoint: step_00000002: is too new" in capsys.readouterr().out
+    limit = 0
+    with pytest.raises(UserError, match="holds no usable checkpoint: step_00000002: is too new; step_00000001"):
+        find_checkpoint(tmp_path, world=ALONE, require=require)
+
+
+def test_all_of_the_state_comes_back(tmp_path):
+    state = RunState(step=3, num_dropped_in_a_row=1, recent_losses=[0.1, 1 / 3], skipped_batches=[[1, 2]])
+    checkpointer = make_checkpointer(tmp_path, CountingEngine())
+    checkpointer.save(state)
+    checkpointer.finish()
+    checkpointer.close()
+    found = RunState()
+    load_checkpoint(find(tmp_path), engine=CountingEngine(), state=found, identity=IDENTITY)
+    assert found == state

@@ -20,6 +20,7 @@ def batch(logits, labels, real, bad=()):
         labels=torch.tensor(labels),
         erase_boxes=torch.zeros(size, 4, dtype=torch.int32),
         key_hashes=torch.zeros(size, dtype=torch.int64),
+        keys=("",) * size,
         is_real=torch.tensor(real),
         bad_samples=tuple(bad),
     )
