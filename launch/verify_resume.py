@@ -15,6 +15,7 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+from hornet.certificate import Life, Script, compare, count_devices, format_table
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml, to_yaml
 from hornet.data.loader import check_division
@@ -22,7 +23,6 @@ from hornet.data.shards import open_shards
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
 from hornet.stage import StageConfig
-from launch.certificate import Life, Script, compare, count_devices, format_table
 
 EPILOG = """examples:
   python launch/verify_resume.py --config configs/demo/pretrain.yaml

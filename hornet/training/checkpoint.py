@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -121,6 +123,18 @@ def step_of(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
+def list_checkpoints(root: Path) -> list[Path]:
+    """Return the folders named as checkpoints, oldest first; half-written ones and others are left out."""
+    return sorted((path for path in root.iterdir() if re.fullmatch(r"step_\d+", path.name)), key=step_of)
+
+
+def set_aside(folder: Path) -> None:
+    """Move a checkpoint out of the way, to `set_aside/` of the run, never to be taken or removed by the run."""
+    aside = folder.parent.parent / "set_aside"
+    aside.mkdir(exist_ok=True)
+    folder.rename(aside / f"{folder.name}.{time.time_ns()}")
+
+
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Add the SHA-256 of a manifest's own content."""
     content = {key: value for key, value in manifest.items() if key != "sha256"}
@@ -132,7 +146,7 @@ def find_newest(root: Path, *, require: Require = _require_nothing) -> Checkpoin
     if not root.exists():
         return None
     reasons = []
-    for folder in sorted(root.glob("step_*[0-9]"), reverse=True):
+    for folder in reversed(list_checkpoints(root)):
         try:
             checkpoint = verify_checkpoint(folder)
             require(checkpoint)

@@ -6,7 +6,6 @@ Not here: what a checkpoint is (checkpoint.py), how a rank's files are written (
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +17,18 @@ import torch
 from hornet.config import free
 from hornet.durable import sync_folder, write_json, write_text
 from hornet.errors import UserError
-from hornet.training.checkpoint import FORMAT, LATEST, MANIFEST, PARTIAL, VERSION, name_of, seal, step_of
+from hornet.training.checkpoint import (
+    FORMAT,
+    LATEST,
+    MANIFEST,
+    PARTIAL,
+    VERSION,
+    list_checkpoints,
+    name_of,
+    seal,
+    set_aside,
+    step_of,
+)
 from hornet.training.checkpoint_writer import CheckpointWriter
 from hornet.training.loop import Engine, RunState
 from hornet.training.process_group import errors_shared, gather_from_all, raise_together, sum_over_ranks
@@ -166,13 +176,13 @@ class Checkpointer:
         Checkpoints beyond `step` are damaged ones that this life has passed over: they are set aside, not counted.
         What cannot be removed is named; the run goes on, its newest checkpoint is safe.
         """
-        folders = sorted(self._root.glob("step_*[0-9]"))
+        folders = list_checkpoints(self._root)
         try:
             for leftover in self._root.glob(f"step_*{PARTIAL}"):
                 shutil.rmtree(leftover)
             for folder in folders:
                 if step_of(folder) > step:
-                    folder.rename(folder.with_name(f"{folder.name}.damaged.{time.time_ns()}"))
+                    set_aside(folder)
             steps = [step_of(folder) for folder in folders if step_of(folder) <= step]
             kept = choose_kept(steps, self._retention, best=self._find_best(steps) if self._retention.best else None)
             for removed in sorted(set(steps) - kept):

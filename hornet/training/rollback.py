@@ -6,7 +6,6 @@ from it, and stays, so a run that is killed and started again goes on with the s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 from hornet.durable import sync_folder, write_text
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
-from hornet.training.checkpoint import LATEST, Checkpoint, find_checkpoint
+from hornet.training.checkpoint import LATEST, Checkpoint, find_checkpoint, set_aside
 from hornet.training.data_steps import Windows, count_data_steps, data_step_of, has_same_past, is_left_out
 from hornet.training.guard import DroppedInARowError, GuardConfig
 from hornet.training.loop import RunState
@@ -56,10 +55,8 @@ def adopt(run: RunDirectory, start: Start, *, world: World) -> None:
         run.write_skipped_batches(start.rows)
     if start.checkpoint is not None and start.passed_over:
         write_text(run.checkpoints / LATEST, start.checkpoint.folder.name)
-        aside = run.path / "set_aside"
-        aside.mkdir(exist_ok=True)
         for folder in start.passed_over:
-            folder.rename(aside / f"{folder.name}.{time.time_ns()}")
+            set_aside(folder)
         sync_folder(run.checkpoints)
 
 

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
+from hornet.certificate import Life, Script, compare, format_table
 from hornet.errors import UserError
 from hornet.training.checkpointer import Checkpointer, RetentionConfig
 from hornet.training.loop import RunState
 from hornet.world import ALONE
-from launch.certificate import Life, Script, compare, format_table
 
 FAKE = """
 import json, sys, time

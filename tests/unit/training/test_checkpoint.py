@@ -139,16 +139,17 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_good(tmp_path):
 
 def test_damaged_checkpoints_ahead_never_push_out_good_ones(tmp_path):
     """A run that goes on before damaged checkpoints keeps what it saves, and sets the damaged ones aside."""
+    root = tmp_path / "checkpoints"
     for step in (10, 20, 30):
-        save(tmp_path, step)
+        save(root, step)
     for step in (20, 30):
-        (tmp_path / f"step_{step:08d}" / "weight.pt").write_text("no")
-    assert find(tmp_path).step == 10
-    save(tmp_path, 15, newest=2)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names[:3] == ["latest", "step_00000010", "step_00000015"]
-    assert [name.split(".")[1] for name in names[3:]] == ["damaged", "damaged"]
-    assert find(tmp_path).step == 15
+        (root / f"step_{step:08d}" / "weight.pt").write_text("no")
+    assert find(root).step == 10
+    for step, kept in ((15, [10, 15]), (18, [15, 18]), (25, [18, 25])):
+        save(root, step, newest=2)
+        assert sorted(path.name for path in root.glob("step*")) == [f"step_{kept_step:08d}" for kept_step in kept]
+    assert sorted(path.name[:13] for path in (tmp_path / "set_aside").iterdir()) == ["step_00000020", "step_00000030"]
+    assert find(root).step == 25
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""The lives of a run that launch/verify_resume.py compares, and the comparison."""
+"""The lives of a run that launch/verify_resume.py starts, kills and compares."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shlex
 import subprocess
 import sys
@@ -165,9 +167,11 @@ def _count_rows(path: Path) -> int:
 
 def _largest_difference(one: list[float | None], other: list[float | None]) -> float:
     """Return the largest relative difference; infinite if the lists cannot be compared."""
-    if len(one) != len(other) or None in one or None in other:
-        return 0.0 if one == other else float("inf")
-    return max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(one, other, strict=True))  # type: ignore[operator, arg-type]
+    largest = 0.0
+    for a, b in itertools.zip_longest(one, other):
+        if a != b:
+            largest = max(largest, math.inf if a is None or b is None else abs(a - b) / max(abs(a), 1e-12))
+    return largest
 
 
 def _cells(rows: list[dict[str, Any]], describe: Any) -> str:
