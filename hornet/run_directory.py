@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +40,13 @@ class RunConfig:
     """Where runs are kept, on a disk that all nodes share."""
     seed: int = 0
     """Order of the data, augmentation, initial weights, mixing and drop path all derive from it."""
+    stop_at: datetime | None = free(None)
+    """When to stop with a checkpoint: a time with its zone (2026-11-22T18:00:00+01:00) or seconds since 1970; null for
+    never. The run stops earlier by its longest recent step and save, measured on rank 0's clock."""
+    stall_seconds: float | None = free(1200)
+    """A rank without progress for so long writes its stacks and ends the run; null waits for ever. Longer than the
+    first step's compilation, a save or the reading of a checkpoint. The default lies above NCCL's own 600 s, whose
+    report names the collective, and below gloo's 1800 s, which would end the run without stacks."""
 
     def __post_init__(self) -> None:
         # DeepSpeed reads checkpoint paths as patterns, so [ ] * ? would find other files than they name.
@@ -46,12 +54,17 @@ class RunConfig:
             raise ValueError(f"name: may hold letters, digits, _ - . and /, not {self.name!r}")
         if re.search(r"[\[\]*?]", str(self.root)):
             raise ValueError(f"root: must not hold [ ] * or ?, as {self.root} does")
+        if self.stop_at is not None and self.stop_at.tzinfo is None:
+            raise ValueError(f"stop_at: needs a time zone, such as {self.stop_at.isoformat()}+00:00")
+        if self.stall_seconds is not None and self.stall_seconds <= 0:
+            raise ValueError(f"stall_seconds: must be above 0, or null, not {self.stall_seconds:g}")
 
 
 class RunDirectory:
     """The files of one run. On ranks other than 0 the writing methods do nothing."""
 
     def __init__(self, config: RunConfig, *, world: World) -> None:
+        self.config = config
         self.path = config.root.absolute() / config.name
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"

@@ -22,9 +22,13 @@ from hornet.training.checkpointer import RetentionConfig
 from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, Engine
 from hornet.training.optimizer import OptimizerConfig
+from hornet.training.parts import Parts
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.training.schedule import ScheduleConfig, plan_schedule
-from hornet.training.session import Parts, find_start, report_finished, run_session
+from hornet.training.session import find_start, run_session
+from hornet.training.stragglers import BusyClock
+from hornet.training.summary import report_finished
+from hornet.training.watchdog import Watchdog
 from hornet.world import World
 
 
@@ -82,7 +86,8 @@ def run_stage(
     if report_finished(run, config, world=world):
         return
     device = choose_device(world)
-    with open_process_group(world, device=device):
+    watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
+    with watchdog, open_process_group(world, device=device):
         with errors_shared():  # a node may lack the shards that the others see
             stream = open_train_stream(
                 config.data,
@@ -113,6 +118,8 @@ def run_stage(
                 image_size=config.data.transform.image_size,
                 seed=derive_seed("weights", config.run.seed),
             )
+            watchdog.watch(model)
+            busy_clock = BusyClock(model, device=device)
             parameter_shapes = list_shapes(model)  # before ZeRO-3 takes the parameters apart
             parts = assemble(
                 config,
@@ -121,8 +128,9 @@ def run_stage(
                 engine=build_engine(model, task, checkpoint),
                 engine_identity=engine_identity,
                 parameter_shapes=parameter_shapes,
+                busy_clock=busy_clock,
             )
-            run_session(run, parts, checkpoint=checkpoint, world=world, device=device)
+            run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
 
 
 def assemble(
@@ -133,6 +141,7 @@ def assemble(
     engine: Engine,
     engine_identity: Mapping[str, Any],
     parameter_shapes: Mapping[str, tuple[int, ...]],
+    busy_clock: BusyClock,
 ) -> Parts:
     """Say in the session's words what the run consists of."""
     return Parts(
@@ -151,6 +160,7 @@ def assemble(
             label_space=stream.label_space,
         ),
         parameter_shapes=parameter_shapes,
+        busy_clock=busy_clock,
         iterate=stream.iterate,
         num_micro_steps=stream.num_micro_steps,
         steps_per_epoch=stream.steps_per_epoch,

@@ -6,6 +6,10 @@ from pathlib import Path
 # Run as a script, Python puts launch/ first on the path, where `import finetune` would find this very file.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from hornet.signals import catch_signals, ignore_signals
+
+catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
+
 from finetune.config import FinetuneConfig
 from hornet.command_line import exit_on_bad_input, read_command_line
 from hornet.world import read_world
@@ -23,7 +27,10 @@ def main() -> None:
         finetune,
     )  # imports torch.distributed and accelerate, which a wrong config need not wait for
 
-    exit_on_bad_input(lambda: finetune(config, world=read_world()))
+    try:
+        exit_on_bad_input(lambda: finetune(config, world=read_world()))
+    finally:
+        ignore_signals()  # a late one would turn the exit code into its own
 
 
 if __name__ == "__main__":

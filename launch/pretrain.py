@@ -6,6 +6,10 @@ from pathlib import Path
 # Run as a script, Python puts launch/ first on the path, where `import pretrain` would find this very file.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from hornet.signals import catch_signals, ignore_signals
+
+catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
+
 from hornet.command_line import exit_on_bad_input, read_command_line
 from hornet.world import read_world
 from pretrain.config import PretrainConfig
@@ -20,7 +24,10 @@ def main() -> None:
     )
     from pretrain.stage import pretrain  # imports deepspeed, which a wrong config need not wait for
 
-    exit_on_bad_input(lambda: pretrain(config, world=read_world()))
+    try:
+        exit_on_bad_input(lambda: pretrain(config, world=read_world()))
+    finally:
+        ignore_signals()  # a late one would turn the exit code into its own
 
 
 if __name__ == "__main__":

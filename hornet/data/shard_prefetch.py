@@ -29,7 +29,12 @@ SHARE_OF_LOOKING = 20  # a look lasts at most this part of the time
 RETRY_SECONDS = 60.0
 """After this a tar that could not be had is tried again: until then its samples are read one by one."""
 
-START = "import sys; sys.path[:] = {path!r}; from hornet.data.shard_prefetch import main; main()"
+# Signals first: SLURM sends them to every process of a job, and the imports behind take a second.
+START = """
+import sys; sys.path[:] = {path!r}
+from hornet.signals import leave_signals_to_main; leave_signals_to_main()
+from hornet.data.shard_prefetch import main; main()
+"""
 
 
 class ShardPrefetcher:

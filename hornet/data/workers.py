@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import signal
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hornet.data.pipeline import Failure
 from hornet.errors import UserError
+from hornet.signals import leave_signals_to_main
 
 Item = TypeVar("Item")
 
@@ -87,6 +87,4 @@ def _keep(item: Any) -> Any:
 
 
 def _leave_signals_to_main(_: int) -> None:
-    """Ignore what a terminal or SLURM sends to the whole group: the main process decides, and its workers must last."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(name, signal.SIG_IGN)
+    leave_signals_to_main()

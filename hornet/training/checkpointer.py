@@ -61,6 +61,7 @@ class _Pending:
 
     final: Path
     state: Mapping[str, Any]
+    started: float
 
     @property
     def partial(self) -> Path:
@@ -94,11 +95,13 @@ class Checkpointer:
         self._find_best = find_best
         self._writer = CheckpointWriter(is_asynchronous=retention.asynchronous)
         self._pending: _Pending | None = None
+        self.longest_save_seconds = 0.0
+        """From the beginning of a save until it was seen to count, the longest so far."""
 
     def save(self, state: RunState) -> None:
         """Take the state as it is now; it is a checkpoint when a later `poll` or `finish` has found it written."""
         self.finish()
-        pending = _Pending(self._root / name_of(state.step), asdict(state))
+        pending = _Pending(self._root / name_of(state.step), asdict(state), time.monotonic())
         with self._explained(pending.final):
             self._on_main(lambda: _make_empty(pending.partial))
             try:
@@ -138,6 +141,7 @@ class Checkpointer:
                 "description": dict(self._description),
             }
             self._on_main(lambda: _publish(pending, manifest))
+        self.longest_save_seconds = max(self.longest_save_seconds, time.monotonic() - pending.started)
         self._on_main(lambda: self._remove_old(step=pending.state["step"]))
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
 from hornet.training.process_group import errors_shared, sum_over_ranks
+from hornet.training.stragglers import Stragglers
 from hornet.world import World
 
 
@@ -38,10 +39,12 @@ class MetricsRecorder:
         weight_decay: float,
         max_bad_sample_rate: float,
         device: torch.device,
+        stragglers: Stragglers,
     ) -> None:
         self._run = run
         self._world = world
         self._device = device
+        self._stragglers = stragglers
         self._steps_per_epoch = steps_per_epoch
         self._global_batch_size = global_batch_size
         self._weight_decay = weight_decay
@@ -101,6 +104,9 @@ class MetricsRecorder:
         state.num_bad_samples += int(num_bad)
         steps = self._num_steps_since
         self._reset()
+        compared = self._stragglers.report(num_steps=steps)
+        if compared.warning is not None and self._world.is_main:
+            self._say(compared.warning)
         return {
             "step": record.step,
             "epoch": count_data_steps(record.step, state.skipped_batches) / self._steps_per_epoch,
@@ -112,6 +118,7 @@ class MetricsRecorder:
             "images_per_second": steps * self._global_batch_size / step_seconds,
             "data_seconds": data_seconds / steps,
             "step_seconds": step_seconds / steps,
+            **compared.fields,
             "memory_bytes": measure_memory(self._device),
             "skipped": state.num_skipped_steps,
             "num_bad_samples": state.num_bad_samples,

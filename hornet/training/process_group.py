@@ -101,6 +101,13 @@ def gather_from_all(value: T) -> list[T]:
     return values  # type: ignore[return-value]
 
 
+def max_over_ranks(value: int) -> int:
+    """Return the largest of the ranks' values."""
+    largest = torch.tensor(value)
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Return the sum over ranks of a CPU tensor of any integer or floating type (int64 wraps around)."""
     total = values.clone()

@@ -155,13 +155,18 @@ def launch(script, *arguments, num_ranks=2, check=True, patch=None):
     return codes, outputs
 
 
-def kill_when(condition, ranks, *, timeout=200):
-    """SIGKILL all ranks as soon as `condition()` holds."""
+def wait_until(condition, ranks, *, timeout=200):
+    """Return as soon as `condition()` holds; fail if a rank ends before."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline or any(process.poll() is not None for process in ranks.processes):
-            pytest.fail("the run ended before it could be killed\n" + "\n---\n".join(ranks.kill()[1]))
+            pytest.fail("the run ended before the test could act\n" + "\n---\n".join(ranks.kill()[1]))
         time.sleep(0.01)
+
+
+def kill_when(condition, ranks):
+    """SIGKILL all ranks as soon as `condition()` holds."""
+    wait_until(condition, ranks)
     ranks.kill()
 
 

@@ -89,6 +89,7 @@ def serve(script):
 
 def become_rank(script, *, arguments, output, environment, patch):
     """Run the entry script in this forked process, to the end of the process."""
+    os.setsid()  # a signal to the rank's process group reaches it and its workers, not the tests
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

@@ -39,6 +39,9 @@ def test_is_short_and_starts_with_its_command(path):
     [
         ("model.name", "hornet_tiny", r"model\.name: 'hornet_tiny' is not one of .*hornet_tiny_gf"),
         ("zero.stag", 1, r"zero\.stag: unknown key; did you mean stage\?"),
+        ("run.stop_at", "2026-11-22T18:00:00", r"run\.stop_at: needs a time zone, such as 2026-11-22T18:00:00\+00:00"),
+        ("run.stop_at", "tonight", r"run\.stop_at: Input should be a valid datetime"),
+        ("run.stall_seconds", 0, r"run\.stall_seconds: must be above 0, or null, not 0"),
         ("zero.stage", 4, r"zero\.stage: Input should be 0, 1, 2 or 3, not 4"),
         ("run.name", "a[b]", r"run\.name: may hold letters"),
         ("optimizer.clip_grad_norm", 0, r"optimizer\.clip_grad_norm: must be above 0, or null"),
@@ -66,3 +69,11 @@ def test_keeping_the_best_needs_evaluations_of_saved_weights():
         build_config(PretrainConfig, values, source="test")
     values["cadence"]["evaluate_every_steps"] = 80
     assert build_config(PretrainConfig, values, source="test").checkpoints.best
+
+
+@pytest.mark.parametrize("text", ["2026-11-22T18:00:00+01:00", "2026-11-22T17:00:00Z", "1795366800"])
+def test_a_deadline_is_one_moment_however_it_is_written(text):
+    path = ROOT / "configs/demo/pretrain.yaml"
+    config = load_config(PretrainConfig, path=path, overrides=[f"run.stop_at={text}"])
+    assert config.run.stop_at.timestamp() == 1795366800
+    assert build_config(PretrainConfig, to_values(config), source="config.yaml").run.stop_at == config.run.stop_at

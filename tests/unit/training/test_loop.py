@@ -9,6 +9,7 @@ from hornet.run_directory import RunConfig, RunDirectory
 from hornet.training.loop import CadenceConfig, RunState, Wish, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.schedule import Schedule
+from hornet.training.stragglers import BusyClock, Stragglers
 from hornet.world import ALONE
 from tests.unit.training.fakes import CountingEngine, TrustingGuard, make_bad_sample, make_batch
 
@@ -89,8 +90,15 @@ def directory(tmp_path, alone):
 
 def make_recorder(directory, **changes):
     settings = {"max_bad_sample_rate": 0.1, "steps_per_epoch": 5.0, "global_batch_size": 4, "weight_decay": 0.05}
+    clock = BusyClock(torch.nn.Identity(), device=torch.device("cpu"))
     return MetricsRecorder(
-        directory, world=ALONE, first_step=0, num_steps=10, device=torch.device("cpu"), **{**settings, **changes}
+        directory,
+        world=ALONE,
+        first_step=0,
+        num_steps=10,
+        device=torch.device("cpu"),
+        stragglers=Stragglers(clock),
+        **{**settings, **changes},
     )
 
 

@@ -10,7 +10,7 @@ from hornet.training.checkpoint import Checkpoint
 from hornet.training.guard import DroppedInARowError, GuardConfig
 from hornet.training.loop import RunState
 from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back, refuse_new_windows
-from hornet.training.session import report_finished
+from hornet.training.summary import report_finished
 from hornet.world import ALONE
 from pretrain.config import PretrainConfig
 

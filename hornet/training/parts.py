@@ -1,0 +1,59 @@
+"""What a stage brings to a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hornet.batch import Batch
+from hornet.training.checkpointer import RetentionConfig
+from hornet.training.evaluate import Evaluation
+from hornet.training.guard import GuardConfig
+from hornet.training.loop import CadenceConfig, Engine, Weights
+from hornet.training.schedule import Schedule
+from hornet.training.stragglers import BusyClock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One run, as a session sees it."""
+
+    engine: Engine
+    """Model, optimizer and ranks."""
+    identity: Mapping[str, Any]
+    """What a checkpoint must have been written with to fit this run; JSON values."""
+    description: Mapping[str, Any]
+    """What a reader of the checkpoint's weights needs; JSON values."""
+    parameter_shapes: Mapping[str, tuple[int, ...]]
+    """Every parameter's whole shape, by name."""
+    busy_clock: BusyClock
+    """Times what this rank does alone."""
+    iterate: Callable[[int, int], Iterator[Batch]]
+    """Called with (first step, number of steps): this rank's micro batches from there on."""
+    num_micro_steps: int
+    """Micro batches a step."""
+    steps_per_epoch: float
+    """Optimizer steps per pass over the data."""
+    global_batch_size: int
+    """Images a step, over all ranks."""
+    schedule: Schedule
+    """Number of steps and learning rates."""
+    cadence: CadenceConfig
+    """How often to log, save, evaluate, draw."""
+    checkpoints: RetentionConfig
+    """How checkpoints are written, and which are kept."""
+    weight_decay: float
+    """For the record."""
+    max_bad_sample_rate: float
+    """Share of bad samples above which the run fails."""
+    guard: GuardConfig
+    """Which steps are dropped, and what follows from it."""
+    evaluate: Callable[[nn.Module], Evaluation] | None
+    """Evaluates a model in eval mode; None where there is no labelled set."""
+    evaluated_weights: Sequence[Weights]
+    """Which weights to evaluate."""
+    draw_images: Callable[[Batch, int], Tensor]
+    """Called with a micro batch and its 0-based step: a picture (3, H, W) of what the network saw."""
