@@ -6,6 +6,7 @@ Not here: what a checkpoint is (checkpoint.py), how a rank's files are written (
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
