@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from finetune.config import FinetuneConfig
 from finetune.start import fit_weights
+from hornet.micro_batch import EngineLoad
 from hornet.model.hornet import HorNet
 from hornet.pretrained import read_pretrained
 from hornet.stage import run_stage
 from hornet.task import Classification
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.engines.accelerate import AccelerateEngine
+from hornet.training.engines.zero_memory import count_state_bytes
 from hornet.training.process_group import errors_shared
 from hornet.world import World
 
@@ -33,6 +35,18 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
             derive_step_seed=task.derive_step_seed,
             device=task.device,
             is_main=world.is_main,
+            clipping=config.recipe.clipping,
         )
 
-    run_stage(config, world=world, engine_identity={"engine": "accelerate"}, build_engine=build_engine)
+    def count_bytes(num_parameters: int) -> int:
+        has_ema = config.optimizer.ema_decay is not None
+        state = count_state_bytes(num_parameters, stage=0, num_ranks=world.num_ranks, has_ema=has_ema)
+        return state.total + (world.num_ranks > 1) * state.gradients  # the buckets of data parallelism
+
+    run_stage(
+        config,
+        world=world,
+        engine_identity={"engine": "accelerate"},
+        engine_load=EngineLoad(precision=config.precision, count_bytes=count_bytes),
+        build_engine=build_engine,
+    )

@@ -94,8 +94,8 @@ def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:
     Keys whose field is declared `free()` are left out: they do not change what is learned.
     """
     lines = []
-    now = dict(_flatten(to_values(config)))
-    before = dict(_flatten(earlier))
+    now = dict(flatten_values(to_values(config)))
+    before = dict(flatten_values(earlier))
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key) and not _is_free(type(config), key.split(".")):
             lines.append(f"{key}: {before.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}")
@@ -223,10 +223,11 @@ def _is_free(config_class: type[Any], path: Sequence[str]) -> bool:
     return inner is not None and len(path) > 1 and _is_free(inner, path[1:])
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value of nested mappings with its dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten_values(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

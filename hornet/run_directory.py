@@ -99,6 +99,12 @@ class RunDirectory:
                 + "\nundo the change to resume it, or choose another run.name to start a new run"
             )
 
+    def write_recipe(self, audit: Mapping[str, Any]) -> None:
+        """Write recipe.json: where the config departs from the published recipe that it names."""
+        if self._world.is_main:
+            with self._writing("recipe.json"):
+                write_json(self.path / "recipe.json", audit)
+
     def write_status(self, state: State, *, step: int, **details: Any) -> None:
         """Replace status.json atomically."""
         self._step = step

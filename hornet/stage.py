@@ -6,14 +6,16 @@ A stage adds its engine and its starting weights (pretrain/stage.py, finetune/st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from hornet.config import free
 from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
 from hornet.data.mixing import MixingConfig
+from hornet.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.model.build import ModelConfig, build_model, list_shapes
 from hornet.model.hornet import HorNet
+from hornet.recipe import RecipeConfig, format_audit, list_departures
 from hornet.run_directory import RunConfig, RunDirectory
 from hornet.seeding import derive_seed
 from hornet.task import Classification, describe_weights, require_labels_of_checkpoint, require_same_labels
@@ -52,14 +54,17 @@ class StageConfig:
     """Length and learning rate."""
     cadence: CadenceConfig
     """How often to log, save, evaluate, draw."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    """The published recipe that the run is compared with, and how gradients are clipped."""
     checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
     """How checkpoints are written, and which are kept."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Steps that are dropped, batches that are left out, going back."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
-    micro_batch_size: int = free()
-    """Images per forward pass and rank. Images are mixed within it: another size draws other partners."""
+    micro_batch_size: int | Literal["auto"] = free()
+    """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
+    size draws other partners."""
 
     def __post_init__(self) -> None:
         every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
@@ -68,6 +73,8 @@ class StageConfig:
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
+        if self.recipe.clipping == "paper" and self.optimizer.clip_grad_norm is None:
+            raise ValueError("recipe.clipping: paper needs optimizer.clip_grad_norm; set it, or choose standard")
 
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
@@ -75,7 +82,12 @@ BuildEngine = Callable[[HorNet, Classification, Checkpoint | None], Engine]
 
 
 def run_stage(
-    config: StageConfig, *, world: World, engine_identity: Mapping[str, Any], build_engine: BuildEngine
+    config: StageConfig,
+    *,
+    world: World,
+    engine_identity: Mapping[str, Any],
+    engine_load: EngineLoad,
+    build_engine: BuildEngine,
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
@@ -89,13 +101,7 @@ def run_stage(
     watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
     with watchdog, open_process_group(world, device=device):
         with errors_shared():  # a node may lack the shards that the others see
-            stream = open_train_stream(
-                config.data,
-                world=world,
-                seed=config.run.seed,
-                global_batch_size=config.global_batch_size,
-                micro_batch_size=config.micro_batch_size,
-            )
+            stream = open_stream(config, world=world)
             labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
             if labelled is not None:
                 require_same_labels(labelled.label_space, stream.label_space)
@@ -103,6 +109,8 @@ def run_stage(
         with run.failures_marked():
             if checkpoint is not None:
                 require_labels_of_checkpoint(checkpoint, stream.label_space)
+            with errors_shared():
+                audit_recipe(run, config, world=world)
             task = Classification(
                 mixing=config.mixing,
                 label_space=stream.label_space,
@@ -120,17 +128,44 @@ def run_stage(
             )
             watchdog.watch(model)
             busy_clock = BusyClock(model, device=device)
-            parameter_shapes = list_shapes(model)  # before ZeRO-3 takes the parameters apart
+            if config.micro_batch_size == "auto":
+                size = config.data.transform.image_size
+                task = fit_micro_batch(
+                    model, image_size=size, stream=stream, task=task, load=engine_load, checkpoint=checkpoint
+                )
             parts = assemble(
                 config,
                 stream=stream,
                 task=task,
+                parameter_shapes=list_shapes(model),  # before ZeRO-3 takes the parameters apart
                 engine=build_engine(model, task, checkpoint),
                 engine_identity=engine_identity,
-                parameter_shapes=parameter_shapes,
                 busy_clock=busy_clock,
             )
             run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def open_stream(config: StageConfig, *, world: World) -> TrainStream:
+    """Open the training set; with micro_batch_size auto as one micro batch a step, until one is found that fits."""
+    whole = max(1, config.global_batch_size // world.num_ranks)
+    return open_train_stream(
+        config.data,
+        world=world,
+        seed=config.run.seed,
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=whole if config.micro_batch_size == "auto" else config.micro_batch_size,
+    )
+
+
+def audit_recipe(run: RunDirectory, config: StageConfig, *, world: World) -> None:
+    """Say and write down where the run departs from the published recipe that it names."""
+    name = config.recipe.published
+    if name is None:
+        return
+    departures = list_departures(config)
+    run.write_recipe({"published": name, "departures": [asdict(departure) for departure in departures]})
+    if world.is_main:
+        print(format_audit(name, departures), flush=True)
 
 
 def assemble(
@@ -153,12 +188,15 @@ def assemble(
             "stream": stream.manifest_fingerprint,
             "order_version": stream.order_version,
         },
-        description=describe_weights(
-            model=config.model.name,
-            image_size=config.data.transform.image_size,
-            mixing=config.mixing,
-            label_space=stream.label_space,
-        ),
+        description={
+            **describe_weights(
+                model=config.model.name,
+                image_size=config.data.transform.image_size,
+                mixing=config.mixing,
+                label_space=stream.label_space,
+            ),
+            **describe_split(task.world, stream),
+        },
         parameter_shapes=parameter_shapes,
         busy_clock=busy_clock,
         iterate=stream.iterate,

@@ -5,6 +5,7 @@ Here data meets training; hornet/stage.py adds a model, the stages their engine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,7 @@ class Classification:
         """
         return derive_seed("device", self.seed, step, self.world.rank * self.num_micro_steps + micro_step)
 
-    def compute_loss(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def compute_loss(self, model: Callable[[Tensor], Tensor], batch: Batch, seed: int) -> Tensor:
         """Return the mean cross entropy (0-dim, fp32) of a micro batch against its soft targets."""
         inputs = prepare(batch, config=self.mixing, num_classes=self.num_classes, device=self.device, seed=seed)
         torch.manual_seed(seed)  # drop path draws from the global generators

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hornet.errors import UserError
 from hornet.stage import StageConfig
 from hornet.training.engines.zero_config import ZeroConfig
 
@@ -14,3 +15,21 @@ class PretrainConfig(StageConfig):
 
     zero: ZeroConfig
     """DeepSpeed ZeRO and precision."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model.compile and self.zero.stage == 3:
+            raise ValueError(
+                "model.compile: gives dozens of small graphs under zero.stage=3, which gathers each layer's parameters "
+                "by hooks; use stage 0 to 2, or model.compile=false"
+            )
+
+
+def require_clipping(config: PretrainConfig, *, num_micro_steps: int) -> None:
+    """Raise UserError if gradients that ZeRO has taken apart would have to be clipped between two micro steps."""
+    if config.recipe.clipping == "paper" and config.zero.stage > 0 and num_micro_steps > 1:
+        raise UserError(
+            f"recipe.clipping: paper clips after each of the {num_micro_steps} micro steps, but with "
+            f"zero.stage={config.zero.stage} the gradient is in slices by then; use zero.stage=0 or "
+            "recipe.clipping=standard, or so many ranks that one micro step makes the global batch"
+        )

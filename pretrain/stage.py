@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+import torch
+
+from hornet.micro_batch import EngineLoad
 from hornet.model.hornet import HorNet
 from hornet.stage import run_stage
 from hornet.task import Classification
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.engines.deepspeed import DeepSpeedEngine
+from hornet.training.engines.zero_memory import count_bucket_bytes, count_state_bytes
 from hornet.world import World
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, require_clipping
 
 
 def pretrain(config: PretrainConfig, *, world: World) -> None:
     """Run, or resume, a pretraining run to its end. Every rank calls it. It starts from fresh weights."""
 
     def build_engine(model: HorNet, task: Classification, _: Checkpoint | None) -> DeepSpeedEngine:
+        require_clipping(config, num_micro_steps=task.num_micro_steps)
         return DeepSpeedEngine(
             model,
             config=config.zero,
             optimizer=config.optimizer,
+            clipping=config.recipe.clipping,
             global_batch_size=config.global_batch_size,
-            micro_batch_size=config.micro_batch_size,
+            micro_batch_size=config.global_batch_size // (world.num_ranks * task.num_micro_steps),
             compute_loss=task.compute_loss,
             derive_step_seed=task.derive_step_seed,
             device=task.device,
         )
 
-    run_stage(config, world=world, engine_identity={"engine": "deepspeed"}, build_engine=build_engine)
+    def count_bytes(num_parameters: int) -> int:
+        state = count_state_bytes(
+            num_parameters,
+            stage=config.zero.stage,
+            num_ranks=world.num_ranks,
+            has_ema=config.optimizer.ema_decay is not None,
+        )
+        buckets = count_bucket_bytes(config.zero.bucket_elements, num_parameters=num_parameters)
+        is_on_host = config.zero.offload_optimizer and torch.cuda.is_available()
+        return state.total - is_on_host * state.optimizer + buckets
+
+    run_stage(
+        config,
+        world=world,
+        engine_identity={"engine": "deepspeed"},
+        engine_load=EngineLoad(precision=config.zero.precision, count_bytes=count_bytes),
+        build_engine=build_engine,
+    )

@@ -87,6 +87,11 @@ class EvaluationConfig:
 class TrainStream:
     """One rank's micro batches. The state of the stream is the step: nothing of it is saved."""
 
+    micro_batch_size: int
+    """Images in a micro batch."""
+    num_micro_steps: int
+    """Micro batches of this rank in one step."""
+
     def __init__(
         self, config: StreamConfig, *, shards: ShardSet, order: Order, world: World, micro_batch_size: int
     ) -> None:
@@ -99,9 +104,7 @@ class TrainStream:
         """Goes into the run's record; a resumed run must find the same."""
         self.order_version = ORDER_VERSION
         """As well."""
-        self.micro_batch_size = micro_batch_size
-        self.num_micro_steps = self._rank_batch_size // micro_batch_size
-        """Micro batches of this rank in one step."""
+        self.split(micro_batch_size)
         self.steps_per_epoch = order.steps_per_epoch
         """Whole with partial_batch drop, a fraction with carry."""
         self._dataset = TrainBatches(shards, transform=TrainTransform(config.transform), seed=order.seed)
@@ -110,6 +113,11 @@ class TrainStream:
         )
         has_cache = shards.remote is not None and shards.remote.cache is not None
         self._prefetcher = ShardPrefetcher(shards, order) if has_cache and world.local_rank == 0 else None
+
+    def split(self, micro_batch_size: int) -> None:
+        """Divide this rank's share of a step into micro batches of another size, before any is read."""
+        self.micro_batch_size = micro_batch_size
+        self.num_micro_steps = self._rank_batch_size // micro_batch_size
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch (0-based) in which the global batch of `step` (0-based) begins."""

@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from hornet.config import free
 from hornet.model.hornet import HorNet
 from hornet.model.variants import VARIANTS
 
@@ -23,8 +24,10 @@ class ModelConfig:
     """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
     layer_scale_init: float = 1e-6
     """Initial value of the layer scales."""
-    checkpoint_activations: bool = False
+    activation_checkpointing: bool = free(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
+    compile: bool = free(False)
+    """Compile the network with torch.compile: slower to start, one graph for each image size."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.drop_path_rate < 1:
@@ -48,8 +51,10 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed:
             layer_scale_init=config.layer_scale_init,
         )
     model = cast(HorNet, created)
-    if config.checkpoint_activations:
+    if config.activation_checkpointing:
         model.set_grad_checkpointing(True)
+    if config.compile:
+        model.compile(fullgraph=True)  # in place and at the first call: names and checkpoints stay as they are
     return model
 
 

@@ -8,6 +8,7 @@ import torch
 
 from finetune.config import FinetuneConfig
 from hornet.config import ConfigError, build_config, load_config, to_values
+from hornet.recipe import PUBLISHED, list_departures
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,30 @@ def test_loads_and_its_model_is_built(path):
     config = load_config(choose_class(path), path=path)
     with torch.device("meta"):
         timm.create_model(config.model.name, img_size=config.data.transform.image_size)
+
+
+EXPECTED_DEPARTURES = {
+    "pretrain/": {"zero.precision"},
+    "finetune/": {"precision"},
+    "_224": {"data.transform.image_size"},
+    "hornet_xlarge": {"model.name"},
+    "hornet_huge": {"model.name", "model.drop_path_rate"},
+    "hornet_small": {"recipe.clipping"},
+    "hornet_base": {"recipe.clipping"},
+    "_in22k": {"recipe.clipping"},
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_departs_from_the_published_recipe_where_expected_and_nowhere_else(path):
+    """bf16 autocast and clipping once a step; the networks and the image size that have no published recipe."""
+    config = load_config(choose_class(path), path=path)
+    name = str(path.relative_to(ROOT / "configs"))
+    expected = set().union(*(keys for part, keys in EXPECTED_DEPARTURES.items() if part in name))
+    assert {departure.key for departure in list_departures(config)} == expected
+    if not name.startswith("demo/"):
+        assert "ac9e210" in path.read_text(), "names the source of its numbers"
+        assert "not measured by us" in path.read_text()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -47,6 +72,11 @@ def test_is_short_and_starts_with_its_command(path):
         ("optimizer.clip_grad_norm", 0, r"optimizer\.clip_grad_norm: must be above 0, or null"),
         ("schedule.warmup_epochs", 99, r"schedule\.warmup_epochs: must lie in"),
         ("mixing.label_smoothing", 1, r"mixing\.label_smoothing: "),
+        ("recipe.published", "in1k_tiny_fg", r"recipe\.published: .*did you mean in1k_tiny_gf\?"),
+        ("recipe.clipping", "papier", r"recipe\.clipping: "),
+        ("micro_batch_size", "all", r"micro_batch_size.*: "),
+        ("zero.offload_optimiser", True, r"zero\.offload_optimiser: unknown key; did you mean offload_optimizer\?"),
+        ("zero.wall_clock_breakdown", True, r"zero\.wall_clock_breakdown: unknown key; known here: stage, "),
         ("data.transform.crop_scale", [0, 1], r"data\.transform\.crop_scale: "),
     ],
 )
@@ -77,3 +107,27 @@ def test_a_deadline_is_one_moment_however_it_is_written(text):
     config = load_config(PretrainConfig, path=path, overrides=[f"run.stop_at={text}"])
     assert config.run.stop_at.timestamp() == 1795366800
     assert build_config(PretrainConfig, to_values(config), source="config.yaml").run.stop_at == config.run.stop_at
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"zero": {"stage": 0, "offload_optimizer": True}}, r"zero\.offload_optimizer: needs stage 1, 2 or 3"),
+        ({"zero": {"stage": 3}, "model": {"compile": True}}, r"model\.compile: gives dozens of small graphs"),
+        (
+            {"recipe": {"clipping": "paper"}, "optimizer": {"clip_grad_norm": None}},
+            r"recipe\.clipping: paper needs optimizer\.clip_grad_norm",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changes, message):
+    values = to_values(DEMO)
+    for part, changed in changes.items():
+        values[part] |= changed
+    with pytest.raises(ConfigError, match=message):
+        build_config(PretrainConfig, values, source="test")
+
+
+def test_every_published_recipe_has_a_config():
+    named = {load_config(choose_class(path), path=path).recipe.published for path in FILES}
+    assert named - {None} == set(PUBLISHED)

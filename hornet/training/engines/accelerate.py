@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.errors import UserError
+from hornet.recipe import Clipping
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
 from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
@@ -39,12 +40,14 @@ class AccelerateEngine:
         derive_step_seed: Callable[[int, int], int],
         device: torch.device,
         is_main: bool,
+        clipping: Clipping = "standard",
     ) -> None:
         # Gradients of depthwise kernels have other strides than DDP's buckets; it copies them, and says so.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         self._is_main = is_main
         self._device = device
         self._clip_grad_norm = optimizer.clip_grad_norm
+        self._clips_every_micro_step = clipping == "paper"
         self._compute_loss = compute_loss
         self._derive_step_seed = derive_step_seed
         self._accelerator = Accelerator(
@@ -76,20 +79,27 @@ class AccelerateEngine:
         self._model.train()
         set_lr(self._optimizer.param_groups, lr)
         losses = []
+        norm = math.nan
         for micro_step, batch in enumerate(batches):
             is_last = micro_step == len(batches) - 1
-            # Gradients are reduced over ranks once, with the last micro batch.
-            with nullcontext() if is_last else self._accelerator.no_sync(self._model):
+            # Gradients are reduced over ranks once, with the last micro batch, unless each is to be clipped.
+            is_reduced = is_last or self._clips_every_micro_step
+            with nullcontext() if is_reduced else self._accelerator.no_sync(self._model):
                 loss = self._compute_loss(self._model, batch, self._derive_step_seed(step, micro_step))
                 self._accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
-        norm = float(self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_grad_norm or float("inf")))
+            if is_reduced:
+                norm = self._clip()
         loss = torch.stack(losses).mean()
         was_applied = math.isfinite(norm) and judge(loss, norm)
         if was_applied:
             self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return StepResult(loss=loss, grad_norm=norm, was_applied=was_applied)
+
+    def _clip(self) -> float:
+        """Clip what has accumulated, the same on every rank; return its norm before."""
+        return float(self._accelerator.clip_grad_norm_(self._model.parameters(), self._clip_grad_norm or math.inf))
 
     def save(self, folder: Path, writer: Writer) -> None:
         """See Engine. Rank 0 holds all there is to save."""

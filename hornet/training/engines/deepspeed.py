@@ -19,13 +19,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hornet.batch import Batch
+from hornet.recipe import Clipping
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
 from hornet.training.engines.deepspeed_state import fill, list_owners, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
-from hornet.training.process_group import errors_shared
+from hornet.training.process_group import average_over_ranks, errors_shared
 from hornet.world import publish_accelerator
 
 publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
@@ -42,6 +43,7 @@ def make_deepspeed_config(
     config: ZeroConfig, *, global_batch_size: int, micro_batch_size: int, clip_grad_norm: float | None
 ) -> dict[str, Any]:
     """Make DeepSpeed's dictionary; there is no second file to disagree with ours."""
+    offload: dict[str, Any] = {"offload_optimizer": {"device": "cpu", "pin_memory": torch.cuda.is_available()}}
     return {
         "train_batch_size": global_batch_size,
         "train_micro_batch_size_per_gpu": micro_batch_size,
@@ -58,7 +60,10 @@ def make_deepspeed_config(
             "memory_efficient_linear": False,
             "reduce_bucket_size": config.bucket_elements,
             "allgather_bucket_size": config.bucket_elements,
+            **(offload if config.offload_optimizer else {}),
         },
+        # torch's AdamW steps on the host as it does on the device; DeepSpeed's own would be compiled at the start.
+        "zero_force_ds_cpu_optimizer": False,
         "checkpoint": {"tag_validation": "Fail"},
     }
 
@@ -77,8 +82,10 @@ class DeepSpeedEngine:
         compute_loss: ComputeLoss,
         derive_step_seed: Callable[[int, int], int],
         device: torch.device,
+        clipping: Clipping = "standard",
     ) -> None:
         _quieten(device)
+        self._clips_every_micro_step = clipping == "paper"
         self._stage = config.stage
         self._clip_grad_norm = optimizer.clip_grad_norm
         self._precision = config.precision
@@ -115,6 +122,8 @@ class DeepSpeedEngine:
             losses.append(loss.detach())
             if micro_step == len(batches) - 1 and self._stage == 0:
                 self._clip_unsharded()
+            elif self._clips_every_micro_step:
+                self._clip_accumulating()
             self._engine.step()
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
@@ -154,6 +163,15 @@ class DeepSpeedEngine:
         norm = float(nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip_grad_norm or math.inf))
         if not self._decide(norm):
             self._base_optimizer.zero_grad(set_to_none=True)
+
+    def _clip_accumulating(self) -> None:
+        """Clip, at stage 0, what has accumulated over all ranks before the step's last micro batch.
+
+        DeepSpeed averages after the last one: of what is equal on all ranks by then, the average is the same again.
+        """
+        gradients = [parameter.grad for parameter in self._engine.module.parameters() if parameter.grad is not None]
+        average_over_ranks(gradients)
+        nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip_grad_norm or math.inf)
 
     def save(self, folder: Path, writer: Writer) -> None:
         """See Engine. The files are DeepSpeed's own, so that its zero_to_fp32 reads them too."""

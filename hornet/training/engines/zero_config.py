@@ -18,7 +18,11 @@ class ZeroConfig:
     """bf16: forward and backward under autocast; parameters, gradient sums and optimizer are fp32 in both."""
     bucket_elements: int = free(50_000_000)
     """Elements per communication bucket; DeepSpeed's own 5e8 would take 8 GB of buffers."""
+    offload_optimizer: bool = free(False)
+    """Keep this rank's optimizer state in the host's memory and step there; needs stage 1 or more."""
 
     def __post_init__(self) -> None:
+        if self.offload_optimizer and self.stage == 0:
+            raise ValueError("offload_optimizer: needs stage 1, 2 or 3: stage 0 leaves the optimizer to torch")
         if self.bucket_elements < 1:
             raise ValueError(f"bucket_elements: must be at least 1, not {self.bucket_elements}")
