@@ -9,8 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import torch
+
 from hornet.config import free
-from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
+from hornet.data.loader import (
+    EvaluationConfig,
+    EvaluationStream,
+    StreamConfig,
+    TrainStream,
+    open_evaluation_stream,
+    open_train_stream,
+)
 from hornet.data.mixing import MixingConfig
 from hornet.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.model.build import ModelConfig, build_model, list_shapes
@@ -111,15 +120,7 @@ def run_stage(
                 require_labels_of_checkpoint(checkpoint, stream.label_space)
             with errors_shared():
                 audit_recipe(run, config, world=world)
-            task = Classification(
-                mixing=config.mixing,
-                label_space=stream.label_space,
-                labelled=labelled,
-                seed=config.run.seed,
-                num_micro_steps=stream.num_micro_steps,
-                world=world,
-                device=device,
-            )
+            task = make_task(config, stream=stream, labelled=labelled, world=world, device=device)
             model = build_model(
                 config.model,
                 num_classes=task.num_classes,
@@ -129,9 +130,13 @@ def run_stage(
             watchdog.watch(model)
             busy_clock = BusyClock(model, device=device)
             if config.micro_batch_size == "auto":
-                size = config.data.transform.image_size
                 task = fit_micro_batch(
-                    model, image_size=size, stream=stream, task=task, load=engine_load, checkpoint=checkpoint
+                    model,
+                    image_size=config.data.transform.image_size,
+                    stream=stream,
+                    task=task,
+                    load=engine_load,
+                    checkpoint=checkpoint,
                 )
             parts = assemble(
                 config,
@@ -143,6 +148,26 @@ def run_stage(
                 busy_clock=busy_clock,
             )
             run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def make_task(
+    config: StageConfig,
+    *,
+    stream: TrainStream,
+    labelled: EvaluationStream | None,
+    world: World,
+    device: torch.device,
+) -> Classification:
+    """Return what is learned, from the run's own settings and streams."""
+    return Classification(
+        mixing=config.mixing,
+        label_space=stream.label_space,
+        labelled=labelled,
+        seed=config.run.seed,
+        num_micro_steps=stream.num_micro_steps,
+        world=world,
+        device=device,
+    )
 
 
 def open_stream(config: StageConfig, *, world: World) -> TrainStream:
