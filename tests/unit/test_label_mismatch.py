@@ -69,7 +69,7 @@ def checkpoint_of(space: LabelSpace) -> Checkpoint:
         step=3,
         identity={},
         description={"label_space": space.to_json()},
-        counters={},
+        state={},
     )
 
 
