@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from hornet.config import free, list_changes, read_yaml, to_yaml
-from hornet.durable import read_json_lines, write_json, write_text
+from hornet.durable import read_json_lines, write_bytes, write_json, write_text
 from hornet.errors import UserError
 from hornet.world import World
 
@@ -71,6 +71,7 @@ class RunDirectory:
         self.skipped_batches = self.path / "skipped_batches.json"
         self._world = world
         self._step = 0
+        self._state: State | None = None
 
     def prepare(self, config: Any, *, has_checkpoint: bool) -> None:
         """Create the folder and write config.yaml and environment.json.
@@ -106,9 +107,12 @@ class RunDirectory:
                 write_json(self.path / "recipe.json", audit)
 
     def write_status(self, state: State, *, step: int, **details: Any) -> None:
-        """Replace status.json atomically."""
+        """Replace status.json atomically; a change of state is an event too."""
         self._step = step
         if self._world.is_main:
+            if state != self._state:
+                self.append_event(state, step=step, **details)
+            self._state = state
             content = {"state": state, "step": step, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **details}
             with self._writing("status.json"):
                 write_json(self.path / "status.json", content)
@@ -129,6 +133,18 @@ class RunDirectory:
             with self._writing(f"{name}.jsonl"):
                 _append_line(self.path / f"{name}.jsonl", row)
 
+    def append_event(self, event: str, *, step: int, **details: Any) -> None:
+        """Add a line to events.jsonl, the diary of all lives of the run: what happened, when, at which step."""
+        self.append("events", {"time": time.time(), "event": event, "step": step, **details})
+
+    def write_file(self, name: str, content: bytes) -> None:
+        """Write a file of the run, such as pictures/filters.png, whole or not at all."""
+        if self._world.is_main:
+            with self._writing(name):
+                path = self.path / name
+                path.parent.mkdir(exist_ok=True)
+                write_bytes(path, content)
+
     def append_bad_sample(self, bad_sample: Any) -> None:
         """Add a line to this rank's list of samples that could not be used; every rank has a file of its own."""
         folder = self.path / "bad_samples"
@@ -140,7 +156,7 @@ class RunDirectory:
         """Drop what an earlier life recorded beyond the checkpoint it goes on from; those steps are run again."""
         if not self._world.is_main:
             return
-        for name in ("metrics", "evaluations"):
+        for name in ("metrics", "norms", "evaluations"):
             self.rewrite(name, [row for row in self.read(name) if row["step"] <= step])
 
     def read(self, name: str) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from hornet.data.loader import (
 from hornet.data.mixing import MixingConfig
 from hornet.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.model.build import ModelConfig, build_model, list_shapes
+from hornet.model.cost import count_training_flops
 from hornet.model.hornet import HorNet
 from hornet.recipe import RecipeConfig, format_audit, list_departures
 from hornet.run_directory import RunConfig, RunDirectory
@@ -35,10 +36,11 @@ from hornet.training.loop import CadenceConfig, Engine
 from hornet.training.optimizer import OptimizerConfig
 from hornet.training.parts import Parts
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
+from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import ScheduleConfig, plan_schedule
 from hornet.training.session import find_start, run_session
-from hornet.training.stragglers import BusyClock
 from hornet.training.summary import report_finished
+from hornet.training.trackers import TrackingConfig
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
 
@@ -69,6 +71,10 @@ class StageConfig:
     """How checkpoints are written, and which are kept."""
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Steps that are dropped, batches that are left out, going back."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """TensorBoard, Weights & Biases."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Steps that are profiled."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int | Literal["auto"] = free()
@@ -128,7 +134,7 @@ def run_stage(
                 seed=derive_seed("weights", config.run.seed),
             )
             watchdog.watch(model)
-            busy_clock = BusyClock(model, device=device)
+            flops_per_image = count_training_flops(model, config.data.transform.image_size)
             if config.micro_batch_size == "auto":
                 task = fit_micro_batch(
                     model,
@@ -145,7 +151,7 @@ def run_stage(
                 parameter_shapes=list_shapes(model),  # before ZeRO-3 takes the parameters apart
                 engine=build_engine(model, task, checkpoint),
                 engine_identity=engine_identity,
-                busy_clock=busy_clock,
+                flops_per_image=flops_per_image,
             )
             run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
 
@@ -201,7 +207,7 @@ def assemble(
     engine: Engine,
     engine_identity: Mapping[str, Any],
     parameter_shapes: Mapping[str, tuple[int, ...]],
-    busy_clock: BusyClock,
+    flops_per_image: float,
 ) -> Parts:
     """Say in the session's words what the run consists of."""
     return Parts(
@@ -223,7 +229,7 @@ def assemble(
             **describe_split(task.world, stream),
         },
         parameter_shapes=parameter_shapes,
-        busy_clock=busy_clock,
+        flops_per_image=flops_per_image,
         iterate=stream.iterate,
         num_micro_steps=stream.num_micro_steps,
         steps_per_epoch=stream.steps_per_epoch,
@@ -236,5 +242,7 @@ def assemble(
         guard=config.guard,
         evaluate=None if task.labelled is None else task.evaluate,
         evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
+        tracking=config.tracking,
+        profile=config.profile,
         draw_images=task.draw_images,
     )

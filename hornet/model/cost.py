@@ -98,6 +98,15 @@ def count_multiply_adds(model: HorNet, image_size: ImageSize) -> Cost:
     return Cost(parts=tuple(parts))
 
 
+def count_training_flops(model: HorNet, image_size: ImageSize) -> int:
+    """Floating point operations of one image's forward and backward pass: what a device's utilisation is measured by.
+
+    Two a multiply-add; the backward pass computes two products for each of the forward's. What activation checkpointing
+    computes again does not count.
+    """
+    return 3 * 2 * count_multiply_adds(model, image_size).executed
+
+
 def _count_module(name: str, module: nn.Module, grid: tuple[int, int]) -> tuple[str, int, int]:
     """Kind, published and executed multiply-adds of one module's own work at a grid of (h, w) outputs; "" for none."""
     positions = prod(grid)

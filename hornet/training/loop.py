@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.config import free
+from hornet.training.norms import NormWatch
 from hornet.training.schedule import Schedule
+from hornet.training.step_clock import StepClock
 
 Weights = Literal["raw", "ema"]
 
@@ -47,6 +49,11 @@ class Writer(Protocol):
 
 class Engine(Protocol):
     """One way to run a model over ranks. All methods are collective."""
+
+    clock: StepClock
+    """Times what `run_step` does; its user adds the time spent on data."""
+    norms: NormWatch
+    """Measures what the optimizer steps."""
 
     def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
         """Forward and backward over each micro batch, then one optimizer step if `judge` accepts it."""
@@ -99,6 +106,8 @@ class CadenceConfig:
     """Steps between checkpoints; the last step is always saved."""
     evaluate_every_steps: int | None = free(None)
     """Steps between evaluations; null evaluates only at the end."""
+    norms_every_steps: int | None = free(100)
+    """Steps between norms of gradient and weights by part of the network; null for none."""
     pictures_every_steps: int | None = free(None)
     """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
 
@@ -106,7 +115,7 @@ class CadenceConfig:
         for name in ("log_every_steps", "save_every_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
-        for name in ("evaluate_every_steps", "pictures_every_steps"):
+        for name in ("evaluate_every_steps", "norms_every_steps", "pictures_every_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1, or null, not {value}")

@@ -1,65 +1,64 @@
-"""The numbers of a run: metrics.jsonl, TensorBoard and the progress line."""
+"""The numbers of a run: metrics.jsonl, norms.jsonl, trackers and the progress line."""
 
 from __future__ import annotations
 
 import resource
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
+from torchvision.io import encode_png
 from tqdm import tqdm
 
 from hornet.batch import Batch
 from hornet.digest import batch_digest
 from hornet.errors import UserError
+from hornet.hardware import find_peak_flops
 from hornet.run_directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
+from hornet.training.parts import Parts
 from hornet.training.process_group import errors_shared, sum_over_ranks
 from hornet.training.stragglers import Stragglers
+from hornet.training.trackers import open_trackers
 from hornet.world import World
+
+CURVES = (
+    *("loss", "lr", "grad_norm", "images_per_second", "mfu", "memory_bytes"),
+    *("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds", "step_seconds"),
+)
+"""What trackers are shown of a row of metrics."""
 
 
 class MetricsRecorder:
     """Writes a row of metrics per logged step, and ends a run that cannot go on. Collective on logged steps."""
 
-    def __init__(
-        self,
-        run: RunDirectory,
-        *,
-        world: World,
-        first_step: int,
-        num_steps: int,
-        steps_per_epoch: float,
-        global_batch_size: int,
-        weight_decay: float,
-        max_bad_sample_rate: float,
-        device: torch.device,
-        stragglers: Stragglers,
-    ) -> None:
+    def __init__(self, run: RunDirectory, parts: Parts, *, world: World, first_step: int, device: torch.device) -> None:
         self._run = run
+        self._parts = parts
         self._world = world
         self._device = device
-        self._stragglers = stragglers
-        self._steps_per_epoch = steps_per_epoch
-        self._global_batch_size = global_batch_size
-        self._weight_decay = weight_decay
-        self._max_bad_sample_rate = max_bad_sample_rate
+        self._stragglers = Stragglers(parts.engine.clock)
+        self._peak_flops = find_peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self._num_steps = parts.schedule.num_steps
+        self._is_begun = False
         self._reset()
-        self.board: SummaryWriter | None = None
+        self._arm(first_step)
+        self._trackers = open_trackers(parts.tracking, run, first_step=first_step, world=world)
         self._bar: tqdm[Any] | None = None
-        if world.is_main:
-            self.board = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
-            if sys.stderr.isatty():
-                self._bar = tqdm(total=num_steps, initial=first_step, unit="step", dynamic_ncols=True)
-        self._num_steps = num_steps
+        if world.is_main and sys.stderr.isatty():
+            self._bar = tqdm(total=self._num_steps, initial=first_step, unit="step", dynamic_ncols=True)
 
     def record(self, record: StepRecord, state: RunState, *, is_logged: bool) -> None:
         """See hornet.training.loop.Recorder."""
+        if not self._is_begun:
+            self._is_begun = True
+            with errors_shared():
+                self._run.write_status("running", step=record.step, num_steps=self._num_steps)
         self._data_seconds += record.data_seconds
         self._step_seconds += record.step_seconds
         self._num_steps_since += 1
@@ -69,6 +68,9 @@ class MetricsRecorder:
                 self._run.append_bad_sample(bad_sample)
         if self._bar is not None:
             self._bar.update()
+        if self._is_norm_due(record.step) and record.result.was_applied:
+            self._record_norms(record)
+        self._arm(record.step)
         if is_logged:
             row = self._reduce(record, state)
             with errors_shared():
@@ -80,18 +82,50 @@ class MetricsRecorder:
     def show_evaluation(self, row: Mapping[str, Any]) -> None:
         """Write a row of evaluations.jsonl, its curves and a line for people."""
         self._run.append("evaluations", row)
-        if self.board is None:
-            return
-        for key in ("top1", "top5", "loss"):
-            self.board.add_scalar(f"evaluation_{row['weights']}/{key}", row[key], row["step"])
-        self._say(f"step {row['step']}: {row['weights']} weights: {format_evaluation(row)}")
+        self._track({f"evaluation_{row['weights']}/{key}": row[key] for key in ("top1", "top5", "loss")}, row["step"])
+        self.say(f"step {row['step']}: {row['weights']} weights: {format_evaluation(row)}")
+
+    def show_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
+        """Write a picture (3, H, W) of values in 0..1 to runs/NAME/pictures, and show it. Only on rank 0."""
+        pixels = (picture_chw * 255).round().byte()
+        path = f"pictures/{name.replace('/', '_')}_step_{step:08d}.png"
+        self._run.write_file(path, encode_png(pixels).numpy().tobytes())
+        for tracker in self._trackers:
+            tracker.add_picture(name, picture_chw, step=step)
+
+    def say(self, line: str) -> None:
+        """Print a line for people beside the progress bar; rank 0 alone speaks."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif self._world.is_main:
+            print(line, flush=True)
 
     def close(self) -> None:
-        """Flush TensorBoard and end the progress bar."""
+        """Flush the trackers and end the progress bar."""
         if self._bar is not None:
             self._bar.close()
-        if self.board is not None:
-            self.board.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+    def _is_norm_due(self, step: int) -> bool:
+        every = self._parts.cadence.norms_every_steps
+        return every is not None and step % every == 0
+
+    def _arm(self, step: int) -> None:
+        """Have the step after `step` measured, if its norms are due."""
+        self._parts.engine.norms.arm(self._is_norm_due(step + 1))
+
+    def _record_norms(self, record: StepRecord) -> None:
+        names = list(self._parts.parameter_shapes)
+        parts = self._parts.engine.norms.read(names, grad_norm=record.result.grad_norm)
+        with errors_shared():
+            self._run.append("norms", {"step": record.step, "parts": parts})
+        curves = {f"{key}/{part}": values[key] for part, values in parts.items() for key in values}
+        self._track({name: value for name, value in curves.items() if value is not None}, record.step)
+
+    def _track(self, scalars: Mapping[str, float], step: int) -> None:
+        for tracker in self._trackers:
+            tracker.add_scalars(scalars, step=step)
 
     def _reset(self) -> None:
         self._data_seconds = self._step_seconds = 0.0
@@ -105,17 +139,20 @@ class MetricsRecorder:
         steps = self._num_steps_since
         self._reset()
         compared = self._stragglers.report(num_steps=steps)
-        if compared.warning is not None and self._world.is_main:
-            self._say(compared.warning)
+        if compared.warning is not None:
+            self.say(compared.warning)
+        images_per_second = steps * self._parts.global_batch_size / step_seconds
         return {
+            "time": time.time(),
             "step": record.step,
-            "epoch": count_data_steps(record.step, state.skipped_batches) / self._steps_per_epoch,
-            "images_seen": record.step * self._global_batch_size,
+            "epoch": count_data_steps(record.step, state.skipped_batches) / self._parts.steps_per_epoch,
+            "images_seen": record.step * self._parts.global_batch_size,
             "loss": loss,
             "lr": record.lr,
-            "weight_decay": self._weight_decay,
+            "weight_decay": self._parts.weight_decay,
             "grad_norm": record.result.grad_norm,
-            "images_per_second": steps * self._global_batch_size / step_seconds,
+            "images_per_second": images_per_second,
+            "mfu": self._compute_utilisation(images_per_second),
             "data_seconds": data_seconds / steps,
             "step_seconds": step_seconds / steps,
             **compared.fields,
@@ -125,36 +162,35 @@ class MetricsRecorder:
             "batch_digest": batch_digest(hashes),
         }
 
+    def _compute_utilisation(self, images_per_second: float) -> float | None:
+        """Return the model FLOPs utilisation, of the dense bf16 rate; None where the device's is not known."""
+        if self._peak_flops is None:
+            return None
+        return images_per_second * self._parts.flops_per_image / (self._peak_flops * self._world.num_ranks)
+
     def _show(self, row: Mapping[str, Any]) -> None:
-        if self.board is None:
-            return
-        for key in ("loss", "lr", "grad_norm", "images_per_second", "data_seconds", "step_seconds", "memory_bytes"):
-            self.board.add_scalar(f"train/{key}", row[key], row["step"])
+        self._track({f"train/{key}": row[key] for key in CURVES if row[key] is not None}, row["step"])
         if self._bar is not None:
             self._bar.set_postfix(
                 loss=f"{row['loss']:.4f}", lr=f"{row['lr']:.2e}", img_s=f"{row['images_per_second']:.0f}"
             )
             return
         seconds_left = (self._num_steps - row["step"]) * row["step_seconds"]
-        self._say(
+        utilisation = "" if row["mfu"] is None else f"MFU {100 * row['mfu']:.1f} %  "
+        self.say(
             f"step {row['step']}/{self._num_steps}  epoch {row['epoch']:.2f}  loss {row['loss']:.4f}  "
             f"lr {row['lr']:.2e}  grad norm {row['grad_norm']:.2f}  {row['images_per_second']:.0f} img/s  "
-            f"{format_seconds(seconds_left)} left"
+            f"{utilisation}{format_seconds(seconds_left)} left"
         )
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
-        else:
-            print(line, flush=True)
 
     def _check_bad_samples(self, state: RunState, *, images_seen: int) -> None:
         # Judged against a whole epoch at least, so that one bad image among the first hundred does not end a run.
-        judged = max(images_seen, self._steps_per_epoch * self._global_batch_size)
-        if state.num_bad_samples > self._max_bad_sample_rate * judged:
+        judged = max(images_seen, self._parts.steps_per_epoch * self._parts.global_batch_size)
+        if state.num_bad_samples > self._parts.max_bad_sample_rate * judged:
             raise UserError(
                 f"{state.num_bad_samples} bad samples in {images_seen} images exceed data.max_bad_sample_rate="
-                f"{self._max_bad_sample_rate:g} of {judged:.0f}; they are listed in {self._run.path / 'bad_samples'}"
+                f"{self._parts.max_bad_sample_rate:g} of {judged:.0f}; they are listed in "
+                f"{self._run.path / 'bad_samples'}"
             )
 
 

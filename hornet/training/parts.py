@@ -13,8 +13,9 @@ from hornet.training.checkpointer import RetentionConfig
 from hornet.training.evaluate import Evaluation
 from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, Engine, Weights
+from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import Schedule
-from hornet.training.stragglers import BusyClock
+from hornet.training.trackers import TrackingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Parts:
     """What a reader of the checkpoint's weights needs; JSON values."""
     parameter_shapes: Mapping[str, tuple[int, ...]]
     """Every parameter's whole shape, by name."""
-    busy_clock: BusyClock
-    """Times what this rank does alone."""
+    flops_per_image: float
+    """Floating point operations of training on one image: forward and backward pass, without recomputation."""
     iterate: Callable[[int, int], Iterator[Batch]]
     """Called with (first step, number of steps): this rank's micro batches from there on."""
     num_micro_steps: int
@@ -55,5 +56,9 @@ class Parts:
     """Evaluates a model in eval mode; None where there is no labelled set."""
     evaluated_weights: Sequence[Weights]
     """Which weights to evaluate."""
+    tracking: TrackingConfig
+    """Who is shown the run."""
+    profile: ProfileConfig
+    """Which steps are profiled."""
     draw_images: Callable[[Batch, int], Tensor]
     """Called with a micro batch and its 0-based step: a picture (3, H, W) of what the network saw."""

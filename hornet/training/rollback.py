@@ -101,6 +101,7 @@ def go_back(run: RunDirectory, config: GuardConfig, spike: DroppedInARowError, *
     with errors_shared():
         # All that was passed over is later, and has trained on the window's first batch.
         adopt(run, replace(start, rows=[*rows, window]), world=world)
+        run.append_event("rollback", step=state.step, to_step=start.checkpoint.step)
     if world.is_main:
         print(f"{spike}: going back, to leave out batches {window['first']} to {window['stop'] - 1}", flush=True)
     return start.checkpoint

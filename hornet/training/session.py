@@ -23,8 +23,8 @@ from hornet.training.metrics import MetricsRecorder
 from hornet.training.parts import Parts
 from hornet.training.pictures import choose_filters, draw_filters
 from hornet.training.process_group import errors_shared, tell_all
+from hornet.training.profile import StepProfiler
 from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back
-from hornet.training.stragglers import Stragglers
 from hornet.training.summary import finish
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
@@ -40,7 +40,10 @@ def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | 
     checkpoint = start.checkpoint
     with errors_shared():
         run.prepare(config, has_checkpoint=checkpoint is not None)
-        run.write_status("starting", step=0 if checkpoint is None else checkpoint.step)
+        step = 0 if checkpoint is None else checkpoint.step
+        recorded = [row["step"] for row in run.read("metrics")]
+        lost_steps = max(0, *recorded[-1:], step) - step
+        run.write_status("starting", step=step, num_ranks=world.num_ranks, lost_steps=lost_steps)
         adopt(run, start, world=world)
     return checkpoint
 
@@ -81,17 +84,24 @@ def _train_from(
     begin_life(run, state, world=world)
     if world.is_main:
         print(describe_life(run, parts, state, world=world), flush=True)
-    recorder = _make_recorder(run, parts, state, world=world, device=device)
+    recorder = MetricsRecorder(run, parts, world=world, first_step=state.step, device=device)
+    profiler = StepProfiler(parts.profile, run, world=world, device=device)
     checkpointer = _make_checkpointer(run, parts, world=world)
     interruption = Interruption(run.path, world=world, stop_at=run.config.stop_at)
     started = time.perf_counter()
 
     def look_around(state: RunState) -> Wish:
         watchdog.count(state.step)
+        profiler.count(state.step)
         checkpointer.poll()
         return interruption.look(save_seconds=checkpointer.longest_save_seconds)
 
-    evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, parts, recorder))
+    def save(state: RunState) -> None:
+        saving = time.perf_counter()
+        checkpointer.save(state)
+        run.append_event("save", step=state.step, seconds=time.perf_counter() - saving)
+
+    evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, parts, recorder))
     is_finished = False
     try:
         if look_around(state) is not Wish.STOP:  # asked while the run was starting, or by a STOP file that is there
@@ -106,11 +116,12 @@ def _train_from(
                 guard=NumericalGuard(parts.guard, run=run, state=state, world=world),
                 recorder=recorder,
                 look_around=look_around,
-                save=watchdog.phase("save")(checkpointer.save),
+                save=watchdog.phase("save")(save),
                 evaluate=lambda state: evaluate(state, weights=parts.evaluated_weights),
-                draw=lambda state, batches: _draw(parts, recorder, state, batches),
+                draw=lambda state, batches: _draw(parts, recorder, state, batches, world=world),
             )
         watchdog.phase("save")(checkpointer.finish)()
+        profiler.close()
     finally:
         recorder.close()
         checkpointer.close()
@@ -140,30 +151,11 @@ def _fetch_together(parts: Parts, state: RunState) -> Iterator[Batch]:
     pieces = split_steps(state.step, parts.schedule.num_steps - state.step, state.skipped_batches)
     batches = chain.from_iterable(parts.iterate(first, count) for first, count in pieces)
     while True:
-        with errors_shared():
-            started = time.perf_counter()
+        with errors_shared(), parts.engine.clock.measure("data"):  # before this rank waits for the others
             of_step = list(islice(batches, parts.num_micro_steps))
-            parts.busy_clock.data_seconds += time.perf_counter() - started  # before this rank waits for the others
         if not of_step:
             return
         yield from of_step
-
-
-def _make_recorder(
-    run: RunDirectory, parts: Parts, state: RunState, *, world: World, device: torch.device
-) -> MetricsRecorder:
-    return MetricsRecorder(
-        run,
-        world=world,
-        first_step=state.step,
-        num_steps=parts.schedule.num_steps,
-        steps_per_epoch=parts.steps_per_epoch,
-        global_batch_size=parts.global_batch_size,
-        weight_decay=parts.weight_decay,
-        max_bad_sample_rate=parts.max_bad_sample_rate,
-        device=device,
-        stragglers=Stragglers(parts.busy_clock),
-    )
 
 
 def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Checkpointer:
@@ -190,22 +182,26 @@ def _find_missing_evaluations(run: RunDirectory, parts: Parts, state: RunState) 
     return tell_all([weights for weights in parts.evaluated_weights if weights not in done])
 
 
-def _evaluate(parts: Parts, recorder: MetricsRecorder, state: RunState, *, weights: Sequence[Weights]) -> None:
+def _evaluate(
+    run: RunDirectory, parts: Parts, recorder: MetricsRecorder, state: RunState, *, weights: Sequence[Weights]
+) -> None:
     if parts.evaluate is None:
         return
     for kind in weights:
+        started = time.perf_counter()
         with parts.engine.evaluation_model(kind) as model:
             evaluation = parts.evaluate(model)
         recorder.show_evaluation({"step": state.step, "weights": kind, **asdict(evaluation)})
+        run.append_event("evaluate", step=state.step, seconds=time.perf_counter() - started, weights=kind)
 
 
-def _draw(parts: Parts, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch]) -> None:
+def _draw(parts: Parts, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch], *, world: World) -> None:
     filters = parts.engine.read_parameters(choose_filters(parts.parameter_shapes))
-    if recorder.board is None:
+    if not world.is_main:
         return
-    recorder.board.add_image("augmented_images", parts.draw_images(batches[0], state.step - 1), state.step)
+    recorder.show_picture("augmented_images", parts.draw_images(batches[0], state.step - 1), step=state.step)
     for name, weight in filters.items():
-        recorder.board.add_image(f"filters/{name}", draw_filters(weight), state.step)
+        recorder.show_picture(f"filter/{name}", draw_filters(weight), step=state.step)
 
 
 def _stop(run: RunDirectory, state: RunState, *, reason: str, world: World) -> None:

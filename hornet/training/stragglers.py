@@ -8,57 +8,18 @@ from __future__ import annotations
 
 import platform
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-
 from hornet.training.process_group import gather_from_all
+from hornet.training.step_clock import COMPUTING, StepClock
 
 SLOW_FACTOR = 1.2
 """Above this multiple of the median rank's time a rank is slow."""
 
 NUM_REPORTS = 3
 """Reports running in which the same rank must be slow before it is named; once may be chance."""
-
-
-class BusyClock:
-    """Adds up what this rank does alone: `data_seconds` is its user's to add to, the forward passes are timed here."""
-
-    def __init__(self, network: nn.Module, *, device: torch.device) -> None:
-        self.data_seconds = 0.0
-        self._forward_seconds = 0.0
-        self._device = device
-        self._started = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-        network.register_forward_pre_hook(self._begin)
-        network.register_forward_hook(self._end)
-
-    def take(self) -> tuple[float, float]:
-        """Return seconds of data and of forward passes since the last call."""
-        for start, end in self._events:
-            end.synchronize()  # long past: the engine has read the gradient's norm since
-            self._forward_seconds += start.elapsed_time(end) / 1000
-        taken = self.data_seconds, self._forward_seconds
-        self.data_seconds = self._forward_seconds = 0.0
-        self._events = []
-        return taken
-
-    def _begin(self, network: nn.Module, _inputs: Any) -> None:
-        if network.training and self._device.type == "cuda":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            start.record()
-            self._events.append((start, end))
-        self._started = time.perf_counter()
-
-    def _end(self, network: nn.Module, _inputs: Any, _outputs: Any) -> None:
-        if network.training and self._device.type == "cuda":
-            self._events[-1][1].record()
-        elif network.training:
-            self._forward_seconds += time.perf_counter() - self._started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +45,7 @@ class StragglerReport:
 class Stragglers:
     """Compares the ranks' busy time from report to report. Collective, the constructor too."""
 
-    def __init__(self, clock: BusyClock) -> None:
+    def __init__(self, clock: StepClock) -> None:
         self._clock = clock
         self._hosts = gather_from_all(platform.node())
         self._slow_rank: int | None = None
@@ -92,22 +53,23 @@ class Stragglers:
 
     def report(self, *, num_steps: int) -> StragglerReport:
         """Compare the `num_steps` steps since the last report. Collective."""
-        times = gather_from_all(tuple(seconds / num_steps for seconds in self._clock.take()))
-        busy = [data + forward for data, forward in times]
+        times = gather_from_all({phase: seconds / num_steps for phase, seconds in self._clock.take().items()})
+        busy = [of_rank["data"] + of_rank["forward"] for of_rank in times]
         slowest = find_slowest(busy)
         slow_rank = slowest.rank if slowest.over_median > SLOW_FACTOR else None
         self._num_reports = self._num_reports + 1 if slow_rank == self._slow_rank else 1
         self._slow_rank = slow_rank
         warning = None
         if slow_rank is not None and self._num_reports % NUM_REPORTS == 0:
-            data, forward = times[slow_rank]
+            slow = times[slow_rank]
             warning = (
                 f"straggler: rank {slow_rank} on {self._hosts[slow_rank]} took {slowest.over_median:.2f} x the median "
-                f"rank's time for {self._num_reports} reports running: {data:.3f} s for data and {forward:.3f} s for "
-                "the forward pass, a step"
+                f"rank's time for {self._num_reports} reports running: {slow['data']:.3f} s for data and "
+                f"{slow['forward']:.3f} s for the forward pass, a step"
             )
         return StragglerReport(
             fields={
+                **{f"{phase}_seconds": statistics.fmean(of_rank[phase] for of_rank in times) for phase in COMPUTING},
                 "busy_seconds": statistics.median(busy),
                 "slowest_rank": slowest.rank,
                 "slowest_over_median": slowest.over_median,

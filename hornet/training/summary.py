@@ -21,6 +21,7 @@ from hornet.world import World
 def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, world: World) -> None:
     """Write summary.json and the last status, and show the summary."""
     rows = run.read("metrics")
+    utilisations = [row["mfu"] for row in rows if row.get("mfu") is not None]
     summary = {
         "name": run.path.name,
         "steps": state.step,
@@ -31,6 +32,7 @@ def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, 
         "loss": rows[-1]["loss"] if rows else None,
         "evaluations": [row for row in run.read("evaluations") if row["step"] == state.step],
         "images_per_second": _median([row["images_per_second"] for row in rows]),
+        "mfu": _median(utilisations) if utilisations else None,
         "data_share_of_step": _median([row["data_seconds"] / row["step_seconds"] for row in rows]),
         "num_bad_samples": state.num_bad_samples,
         "num_skipped_steps": state.num_skipped_steps,
@@ -57,6 +59,7 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
         rows.append((f"{row['weights']} weights", format_evaluation(row)))
     rows += [
         ("speed", f"{summary['images_per_second']:.0f} images/s"),
+        ("MFU", "unknown for this device" if summary["mfu"] is None else f"{100 * summary['mfu']:.1f} %"),
         ("waiting for data", f"{100 * summary['data_share_of_step']:.0f} % of the time"),
         ("bad samples", str(summary["num_bad_samples"])),
         ("skipped steps", str(summary["num_skipped_steps"])),

@@ -73,7 +73,7 @@ def assert_board(folder):
     assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 13))
     images = set(board.Tags()["images"])
     assert "augmented_images" in images
-    assert len([name for name in images if name.startswith("filters/stages.")]) == 6
+    assert len([name for name in images if name.startswith("filter/stages.")]) == 6
 
 
 def train_alone(path):

@@ -54,6 +54,17 @@ def test_every_way_agrees_with_the_definition(trained):
             assert apart < 1e-5, name
 
 
+def test_norms_by_part_are_those_of_whole_tensors_however_they_are_sharded(trained):
+    curves, _, _ = trained
+    for name in curves:
+        expected = curves["naive_paper" if name.endswith("paper") else "naive_standard"]["parts"]
+        found = curves[name]["parts"]
+        for part, values in expected.items():
+            assert found[part] == pytest.approx(values, rel=1e-4), (name, part)
+        if not name.startswith("naive"):
+            assert len(found) == 4 + 4 + 2, "stages, their downsampling, norm and head"
+
+
 def test_clipping_as_the_paper_is_another_thing(trained):
     curves, _, _ = trained
     assert max(curves["naive_standard"]["norm"][:6]) > 1.0, "there was something to clip"

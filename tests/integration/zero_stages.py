@@ -22,7 +22,7 @@ from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
 from tests.integration.resharding import run_world
 
 NUM_RANKS, NUM_MICRO_STEPS, MICRO_BATCH_SIZE, IMAGE_SIZE, NUM_CLASSES = 2, 2, 2, 32, 5
-NUM_STEPS, NUM_SHORT_STEPS, COUNTED_STEP, BUCKET_ELEMENTS = 200, 6, 2, 50_000
+NUM_STEPS, NUM_SHORT_STEPS, COUNTED_STEP, MEASURED_STEP, BUCKET_ELEMENTS = 200, 6, 2, 4, 50_000
 OPTIMIZER = OptimizerConfig(weight_decay=0.05, clip_grad_norm=1.0)
 CLIP = OPTIMIZER.clip_grad_norm
 
@@ -74,15 +74,19 @@ def count_tensor_bytes():
 
 def run(engine, world, *, num_steps):
     """Train; return losses and norms by step, and the weights."""
+    names = [name for name, _ in build_model().named_parameters()]
     curve = {"loss": [], "norm": []}
     for step in range(num_steps):
+        engine.norms.arm(step == MEASURED_STEP)
         batches = [draw_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
         result = engine.run_step(batches, step=step, lr=lr_at(step), judge=lambda _loss, _norm: True)
         loss = result.loss.clone()
         torch.distributed.all_reduce(loss)
         curve["loss"].append(float(loss) / world.num_ranks)
         curve["norm"].append(result.grad_norm)
-    return curve, engine.read_parameters([name for name, _ in build_model().named_parameters()])
+        if step == MEASURED_STEP:
+            curve["parts"] = engine.norms.read(names, grad_norm=result.grad_norm)
+    return curve, engine.read_parameters(names)
 
 
 def run_zero(world, *, num_steps=NUM_SHORT_STEPS, clipping="standard", checkpointing=False, **zero):
@@ -128,6 +132,20 @@ def run_accelerate(world, *, clipping):
     return run(engine, world, num_steps=NUM_SHORT_STEPS)
 
 
+def measure_parts(model):
+    """Norms of gradient and weights by part, from whole tensors."""
+    parts = {}
+    for part in ("stages.0", "stages.3", "downsample_layers.1", "norm", "head"):
+        inside = {name: p for name, p in model.named_parameters() if name.startswith(f"{part}.")}
+        scales = [parameter for name, parameter in inside.items() if "gamma" in name]
+        parts[part] = {
+            "grad_norm": float(torch.cat([parameter.grad.flatten() for parameter in inside.values()]).norm()),
+            "weight_norm": float(torch.cat([parameter.detach().flatten() for parameter in inside.values()]).norm()),
+            "layer_scale": float(torch.cat(scales).abs().mean()) if scales else None,
+        }
+    return parts
+
+
 def run_naively(*, clipping, num_steps):
     """The definition: one process, the ranks' micro batches one after the other, gradients added up by hand."""
     model, curve = build_model().train(), {"loss": [], "norm": []}
@@ -143,6 +161,8 @@ def run_naively(*, clipping, num_steps):
                 (loss / (NUM_RANKS * NUM_MICRO_STEPS)).backward()
                 losses.append(float(loss.detach()))
             norm = torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm()
+            if step == MEASURED_STEP:
+                curve["parts"] = measure_parts(model)
             if (clipping == "paper" or micro_step == NUM_MICRO_STEPS - 1) and norm > CLIP:
                 for parameter in model.parameters():
                     parameter.grad.mul_(CLIP / norm)

@@ -19,8 +19,10 @@ from hornet.errors import UserError
 from hornet.recipe import Clipping
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
 from hornet.training.loop import Judge, StepResult, Weights, Writer
+from hornet.training.norms import NormWatch, Slice
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
 from hornet.training.process_group import errors_shared
+from hornet.training.step_clock import StepClock
 
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
 
@@ -66,8 +68,11 @@ class AccelerateEngine:
                 f"accelerate was launched with {self._accelerator.distributed_type}; finetuning is data parallel: "
                 "launch it with --multi_gpu, or with a config that has distributed_type MULTI_GPU or NO"
             )
+        self.clock = StepClock(device)
         self._module = model
         self._optimizer = build_optimizer(model, optimizer)
+        measured = model.named_parameters() if is_main else ()  # every rank steps all there is
+        self.norms = NormWatch(self._optimizer, [Slice(name, 0, p.numel(), p, 0) for name, p in measured])
         if optimizer.ema_decay is not None:
             attach_ema(self._optimizer, decay=optimizer.ema_decay)
         self._model = self._accelerator.prepare(
@@ -85,16 +90,20 @@ class AccelerateEngine:
             # Gradients are reduced over ranks once, with the last micro batch, unless each is to be clipped.
             is_reduced = is_last or self._clips_every_micro_step
             with nullcontext() if is_reduced else self._accelerator.no_sync(self._model):
-                loss = self._compute_loss(self._model, batch, self._derive_step_seed(step, micro_step))
-                self._accelerator.backward(loss / len(batches))
+                with self.clock.measure("forward"):
+                    loss = self._compute_loss(self._model, batch, self._derive_step_seed(step, micro_step))
+                with self.clock.measure("backward"):
+                    self._accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
             if is_reduced:
-                norm = self._clip()
+                with self.clock.measure("optimizer"):
+                    norm = self._clip()
         loss = torch.stack(losses).mean()
-        was_applied = math.isfinite(norm) and judge(loss, norm)
-        if was_applied:
-            self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        with self.clock.measure("optimizer"):
+            was_applied = math.isfinite(norm) and judge(loss, norm)
+            if was_applied:
+                self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
         return StepResult(loss=loss, grad_norm=norm, was_applied=was_applied)
 
     def _clip(self) -> float:

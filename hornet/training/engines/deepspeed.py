@@ -22,11 +22,13 @@ from hornet.batch import Batch
 from hornet.recipe import Clipping
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
-from hornet.training.engines.deepspeed_state import fill, list_owners, publish_weights
+from hornet.training.engines.deepspeed_state import fill, list_owners, list_slices, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import Judge, StepResult, Weights, Writer
+from hornet.training.norms import NormWatch
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
+from hornet.training.step_clock import StepClock
 from hornet.world import publish_accelerator
 
 publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,6 +95,7 @@ class DeepSpeedEngine:
         self._compute_loss = compute_loss
         self._derive_step_seed = derive_step_seed
         model = model.to(device)
+        self.clock = StepClock(device)
         self._base_optimizer = build_optimizer(model, optimizer)
         if optimizer.ema_decay is not None:
             attach_ema(self._base_optimizer, decay=optimizer.ema_decay)
@@ -103,6 +106,10 @@ class DeepSpeedEngine:
             clip_grad_norm=optimizer.clip_grad_norm,
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._base_optimizer, config=settings)
+        # At stage 0 every rank steps all there is; rank 0 measures it.
+        is_measured = self._stage > 0 or dist.get_rank() == 0
+        slices = list_slices(self._engine, stage=self._stage, rank=dist.get_rank()) if is_measured else []
+        self.norms = NormWatch(self._base_optimizer, slices)
         self._files = _Files(self._engine._config)
         self._engine.checkpoint_engine = self._files
         self._watch_norm()
@@ -117,14 +124,17 @@ class DeepSpeedEngine:
         self._norm, self._is_accepted = math.inf, False  # what they stay if the gradient is not finite
         self._judge: Callable[[float], bool] = lambda norm: judge(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
-            loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
-            self._engine.backward(loss)
+            with self.clock.measure("forward"):
+                loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
+            with self.clock.measure("backward"):
+                self._engine.backward(loss)
             losses.append(loss.detach())
-            if micro_step == len(batches) - 1 and self._stage == 0:
-                self._clip_unsharded()
-            elif self._clips_every_micro_step:
-                self._clip_accumulating()
-            self._engine.step()
+            with self.clock.measure("optimizer"):
+                if micro_step == len(batches) - 1 and self._stage == 0:
+                    self._clip_unsharded()
+                elif self._clips_every_micro_step:
+                    self._clip_accumulating()
+                self._engine.step()
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
     def _decide(self, norm: float) -> bool:

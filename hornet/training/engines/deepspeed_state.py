@@ -6,7 +6,6 @@ Reaches into ZeRO's optimizers (DeepSpeed 0.19), as their own loading does; that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,22 +13,7 @@ from torch import Tensor
 
 from hornet.errors import UserError
 from hornet.training.engines.deepspeed_files import WEIGHT, ZeroCheckpoint
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A stretch of one parameter that this rank's optimizer steps."""
-
-    name: str
-    """Of the parameter."""
-    start: int
-    """First element in the flat parameter."""
-    num_elements: int
-    """Length."""
-    owner: Tensor
-    """What torch's optimizer steps: a flat fp32 tensor of many slices, or the parameter itself (stage 0)."""
-    offset: int
-    """First element in the flat owner."""
+from hornet.training.norms import Slice
 
 
 def list_slices(engine: Any, *, stage: int, rank: int) -> list[Slice]:

@@ -5,7 +5,15 @@ import contextlib
 import torch
 
 from hornet.batch import BadSample, Batch
-from hornet.training.loop import StepResult
+from hornet.training.checkpointer import RetentionConfig
+from hornet.training.guard import GuardConfig
+from hornet.training.loop import CadenceConfig, StepResult
+from hornet.training.norms import NormWatch
+from hornet.training.parts import Parts
+from hornet.training.profile import ProfileConfig
+from hornet.training.schedule import Schedule
+from hornet.training.step_clock import StepClock
+from hornet.training.trackers import TrackingConfig
 
 
 def make_batch(keys=(1, 2), bad=()):
@@ -43,6 +51,8 @@ class CountingEngine:
         self.lrs = []
         self.fail_saving = fail_saving
         self.finite = finite
+        self.clock = StepClock(torch.device("cpu"))
+        self.norms = NormWatch(torch.optim.SGD([torch.zeros(1)]), [])
 
     def run_step(self, batches, *, step, lr, judge):
         assert batches, "the loop fetches the batches of a step first"
@@ -64,3 +74,30 @@ class CountingEngine:
 
     def read_parameters(self, names):
         return {}
+
+
+def make_parts(engine, **changes):
+    """A run of 10 steps of 4 images."""
+    settings = {
+        "engine": engine,
+        "identity": {},
+        "description": {},
+        "parameter_shapes": {},
+        "flops_per_image": 1e9,
+        "iterate": lambda first, count: iter(()),
+        "num_micro_steps": 2,
+        "steps_per_epoch": 5.0,
+        "global_batch_size": 4,
+        "schedule": Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0),
+        "cadence": CadenceConfig(norms_every_steps=None),
+        "checkpoints": RetentionConfig(),
+        "weight_decay": 0.05,
+        "max_bad_sample_rate": 0.1,
+        "guard": GuardConfig(),
+        "evaluate": None,
+        "evaluated_weights": ("raw",),
+        "tracking": TrackingConfig(),
+        "profile": ProfileConfig(),
+        "draw_images": lambda batch, step: torch.zeros(3, 4, 4),
+    }
+    return Parts(**(settings | changes))

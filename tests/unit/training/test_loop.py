@@ -9,9 +9,8 @@ from hornet.run_directory import RunConfig, RunDirectory
 from hornet.training.loop import CadenceConfig, RunState, Wish, train
 from hornet.training.metrics import MetricsRecorder, format_seconds
 from hornet.training.schedule import Schedule
-from hornet.training.stragglers import BusyClock, Stragglers
 from hornet.world import ALONE
-from tests.unit.training.fakes import CountingEngine, TrustingGuard, make_bad_sample, make_batch
+from tests.unit.training.fakes import CountingEngine, TrustingGuard, make_bad_sample, make_batch, make_parts
 
 SCHEDULE = Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0)
 
@@ -88,18 +87,9 @@ def directory(tmp_path, alone):
     return directory
 
 
-def make_recorder(directory, **changes):
-    settings = {"max_bad_sample_rate": 0.1, "steps_per_epoch": 5.0, "global_batch_size": 4, "weight_decay": 0.05}
-    clock = BusyClock(torch.nn.Identity(), device=torch.device("cpu"))
-    return MetricsRecorder(
-        directory,
-        world=ALONE,
-        first_step=0,
-        num_steps=10,
-        device=torch.device("cpu"),
-        stragglers=Stragglers(clock),
-        **{**settings, **changes},
-    )
+def make_recorder(directory, engine=None, **changes):
+    parts = make_parts(engine or CountingEngine(), **changes)
+    return MetricsRecorder(directory, parts, world=ALONE, first_step=0, device=torch.device("cpu"))
 
 
 def test_metrics_rows(directory):

@@ -1,0 +1,67 @@
+"""A window of steps under torch's profiler: a trace for chrome://tracing or Perfetto, and a table of the operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hornet.config import free
+from hornet.run_directory import RunDirectory
+from hornet.world import World
+
+NUM_OPERATIONS = 40
+"""Rows of the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Which steps are profiled on rank 0; they are slower, and learn the same."""
+
+    first_step: int | None = free(None)
+    """The first one, counted from 1; null for none. Leave the first few out: they compile and warm up."""
+    num_steps: int = free(3)
+    """How many; a trace takes some MB a step."""
+
+    def __post_init__(self) -> None:
+        if self.first_step is not None and self.first_step < 1:
+            raise ValueError(f"first_step: counts from 1; must be at least 1, or null, not {self.first_step}")
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps: must be at least 1, not {self.num_steps}")
+
+
+class StepProfiler:
+    """Profiles the configured window. Not collective."""
+
+    def __init__(self, config: ProfileConfig, run: RunDirectory, *, world: World, device: torch.device) -> None:
+        is_wanted = world.is_main and config.first_step is not None
+        self._start_after = (config.first_step or 0) - 1 if is_wanted else None
+        self._stop_after = (config.first_step or 0) - 1 + config.num_steps
+        self._run = run
+        self._device = device
+        self._profile: torch.profiler.profile | None = None
+
+    def count(self, step: int) -> None:
+        """Take note that `step` steps are done; the window's end writes its files."""
+        if self._profile is not None and step >= self._stop_after:
+            self.close()
+        elif step == self._start_after:
+            activities = [torch.profiler.ProfilerActivity.CPU]
+            if self._device.type == "cuda":
+                activities.append(torch.profiler.ProfilerActivity.CUDA)
+            self._profile = torch.profiler.profile(activities=activities)
+            self._profile.start()
+
+    def close(self) -> None:
+        """End the window, if one is open, and write runs/NAME/profile: a trace and a table."""
+        if self._profile is None:
+            return
+        profile, self._profile = self._profile, None
+        profile.stop()
+        first = (self._start_after or 0) + 1
+        order = "self_device_time_total" if self._device.type == "cuda" else "self_cpu_time_total"
+        table = profile.key_averages().table(sort_by=order, row_limit=NUM_OPERATIONS)
+        name = f"profile/steps_{first:08d}"
+        self._run.write_file(f"{name}.txt", table.encode())
+        profile.export_chrome_trace(str(self._run.path / f"{name}.json.gz"))
+        print(f"profiled from step {first} on: {self._run.path / name}.txt and .json.gz", flush=True)

@@ -1,0 +1,111 @@
+"""Where people watch a run: TensorBoard, and Weights & Biases for those who ask for it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from hornet.config import free
+from hornet.errors import UserError
+from hornet.run_directory import RunDirectory
+from hornet.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
+
+    tensorboard: bool = free(True)
+    """Write runs/NAME/tensorboard."""
+    wandb_project: str | None = free(None)
+    """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
+    WANDB_MODE=offline."""
+
+
+class Tracker(Protocol):
+    """Shows a run to people. Only rank 0 has any."""
+
+    def add_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
+        """Take numbers by name; names are grouped by what stands before their slash."""
+        ...
+
+    def add_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
+        """Take a picture (3, H, W) of values in 0..1."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+def open_trackers(config: TrackingConfig, run: RunDirectory, *, first_step: int, world: World) -> Sequence[Tracker]:
+    """Open what `config` asks for; none on ranks other than 0.
+
+    Raises UserError if a package is missing.
+    """
+    trackers: list[Tracker] = []
+    if world.is_main and config.tensorboard:
+        trackers.append(TensorBoardTracker(run, first_step=first_step))
+    if world.is_main and config.wandb_project is not None:
+        trackers.append(WandbTracker(run, project=config.wandb_project))
+    return trackers
+
+
+class TensorBoardTracker:
+    """Event files in runs/NAME/tensorboard; what lies beyond the step a life goes on from is hidden."""
+
+    def __init__(self, run: RunDirectory, *, first_step: int) -> None:
+        self._writer = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
+
+    def add_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
+        """See Tracker."""
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def add_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
+        """See Tracker."""
+        self._writer.add_image(name, picture_chw, step)
+
+    def close(self) -> None:
+        """See Tracker."""
+        self._writer.close()
+
+
+class WandbTracker:
+    """One run of Weights & Biases over all lives of ours: its name is kept in runs/NAME/wandb_id."""
+
+    def __init__(self, run: RunDirectory, *, project: str) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise UserError(
+                f"tracking.wandb_project is {project}, but the package wandb is not installed: pip install wandb, "
+                "or set tracking.wandb_project to null"
+            ) from error
+        self._image = wandb.Image
+        path = run.path / "wandb_id"
+        if not path.exists():
+            run.write_file(path.name, secrets.token_hex(4).encode())
+        self._run = wandb.init(
+            project=project, name=run.config.name, id=path.read_text(), dir=str(run.path), resume="allow"
+        )
+        # Of our own step, not of wandb's, which may not go back when a life repeats steps.
+        self._run.define_metric("*", step_metric="step")
+
+    def add_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
+        """See Tracker."""
+        self._run.log({"step": step, **scalars})
+
+    def add_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
+        """See Tracker."""
+        pixels: Any = (picture_chw * 255).byte().permute(1, 2, 0).numpy()
+        self._run.log({"step": step, name: self._image(pixels)})
+
+    def close(self) -> None:
+        """See Tracker."""
+        self._run.finish()

@@ -1,0 +1,76 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hornet.errors import UserError
+from hornet.run_directory import RunConfig, RunDirectory
+from hornet.training.trackers import TrackingConfig, open_trackers
+from hornet.world import ALONE
+
+PICTURE = torch.rand(3, 8, 8)
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDirectory(RunConfig(name="r", root=tmp_path), world=ALONE)
+    run.path.mkdir()
+    return run
+
+
+def test_tensorboard_shows_numbers_and_pictures_and_hides_what_a_life_repeats(run):
+    for first_step, loss in ((0, 1.0), (2, 5.0)):
+        (tracker,) = open_trackers(TrackingConfig(), run, first_step=first_step, world=ALONE)
+        for step in range(first_step + 1, 5):
+            tracker.add_scalars({"train/loss": loss}, step=step)
+            tracker.add_picture("filter/one", PICTURE, step=step)
+        tracker.close()
+    board = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0}).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(1, 1), (2, 1), (3, 5), (4, 5)]
+    assert board.Tags()["images"] == ["filter/one"]
+
+
+def test_ranks_other_than_0_track_nothing(run):
+    other = replace(ALONE, rank=1, num_ranks=2)
+    assert not open_trackers(TrackingConfig(wandb_project="p"), run, first_step=0, world=other)
+    assert not open_trackers(TrackingConfig(tensorboard=False), run, first_step=0, world=ALONE)
+
+
+def test_a_missing_wandb_is_named(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"tracking.wandb_project is p, but the package wandb is not installed"):
+        open_trackers(TrackingConfig(wandb_project="p"), run, first_step=0, world=ALONE)
+
+
+USE_WANDB = """
+import sys
+from pathlib import Path
+import torch
+from hornet.run_directory import RunConfig, RunDirectory
+from hornet.training.trackers import TrackingConfig, open_trackers
+from hornet.world import ALONE
+
+run = RunDirectory(RunConfig(name="r", root=Path(sys.argv[1])), world=ALONE)
+_, tracker = open_trackers(TrackingConfig(wandb_project="hornet"), run, first_step=0, world=ALONE)
+for step in (2, 1):
+    tracker.add_scalars({"train/loss": 1.5}, step=step)
+tracker.add_picture("filter/one", torch.rand(3, 8, 8), step=2)
+tracker.close()
+"""
+
+
+def test_wandb_keeps_one_run_over_two_lives(run, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ids = []
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", USE_WANDB, str(run.config.root)], check=True, capture_output=True)
+        ids.append((run.path / "wandb_id").read_text())
+    assert ids[0] == ids[1]
+    lives = [path.name for path in (run.path / "wandb").glob("offline-run-*")]
+    assert len(lives) == 2
+    assert all(life.endswith(ids[0]) for life in lives)
+    assert len(list((run.path / "wandb").glob("offline-run-*/files/media/images/filter/*.png"))) == 2
