@@ -1,14 +1,15 @@
-"""HorNet as the original writes it, for comparison: channels first, eager, hand-made LayerNorms, complex FFT in float32.
+"""HorNet in the original's structure: channels first, eager, hand-made LayerNorms, complex FFT in float32.
 
-Written from the paper's equations and the published description of the original's structure; the state dict has the same
-names and shapes as hornet.model, so one set of weights serves both. Readable, not fast: it is the denominator of
-benchmarks/model.py, and a second opinion for the tests.
+Written from the paper's equations and the description of the original's structure. Its state dict has the names and
+shapes of ours, so one set of weights serves both. Readable, not fast: it is what benchmarks/model.py divides by, and a
+second opinion for the tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,7 @@ class LiteralHorNet(nn.Module):
         self.downsample_layers = nn.ModuleList(
             [nn.Sequential(nn.Conv2d(3, width, 4, stride=4), ChannelsFirstNorm(width))]
         )
-        for narrow, wide in zip(channels[:-1], channels[1:], strict=True):
+        for narrow, wide in pairwise(channels):
             self.downsample_layers.append(
                 nn.Sequential(ChannelsFirstNorm(narrow), nn.Conv2d(narrow, wide, 2, stride=2))
             )
