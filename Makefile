@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test lint types arrows unit lock clean
+.PHONY: help setup demo test lint types arrows unit integration lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-test: lint types arrows unit  ## lint, types, import contracts and all CPU tests
+test: lint types arrows unit integration  ## lint, types, import contracts and all CPU tests
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
@@ -33,8 +33,11 @@ types: $(READY)  ## mypy, strict
 arrows: $(READY)  ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-unit: $(READY)  ## pytest (TESTS="-k order" to choose)
-	$(BIN)/python -u -m pytest $(TESTS)
+unit: $(READY)  ## tests of one process, two at a time (TESTS="-k order" to choose)
+	$(BIN)/python -u -m pytest -n 2 tests/unit tests/gpu tests/test_architecture.py $(TESTS)
+
+integration: $(READY)  ## real runs on two ranks (TESTS="-k guard" to choose)
+	$(BIN)/python -u -m pytest tests/integration $(TESTS)
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
