@@ -109,8 +109,8 @@ class Ranks:
 
     _nurseries: ClassVar[dict[str, Nursery]] = {}
 
-    def __init__(self, script, *arguments, num_ranks=2, patch=None):
-        """`patch` names a module that each rank imports before it runs the script."""
+    def __init__(self, script, *arguments, num_ranks=2, patch=None, environments=({}, {})):
+        """`patch` names a module that each rank imports first; `environments` add to what each rank's holds."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -131,6 +131,7 @@ class Ranks:
                     "LOCAL_WORLD_SIZE": str(num_ranks),
                     "MASTER_ADDR": "127.0.0.1",
                     "MASTER_PORT": str(port),
+                    **(environments[rank] if rank < len(environments) else {}),
                 },
             )
             for rank in range(num_ranks)

@@ -41,7 +41,7 @@ def assert_same_checkpoint(one, other):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining, tmp_path, stage):
-    changes = {"zero__stage": stage, "optimizer__ema_decay": 0.9}
+    changes = {"zero__stage": stage, "optimizer__ema_decay": 0.9, "cadence__norms_every_steps": 5}
     config = pretraining(**changes)
     undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
     launch("pretrain.py", "--config", config, "run.name=undisturbed")
@@ -52,6 +52,7 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
     else:  # in the middle of writing one
         kill_when(lambda: any(killed.glob("checkpoints/step_00000006.partial/*.pt")), ranks)
     assert not (killed / "summary.json").exists()
+    last_step = read_last_step(killed)
     _, outputs = launch("pretrain.py", "--config", config, "run.name=killed")
 
     assert "resuming" in outputs[0]
@@ -65,6 +66,29 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
     assert {row["weights"]: row["num_images"] for row in summaries[0]["evaluations"]} == {"raw": 13, "ema": 13}
     assert json.loads((killed / "status.json").read_text())["state"] == "finished"
     assert_board(killed / "tensorboard")
+    assert_diary(killed, last_step=last_step)
+    norms = [read_rows(run, "norms") for run in (undisturbed, killed)]
+    assert [row["step"] for row in norms[0]] == [5, 10]
+    assert norms[0] == norms[1], "measured where the optimizer steps, so equal to the bit"
+
+
+def assert_diary(killed, *, last_step):
+    """events.jsonl tells both lives; the pictures stand beside it."""
+    events = read_rows(killed, "events")
+    starts = [event for event in events if event["event"] == "starting"]
+    assert [(event["step"], event["lost_steps"]) for event in starts[:1]] == [(0, 0)]
+    assert starts[1]["lost_steps"] == last_step - starts[1]["step"] >= 0
+    assert [event["event"] for event in events].count("running") == 2
+    assert events[-1]["event"] == "finished"
+    assert [event["time"] for event in events] == sorted(event["time"] for event in events)
+    saves = [event["step"] for event in events if event["event"] == "save" and event["seconds"] > 0]
+    assert saves[-1] == 12
+    assert {event["weights"] for event in events if event["event"] == "evaluate"} == {"raw", "ema"}
+    names = {path.name for path in (killed / "pictures").iterdir()}
+    assert {"augmented_images_step_00000001.png", "augmented_images_step_00000012.png"} <= names
+    assert (
+        len([name for name in names if name.startswith("filter_stages.") and name.endswith("_step_00000012.png")]) == 6
+    )
 
 
 def assert_board(folder):
