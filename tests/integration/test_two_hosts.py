@@ -46,19 +46,14 @@ def delete(names):
 
 def start(hosts, config, *overrides):
     """Start one rank on each host."""
-    there = [
-        {
-            "NETNS": name,
-            "MASTER_ADDR": ADDRESSES[0],
-            "LOCAL_RANK": "0",
-            "LOCAL_WORLD_SIZE": "1",
-            "GLOO_SOCKET_IFNAME": "eth0",
-        }
-        for name in hosts
-    ]
-    return Ranks(
-        "pretrain.py", "--config", config, *overrides, patch="tests.integration.other_host", environments=there
-    )
+    alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": ADDRESSES[0], "GLOO_SOCKET_IFNAME": "eth0"}
+    arguments = ("pretrain.py", "--config", config, *overrides)
+    there = [{**alone, "NETNS": name} for name in hosts]
+    return Ranks(*arguments, patch="tests.integration.other_host", environments=there)
+
+
+def read_course(run):
+    return [(row["step"], row["loss"], row["batch_digest"]) for row in read_rows(run)]
 
 
 def test_a_host_that_is_cut_off_ends_the_run_in_bounded_time_and_it_resumes(pretraining, tmp_path, hosts):
@@ -79,9 +74,6 @@ def test_a_host_that_is_cut_off_ends_the_run_in_bounded_time_and_it_resumes(pret
     codes, outputs = start(hosts, config, "run.name=cut").wait()
     assert codes == [0, 0], outputs
     assert "from step 3" in outputs[0] or "from step 6" in outputs[0]
-    rows = [
-        [(row["step"], row["loss"], row["batch_digest"]) for row in read_rows(tmp_path / "runs" / name)]
-        for name in ("undisturbed", "cut")
-    ]
-    assert len(rows[0]) == 12
-    assert rows[0] == rows[1]
+    course = read_course(run)
+    assert len(course) == 12
+    assert course == read_course(tmp_path / "runs/undisturbed")
