@@ -98,6 +98,7 @@ def make_checkpointer(folder: Path, engine: DeepSpeedEngine, asynchronous: bool)
         world=ALONE,
         retention=RetentionConfig(newest=2, asynchronous=asynchronous),
         find_best=lambda steps: None,
+        require_sole=lambda: None,
     )
 
 

@@ -23,6 +23,7 @@ import torch
 from hornet.config import free, list_changes, read_yaml, to_yaml
 from hornet.durable import read_json_lines, write_bytes, write_json, write_text
 from hornet.errors import UserError
+from hornet.lease import Lease
 from hornet.world import World
 
 LIBRARIES = ("torch", "torchvision", "timm", "deepspeed", "webdataset", "accelerate", "numpy", "pillow")
@@ -69,6 +70,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.skipped_batches = self.path / "skipped_batches.json"
+        self.lease = Lease(self.path)
         self._world = world
         self._step = 0
         self._state: State | None = None
@@ -124,6 +126,7 @@ class RunDirectory:
             yield
         except BaseException as error:
             with suppress(UserError):  # a full disk takes the status too; the error itself matters more
+                self.lease.require()  # another job's status is not ours to replace
                 self.write_status("failed", step=self._step, error=f"{type(error).__name__}: {error}")
             raise
 

@@ -38,7 +38,7 @@ from hornet.training.parts import Parts
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import ScheduleConfig, plan_schedule
-from hornet.training.session import find_start, run_session
+from hornet.training.session import find_start, hold, run_session
 from hornet.training.summary import report_finished
 from hornet.training.trackers import TrackingConfig
 from hornet.training.watchdog import Watchdog
@@ -114,7 +114,7 @@ def run_stage(
         return
     device = choose_device(world)
     watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
-    with watchdog, open_process_group(world, device=device):
+    with watchdog, open_process_group(world, device=device), hold(run, world=world):
         with errors_shared():  # a node may lack the shards that the others see
             stream = open_stream(config, world=world)
             labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None

@@ -85,8 +85,13 @@ class Checkpointer:
         world: World,
         retention: RetentionConfig,
         find_best: Callable[[Collection[int]], int | None],
+        require_sole: Callable[[], None],
     ) -> None:
-        """`find_best`, asked on rank 0, chooses among the steps on disk the one whose evaluation was best."""
+        """Both are asked on rank 0.
+
+        `find_best` chooses among the steps on disk the one whose evaluation was best; `require_sole` raises UserError
+        if another job writes here too.
+        """
         self._root = root
         self._engine = engine
         self._identity = identity
@@ -94,6 +99,7 @@ class Checkpointer:
         self._world = world
         self._retention = retention
         self._find_best = find_best
+        self._require_sole = require_sole
         self._writer = CheckpointWriter(is_asynchronous=retention.asynchronous)
         self._pending: _Pending | None = None
         self.longest_save_seconds = 0.0
@@ -141,6 +147,7 @@ class Checkpointer:
                 "files": files,
                 "description": dict(self._description),
             }
+            self._on_main(self._require_sole)
             self._on_main(lambda: _publish(pending, manifest))
         self.longest_save_seconds = max(self.longest_save_seconds, time.monotonic() - pending.started)
         self._on_main(lambda: self._remove_old(step=pending.state["step"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import chain, islice
 from typing import Any
@@ -28,6 +29,19 @@ from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_b
 from hornet.training.summary import finish
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
+
+
+@contextmanager
+def hold(run: RunDirectory, *, world: World) -> Iterator[None]:
+    """Be the only job in the run directory for the length of the block. Collective.
+
+    Raises UserError if another job is at work there.
+    """
+    with ExitStack() as held:
+        with errors_shared():
+            if world.is_main:
+                held.enter_context(run.lease)
+        yield
 
 
 def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | None:
@@ -171,6 +185,7 @@ def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Chec
         world=world,
         retention=parts.checkpoints,
         find_best=find_best,
+        require_sole=run.lease.require,
     )
 
 

@@ -134,6 +134,7 @@ def write(folder, world):
             world=world,
             retention=RetentionConfig(),
             find_best=lambda steps: None,
+            require_sole=lambda: None,
         )
         checkpointer.save(RunState(step=SAVED_STEP))
         saved = {"truth": tell_truth(engine, stage), **describe(engine, stage)}

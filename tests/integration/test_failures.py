@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from tests.integration.conftest import ROOT, Ranks, kill_when, launch, read_last_step, run_python
+from tests.integration.conftest import ROOT, Ranks, kill_when, launch, read_last_step, run_python, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -66,3 +66,19 @@ def test_an_image_that_rots_is_replaced_and_named_or_ends_the_run(pretraining, t
     codes, outputs = launch("pretrain.py", *arguments, "run.name=strict", "data.max_bad_sample_rate=0", check=False)
     assert codes == [2, 2], outputs
     assert all("1 bad samples" in output and "data.max_bad_sample_rate" in output for output in outputs)
+
+
+def test_a_second_job_in_the_same_run_directory_is_refused_and_the_first_goes_on(pretraining, tmp_path):
+    config = pretraining(evaluation=None, schedule__num_epochs=1000)
+    run = tmp_path / "runs/pretrain"
+    first = Ranks("pretrain.py", "--config", config)
+    wait_until(lambda: read_last_step(run) >= 2, first)
+    codes, outputs = launch("pretrain.py", "--config", config, check=False)
+    assert codes == [2, 2]
+    owner = json.loads((run / "owner.json").read_text())
+    assert f"process {owner['pid']} on {owner['host']} is training this run; stop it first" in outputs[0]
+    assert json.loads((run / "status.json").read_text())["state"] == "running"
+    (run / "STOP").touch()
+    codes, outputs = first.wait()
+    assert codes == [0, 0], outputs
+    assert not (run / "owner.json").exists()

@@ -73,6 +73,7 @@ def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
         world=ALONE,
         retention=RetentionConfig(),
         find_best=lambda steps: None,
+        require_sole=lambda: None,
     )
     checkpointer.save(RunState(step=2))
     checkpointer.finish()

@@ -18,7 +18,7 @@ from tests.unit.training.fakes import CountingEngine
 IDENTITY = {"engine": "counting", "stream": "a"}
 
 
-def make_checkpointer(root, engine, *, find_best=lambda steps: None, **retention):
+def make_checkpointer(root, engine, *, find_best=lambda steps: None, require_sole=lambda: None, **retention):
     return Checkpointer(
         root,
         engine=engine,
@@ -27,6 +27,7 @@ def make_checkpointer(root, engine, *, find_best=lambda steps: None, **retention
         world=ALONE,
         retention=RetentionConfig(**retention),
         find_best=find_best,
+        require_sole=require_sole,
     )
 
 
@@ -278,3 +279,15 @@ def test_all_of_the_state_comes_back(tmp_path):
     found = RunState()
     load_checkpoint(find(tmp_path), engine=CountingEngine(), state=found, identity=IDENTITY)
     assert found == state
+
+
+def test_a_job_that_was_taken_over_publishes_nothing(tmp_path, alone):
+    def refuse():
+        raise UserError("another job has taken this run over")
+
+    checkpointer = make_checkpointer(tmp_path, CountingEngine(), require_sole=refuse)
+    with pytest.raises(UserError, match="could not be saved: another job has taken this run over"):
+        checkpointer.save(RunState(step=1))
+        checkpointer.finish()
+    checkpointer.close()
+    assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".partial")]
