@@ -286,8 +286,8 @@ def test_a_job_that_was_taken_over_publishes_nothing(tmp_path, alone):
         raise UserError("another job has taken this run over")
 
     checkpointer = make_checkpointer(tmp_path, CountingEngine(), require_sole=refuse)
+    checkpointer.save(RunState(step=1))
     with pytest.raises(UserError, match="could not be saved: another job has taken this run over"):
-        checkpointer.save(RunState(step=1))
         checkpointer.finish()
     checkpointer.close()
     assert not [path for path in tmp_path.iterdir() if not path.name.endswith(".partial")]
