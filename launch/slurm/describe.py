@@ -1,0 +1,45 @@
+"""Print, for the job script, where a config's run directory and shards are: `run_path=...` and `shards=...`, quoted."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+# Run as a script, Python puts launch/slurm/ first on the path.
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from hornet.config import apply_overrides, read_yaml
+from hornet.errors import UserError
+
+
+def main() -> None:
+    """Read the raw config: the trainer checks it, and imports much more to do so."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    options = parser.parse_args()
+    try:
+        values = read_yaml(options.config)
+        problems = apply_overrides(values, options.overrides)
+        if problems:
+            raise UserError("\n".join(problems))
+        run_path = Path(find(values, "run", "root") or "runs") / find(values, "run", "name", required=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"run_path={shlex.quote(str(run_path))}")
+    print(f"shards={shlex.quote(str(find(values, 'data', 'shards') or ''))}")
+
+
+def find(values: Any, *keys: str, required: bool = False) -> Any:
+    """Return a nested value, None where there is none; raise UserError if it is required."""
+    for key in keys:
+        values = values.get(key) if isinstance(values, dict) else None
+    if values is None and required:
+        raise UserError(f"{'.'.join(keys)} is missing; set it in the config, or on the command line")
+    return values
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""A throw-away SLURM cluster of two nodes on this machine: Debian's packages, as root, without systemd or cgroups."""
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
+NODES = ("node1", "node2")
+PORT = 16817
+
+# Short timers, for tests. cred_expire is how long a requeued job waits (SLURM's default is 120 s); with less than
+# KillWait an old step may still be ending when its job comes back.
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=8
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SwitchType=switch/none
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+AccountingStorageType=accounting_storage/none
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+KillWait=8
+MinJobAge=3600
+SlurmctldTimeout=30
+SlurmdTimeout=10
+ReturnToService=1
+JobRequeue=1
+MailProg=/bin/true
+SlurmdParameters=config_overrides
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def find_obstacle():
+    """Return why there can be no cluster here, None if there can; installs Debian's packages where they are missing."""
+    if os.geteuid() != 0:
+        return "a SLURM cluster needs root"
+    programs = ("munged", "slurmctld", "slurmd", "sbatch")
+    if all(map(shutil.which, programs)):
+        return None
+    if shutil.which("apt-get") is None:
+        return "SLURM is not installed, and there is no apt-get to install it"
+    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *PACKAGES]):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        done = subprocess.run(
+            ["apt-get", *command], env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+    return None if all(map(shutil.which, programs)) else f"SLURM cannot be installed: {done.stderr.strip()[-200:]}"
+
+
+class Cluster:
+    """The daemons, and the commands users have."""
+
+    def __init__(self, folder):
+        """`folder` must not be writable by others, nor its parents unless sticky: munged refuses that."""
+        self.folder = Path(folder)
+        self._environment = {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def start(self):
+        for name in ("state", *(f"spool/{node}" for node in NODES)):
+            (self.folder / name).mkdir(parents=True)
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o600)
+        files = {
+            "socket": "munge.socket",
+            "pid-file": "munged.pid",
+            "log-file": "munged.log",
+            "seed-file": "munge.seed",
+        }
+        options = [f"--{option}={self.folder / name}" for option, name in files.items()]
+        self._run("munged", f"--key-file={key}", *options)
+        host = platform.node().partition(".")[0]
+        nodes = [
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + 1 + number} CPUs=64 RealMemory=1000000"
+            for number, node in enumerate(NODES)
+        ]
+        text = CONFIGURATION.format(host=host, port=PORT, folder=self.folder) + "\n".join(nodes) + "\n"
+        # Nodes before partitions does not matter to SLURM.
+        (self.folder / "slurm.conf").write_text(text)
+        make_names_resolve()
+        self._run("slurmctld", "-f", self.folder / "slurm.conf")
+        for node in NODES:
+            self.start_node(node)
+        self.wait_for(lambda: self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2, 60)
+
+    def stop(self):
+        for job in self.command("squeue", "-h", "-o", "%A", check=False).split():
+            self.command("scancel", job, check=False)
+        time.sleep(1)
+        for name in ("slurmd.node1", "slurmd.node2", "slurmctld", "munged"):
+            self.kill_daemon(name, "-TERM")
+
+    def start_node(self, node):
+        self._run("slurmd", "-f", self.folder / "slurm.conf", "-N", node)
+
+    def kill_daemon(self, name, number="-KILL"):
+        path = self.folder / f"{name}.pid"
+        if path.exists():
+            subprocess.run(["kill", number, path.read_text().strip()], check=False, capture_output=True)
+
+    def command(self, *words, check=True, environment=()):
+        """Run a command of SLURM's; return its output."""
+        return self._run(*words, check=check, environment=environment)
+
+    def describe_job(self, job):
+        """Return the fields of `scontrol show job` as a dictionary."""
+        text = self.command("scontrol", "--oneliner", "show", "job", job)
+        return dict(word.split("=", 1) for word in text.split() if "=" in word)
+
+    def wait_for_state(self, job, *states, timeout=120):
+        self.wait_for(
+            lambda: self.describe_job(job)["JobState"] in states, timeout, what=lambda: self.describe_job(job)
+        )
+        return self.describe_job(job)
+
+    def wait_for(self, condition, timeout, *, what=lambda: ""):
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if time.monotonic() > deadline:
+                logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("slurm*.log"))
+                raise TimeoutError(f"waited for {timeout} s: {what()}\n{logs}")
+            time.sleep(0.2)
+
+    def _run(self, *words, check=True, environment=()):
+        done = subprocess.run(
+            list(map(str, words)),
+            env={**self._environment, **dict(environment)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise RuntimeError(f"{words} ended with {done.returncode}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def make_names_resolve():
+    """Add the nodes to /etc/hosts, as a real cluster's names resolve."""
+    hosts = Path("/etc/hosts")
+    missing = [node for node in NODES if node not in hosts.read_text().split()]
+    if missing:
+        with hosts.open("a") as file:
+            file.write("".join(f"127.0.0.1 {node}  # HorNet's test cluster\n" for node in missing))
