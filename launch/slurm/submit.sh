@@ -10,7 +10,7 @@ Submits a training run; the job takes care of time limits, preemption, crashes a
   --after JOBID     start when that job has ended well: finetuning after its pretraining
   --chain N         N jobs, one after the other, where jobs may not be requeued
   --test            ask SLURM whether and when it would start (sbatch --test-only), submit nothing
-  --SOMETHING=X     handed to sbatch: --nodes=4 --time=48:00:00 --partition=gpu --account=me
+  --SOMETHING[=X]   handed to sbatch: --nodes=4 --time=48:00:00 --partition=gpu --account=me
 
   launch/slurm/submit.sh --nodes=8 pretrain configs/pretrain/hornet_large_gf_in22k.yaml run.name=large
   launch/slurm/submit.sh --after 4711 finetune configs/finetune/hornet_large_gf_in1k_384.yaml start.from=runs/large
@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
         shift 2
         ;;
     --test) options+=(--test-only) && shift ;;
-    --*=*) options+=("$1") && shift ;;
+    --*) options+=("$1") && shift ;;
     -*) fail "$1 is unknown; sbatch's own options are given as --name=value, ours are in --help" ;;
     *) break ;;
     esac

@@ -22,6 +22,7 @@ SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=8
+GresTypes=gpu
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -85,21 +86,19 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
-        files = {
-            "socket": "munge.socket",
-            "pid-file": "munged.pid",
-            "log-file": "munged.log",
-            "seed-file": "munge.seed",
-        }
-        options = [f"--{option}={self.folder / name}" for option, name in files.items()]
+        self.folder.chmod(0o755)  # munged asks for it
+        files = (
+            ("socket", "munge.socket"),
+            ("pid-file", "munged.pid"),
+            ("log-file", "munged.log"),
+            ("seed-file", "seed"),
+        )
+        options = [f"--{option}={self.folder / name}" for option, name in files]
         self._run("munged", f"--key-file={key}", *options)
         host = platform.node().partition(".")[0]
-        nodes = [
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={PORT + 1 + number} CPUs=64 RealMemory=1000000"
-            for number, node in enumerate(NODES)
-        ]
-        text = CONFIGURATION.format(host=host, port=PORT, folder=self.folder) + "\n".join(nodes) + "\n"
-        # Nodes before partitions does not matter to SLURM.
+        text = CONFIGURATION.format(host=host, port=PORT, folder=self.folder)
+        for port, node in enumerate(NODES, start=PORT + 1):
+            text += f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=1000000\n"
         (self.folder / "slurm.conf").write_text(text)
         make_names_resolve()
         self._run("slurmctld", "-f", self.folder / "slurm.conf")
@@ -111,7 +110,7 @@ class Cluster:
         for job in self.command("squeue", "-h", "-o", "%A", check=False).split():
             self.command("scancel", job, check=False)
         time.sleep(1)
-        for name in ("slurmd.node1", "slurmd.node2", "slurmctld", "munged"):
+        for name in (*(f"slurmd.{node}" for node in NODES), "slurmctld", "munged"):
             self.kill_daemon(name, "-TERM")
 
     def start_node(self, node):

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from tests.integration.conftest import pretraining, shards  # noqa: F401  fixtures
+
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKES = {
@@ -45,11 +47,11 @@ def place(tmp_path):
     (root / "launch/slurm").symlink_to(ROOT / "launch/slurm")
     for stage in ("pretrain", "finetune"):
         (root / f"launch/{stage}.py").symlink_to(ROOT / "tests/slurm/stand_in.py")
-    shards = tmp_path / "shards"
-    shards.mkdir()
-    (shards / "a-000000.tar").write_bytes(b"")
+    tars = tmp_path / "shards"
+    tars.mkdir()
+    (tars / "a-000000.tar").write_bytes(b"")
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({"run": {"name": "unnamed"}, "data": {"shards": str(shards)}}))
+    config.write_text(yaml.safe_dump({"run": {"name": "unnamed"}, "data": {"shards": str(tars)}}))
     return SimpleNamespace(root=root, config=config, run=tmp_path / "runs/a", folder=tmp_path)
 
 

@@ -1,0 +1,167 @@
+"""The lives of a job on a real SLURM controller with two nodes, all on this machine."""
+
+import shutil
+import sys
+import tempfile
+import time
+
+import pytest
+
+from hornet.config import load_config
+from hornet.data.loader import open_train_stream
+from hornet.digest import batch_digest
+from hornet.training.metrics import sum_key_hashes
+from hornet.world import ALONE
+from pretrain.config import PretrainConfig
+from tests.integration.conftest import ROOT, make_environment, read_last_step, read_rows, write_config
+from tests.integration.test_finetune import FINETUNE
+from tests.slurm.cluster import Cluster, find_obstacle
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(400)]
+
+SMALL = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=0", "--cpus-per-task=1", "--oversubscribe", "--time=10")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    obstacle = find_obstacle()
+    if obstacle is not None:
+        pytest.skip(obstacle)
+    folder = tempfile.mkdtemp(prefix="slurm-")
+    cluster = Cluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def submit(cluster, tmp_path):
+    """Return a function that submits with launch/slurm/submit.sh, and returns the job's number."""
+
+    def run(*arguments, options=(), root=ROOT, **environment):
+        command = [root / "launch/slurm/submit.sh", *SMALL, f"--output={tmp_path}/%x-%j.out", *options, *arguments]
+        environment = {**make_environment(), "PYTHON": sys.executable, "RETRY_SECONDS": "1", **environment}
+        return cluster.command(*command, environment=environment).split("batch job ")[1].split()[0]
+
+    return run
+
+
+def read_output(tmp_path):
+    return "\n".join(path.read_text() for path in sorted(tmp_path.glob("*.out")))
+
+
+def count_expected_digests(path, num_steps):
+    """What the steps of an undisturbed run see, from the stream alone."""
+    config = load_config(PretrainConfig, path=path)
+    stream = open_train_stream(
+        config.data, world=ALONE, seed=config.run.seed, global_batch_size=8, micro_batch_size=config.micro_batch_size
+    )
+    batches = stream.iterate(0, num_steps)
+    return [
+        batch_digest(sum_key_hashes([next(batches) for _ in range(stream.num_micro_steps)])) for _ in range(num_steps)
+    ]
+
+
+def test_time_limit_preemption_and_node_failure_are_lives_of_one_run(cluster, submit, pretraining, tmp_path):
+    config = pretraining(schedule__num_epochs=100_000, evaluation=None, cadence__save_every_steps=50)
+    run = tmp_path / "runs/pretrain"
+    job = submit("pretrain", config, options=("--signal=B:USR1@30",))
+    ends = []
+
+    def live(*, restarts):
+        """Wait until the job is in its life number `restarts` and has done some steps there."""
+        cluster.wait_for(lambda: int(cluster.describe_job(job)["Restarts"]) == restarts, 90, what=lambda: "restart")
+        cluster.wait_for_state(job, "RUNNING")
+        first = ends[-1] if ends else 0
+        cluster.wait_for(lambda: read_last_step(run) >= first + 5, 120, what=lambda: read_output(tmp_path))
+
+    def requeued(restarts):
+        cluster.wait_for(
+            lambda: int(cluster.describe_job(job)["Restarts"]) == restarts, 150, what=lambda: read_output(tmp_path)
+        )
+        ends.append(read_last_step(run))
+
+    live(restarts=0)
+    cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=1")  # the signal comes 30 s before, or at once
+    requeued(1)
+    cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    live(restarts=1)
+
+    urgent = cluster.command(
+        "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
+    )
+    requeued(2)
+    cluster.wait_for_state(urgent.split()[-1], "COMPLETED")
+    live(restarts=2)
+
+    cluster.kill_daemon("slurmd.node2")
+    requeued(3)
+    cluster.start_node("node2")
+    live(restarts=3)
+
+    (run / "STOP").touch()
+    assert cluster.wait_for_state(job, "COMPLETED", "FAILED")["ExitCode"] == "0:0", read_output(tmp_path)
+    rows = read_rows(run)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert [row["batch_digest"] for row in rows] == count_expected_digests(config, len(rows))
+    lives = [event for event in read_rows(run, "events") if event["event"] == "starting"]
+    assert len(lives) == 4
+    assert [life["lost_steps"] for life in lives[:3]] == [0, 0, 0], "who is told in time loses nothing"
+    output = read_output(tmp_path)
+    assert output.count("status stopped (SIGUSR1)") >= 2
+    assert "preflight: 2 nodes ok" in output
+
+
+def test_finetuning_waits_for_its_pretraining_under_other_launchers(cluster, submit, pretraining, shards, tmp_path):
+    pretrained = submit("pretrain", pretraining(schedule__num_epochs=1), LAUNCHER="deepspeed", RANKS_PER_NODE="1")
+    (tmp_path / "fine").mkdir()
+    config = write_config(tmp_path / "fine", FINETUNE, shards=shards)
+    arguments = ("finetune", config, f"run.root={tmp_path}/runs", f"start.from={tmp_path}/runs/pretrain")
+    finetuned = submit(*arguments, options=("--after", pretrained), LAUNCHER="torchrun", RANKS_PER_NODE="1")
+    assert cluster.describe_job(finetuned)["Reason"] == "Dependency"
+    for job in (pretrained, finetuned):
+        assert cluster.wait_for_state(job, "COMPLETED", "FAILED", timeout=200)["JobState"] == "COMPLETED", read_output(
+            tmp_path
+        )
+    for name in ("pretrain", "finetune"):
+        assert (tmp_path / "runs" / name / "summary.json").exists()
+
+
+def start_stand_in(submit, place, *overrides, options=()):
+    where = (f"run.root={place.run.parent}", f"run.name={place.run.name}")
+    return submit("pretrain", place.config, *where, *overrides, options=options, root=place.root)
+
+
+def test_a_crash_at_the_start_gives_up_and_what_waits_for_it_is_cancelled(cluster, submit, place, tmp_path):
+    job = start_stand_in(submit, place, "mode=crash")
+    waiting = start_stand_in(submit, place, options=("--after", job))
+    assert cluster.wait_for_state(job, "FAILED", "COMPLETED")["JobState"] == "FAILED"
+    assert "no progress in 3 tries: given up" in read_output(tmp_path)
+    assert cluster.wait_for_state(waiting, "CANCELLED")["Reason"] == "DependencyNeverSatisfied"
+
+
+def test_scancel_really_stops_a_job_and_leaves_a_checkpoint(cluster, submit, place, tmp_path):
+    job = start_stand_in(submit, place, "steps=100000")
+    cluster.wait_for(lambda: (place.run / "status.json").exists(), 60, what=lambda: read_output(tmp_path))
+    cluster.command("scancel", job)
+    cluster.wait_for_state(job, "CANCELLED")
+    cluster.wait_for(lambda: (place.run / "checkpoints/latest").exists(), 30)
+    time.sleep(12)  # longer than a requeued job waits
+    assert cluster.describe_job(job)["JobState"] == "CANCELLED"
+    assert cluster.describe_job(job)["Restarts"] == "0"
+
+
+def test_a_chain_of_jobs_goes_on_where_nothing_may_be_requeued(cluster, submit, place, tmp_path):
+    job = start_stand_in(submit, place, "steps=60", "seconds=0.1", options=("--chain", "3"))
+    cluster.wait_for(lambda: (place.run / "status.json").exists(), 60, what=lambda: read_output(tmp_path))
+    time.sleep(1)
+    running = cluster.command("squeue", "--noheader", "--job", job, "--states=RUNNING", "--format=%A")
+    # its exit status is not 0 (22.05) though the signal is sent
+    cluster.command("scancel", "--batch", "--signal=USR1", running.strip(), check=False)
+    cluster.wait_for(lambda: "is finished" in read_output(tmp_path), 90, what=lambda: read_output(tmp_path))
+    output = read_output(tmp_path)
+    assert "the array's next element goes on" in output
+    assert "status finished" in output
