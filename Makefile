@@ -3,11 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test lint types arrows unit integration lock clean
+.PHONY: help setup demo test lint types arrows unit integration test-slurm lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(READY)  ## make .venv from requirements.lock
 
@@ -21,7 +21,8 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-test: lint types arrows unit integration  ## lint, types, import contracts and all CPU tests
+test: lint types arrows  ## lint, types, import contracts and all CPU tests, two files of them at a time
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
@@ -33,11 +34,14 @@ types: $(READY)  ## mypy, strict
 arrows: $(READY)  ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
-unit: $(READY)  ## tests of one process, two at a time (TESTS="-k order" to choose)
-	$(BIN)/python -u -m pytest -n 2 tests/unit tests/gpu tests/test_architecture.py $(TESTS)
+unit: $(READY)  ## tests of one process (TESTS="-k order" to choose, here and below)
+	$(BIN)/python -u -m pytest tests/unit tests/gpu tests/test_architecture.py $(TESTS)
 
-integration: $(READY)  ## real runs on two ranks (TESTS="-k guard" to choose)
+integration: $(READY)  ## real runs on two ranks
 	$(BIN)/python -u -m pytest tests/integration $(TESTS)
+
+test-slurm: $(READY)  ## the job scripts, and the lives of a job on a real two-node SLURM (Debian, root; else skipped)
+	$(BIN)/python -u -m pytest tests/slurm $(TESTS)
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock

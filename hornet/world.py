@@ -80,7 +80,8 @@ def _read_slurm(environment: Mapping[str, str]) -> World:
         local_rank=int(environment["SLURM_LOCALID"]),
         num_local_ranks=tasks_on_node(tasks_per_node, node=int(environment.get("SLURM_NODEID", "0"))),
         master_address=address,
-        master_port=int(environment.get("MASTER_PORT", 20000 + int(environment["SLURM_JOB_ID"]) % 20000)),
+        # below the ephemeral ports, which begin at 32768 on Linux
+        master_port=int(environment.get("MASTER_PORT", 20000 + int(environment["SLURM_JOB_ID"]) % 12000)),
     )
 
 
