@@ -70,6 +70,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
             num_micro_steps=1,
             world=world,
             device=device,
+            beat=lambda: None,
         )
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             return task.evaluate(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -82,11 +83,13 @@ def _search(model: nn.Module, *, share: int, image_size: int, task: Classificati
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     model.to(task.device).train()
 
+    uncompiled = functools.partial(type(model).forward, model)
+
     def trial(size: int) -> None:
         try:
-            # `forward`, not the call: compiling for every size tried would take minutes.
+            # The class's own, which is never compiled: for every size tried that would take minutes.
             with torch.autocast(task.device.type, torch.bfloat16, enabled=load.precision == "bf16"):
-                loss = task.compute_loss(model.forward, draw_batch(size, image_size), 0)
+                loss = task.compute_loss(uncompiled, draw_batch(size, image_size), 0)
             loss.backward()  # type: ignore[no-untyped-call]
         finally:
             model.zero_grad(set_to_none=True)

@@ -126,14 +126,13 @@ def run_stage(
                 require_labels_of_checkpoint(checkpoint, stream.label_space)
             with errors_shared():
                 audit_recipe(run, config, world=world)
-            task = make_task(config, stream=stream, labelled=labelled, world=world, device=device)
+            task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
             model = build_model(
                 config.model,
                 num_classes=task.num_classes,
                 image_size=config.data.transform.image_size,
                 seed=derive_seed("weights", config.run.seed),
             )
-            watchdog.watch(model)
             flops_per_image = count_training_flops(model, config.data.transform.image_size)
             if config.micro_batch_size == "auto":
                 task = fit_micro_batch(
@@ -163,6 +162,7 @@ def make_task(
     labelled: EvaluationStream | None,
     world: World,
     device: torch.device,
+    beat: Callable[[], None],
 ) -> Classification:
     """Return what is learned, from the run's own settings and streams."""
     return Classification(
@@ -173,6 +173,7 @@ def make_task(
         num_micro_steps=stream.num_micro_steps,
         world=world,
         device=device,
+        beat=beat,
     )
 
 

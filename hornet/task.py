@@ -46,6 +46,8 @@ class Classification:
     """This rank."""
     device: torch.device
     """Where this rank computes."""
+    beat: Callable[[], None]
+    """Called before each forward pass. A hook of the network would break its compiled graph."""
 
     @property
     def num_classes(self) -> int:
@@ -62,6 +64,7 @@ class Classification:
 
     def compute_loss(self, model: Callable[[Tensor], Tensor], batch: Batch, seed: int) -> Tensor:
         """Return the mean cross entropy (0-dim, fp32) of a micro batch against its soft targets."""
+        self.beat()
         inputs = prepare(batch, config=self.mixing, num_classes=self.num_classes, device=self.device, seed=seed)
         torch.manual_seed(seed)  # drop path draws from the global generators
         loss: Tensor = _soft_cross_entropy(model(inputs.images_bchw).float(), inputs.targets_bk)
@@ -73,12 +76,12 @@ class Classification:
         Raises UserError on all ranks if too many images could not be read.
         """
         assert self.labelled is not None
-        evaluation = evaluate(
-            model,
-            self.labelled.iterate(),
-            normalise=lambda batch: normalise(batch, mean=self.mixing.mean, std=self.mixing.std, device=self.device),
-            device=self.device,
-        )
+
+        def prepare_images(batch: Batch) -> Tensor:
+            self.beat()
+            return normalise(batch, mean=self.mixing.mean, std=self.mixing.std, device=self.device)
+
+        evaluation = evaluate(model, self.labelled.iterate(), normalise=prepare_images, device=self.device)
         if evaluation.num_bad_images > self.labelled.max_bad_sample_rate * self.labelled.num_samples:
             raise UserError(
                 f"{evaluation.num_bad_images} of {self.labelled.num_samples} images to evaluate on could not be read, "

@@ -12,8 +12,6 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Literal, TextIO
 
-from torch import nn
-
 from hornet.errors import UserError
 from hornet.run_directory import RunDirectory
 from hornet.world import World
@@ -58,7 +56,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Give a sign of life: before each forward pass, in training and in evaluation."""
         self._alive_at = time.monotonic()
 
     def count(self, step: int) -> None:
@@ -76,10 +74,6 @@ class Watchdog:
         finally:
             self._phase = before
             self.beat()
-
-    def watch(self, network: nn.Module) -> None:
-        """Take each forward pass, in training and in evaluation, for a sign of life."""
-        network.register_forward_pre_hook(lambda _module, _inputs: self.beat())
 
     def _watch(self) -> None:
         assert self._stall_seconds is not None

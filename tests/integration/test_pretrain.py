@@ -114,6 +114,7 @@ def train_alone(path):
         num_micro_steps=stream.num_micro_steps,
         world=ALONE,
         device=torch.device("cpu"),
+        beat=lambda: None,
     )
     model = build_model(config.model, num_classes=3, image_size=32, seed=derive_seed("weights", config.run.seed))
     engine = AccelerateEngine(

@@ -102,3 +102,25 @@ def test_a_step_the_judge_refuses_leaves_no_trace(kind):
     for name in NAMES:
         assert torch.equal(weights[0][name], weights[1][name])
         torch.testing.assert_close(weights[2][name], undisturbed[1][name], rtol=0, atol=0)
+
+
+def list_known_keys():
+    """Every top-level key that DeepSpeed's own constants and config model name; it ignores all others in silence."""
+    from deepspeed.runtime import config, constants
+    from deepspeed.runtime.zero import config as zero_config
+
+    modules = (config, constants, zero_config)
+    return {value for module in modules for value in vars(module).values() if isinstance(value, str)}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_deepspeed_knows_every_key_it_is_given(stage):
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    from hornet.training.engines.deepspeed import make_deepspeed_config
+
+    zero = ZeroConfig(stage=stage, offload_optimizer=stage > 0)
+    settings = make_deepspeed_config(zero, global_batch_size=4, micro_batch_size=2, clip_grad_norm=1.0)
+    assert set(settings) - list_known_keys() == set()
+    assert set(settings["zero_optimization"]) <= set(DeepSpeedZeroConfig.model_fields)
+    assert "train_batchsize" not in list_known_keys(), "a misspelt key would be found"
