@@ -54,8 +54,8 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed:
     if config.activation_checkpointing:
         model.set_grad_checkpointing(True)
     if config.compile:
-        # At the first call. The forward alone, since engines hang hooks on the network that cannot be compiled; in place,
-        # so that names and checkpoints stay as they are.
+        # At the first call. The forward alone, since engines hang hooks on the network that cannot be compiled; in
+        # place, so that names and checkpoints stay as they are.
         model.forward = torch.compile(model.forward, fullgraph=True)  # type: ignore[method-assign]
     return model
 

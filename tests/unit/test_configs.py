@@ -131,3 +131,20 @@ def test_settings_that_do_not_go_together_are_refused(changes, message):
 def test_every_published_recipe_has_a_config():
     named = {load_config(choose_class(path), path=path).recipe.published for path in FILES}
     assert named - {None} == set(PUBLISHED)
+
+
+def test_the_table_of_recipes_says_what_the_configs_say():
+    rows = [line.strip("| \n").split(" | ") for line in (ROOT / "docs/recipes.md").read_text().splitlines() if "/hornet_" in line and line.startswith("| `")]
+    assert {f"{row[0].strip('`')}.yaml" for row in rows} == {
+        str(path.relative_to(ROOT / "configs")) for stage in ("pretrain", "finetune") for path in (ROOT / "configs" / stage).glob("*.yaml")
+    }
+    for name, published, batch, lr, epochs, drop_path, clip, ema, *stage in rows:
+        values = yaml.safe_load((ROOT / f"configs/{name.strip('`')}.yaml").read_text())
+        assert values["recipe"]["published"] == published
+        assert values["global_batch_size"] == int(batch)
+        assert float(values["schedule"]["peak_lr"]) == float(lr)
+        assert values["schedule"]["num_epochs"] == int(epochs)
+        assert values["model"]["drop_path_rate"] == float(drop_path)
+        assert values["optimizer"]["clip_grad_norm"] == float(clip)
+        assert values["optimizer"].get("ema_decay") == (None if ema == "-" else float(ema))
+        assert values.get("zero", {}).get("stage") == (int(stage[0]) if stage and stage[0] else None)
