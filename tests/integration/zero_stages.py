@@ -27,13 +27,13 @@ OPTIMIZER = OptimizerConfig(weight_decay=0.05, clip_grad_norm=1.0)
 CLIP = OPTIMIZER.clip_grad_norm
 
 
-def build_model(**arguments):
+def build_model(*, num_classes=NUM_CLASSES, **arguments):
     torch.manual_seed(7)
     return timm.create_model(
         "hornet_atto_gf",
         depths=(1, 1, 1, 1),
         img_size=IMAGE_SIZE,
-        num_classes=NUM_CLASSES,
+        num_classes=num_classes,
         drop_path_rate=0.1,
         layer_scale_init=0.5,
         **arguments,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FP32_BYTES = 4
-BUCKETS = 4
-"""Buffers of `bucket_elements` in fp32 that reducing fills: two for each of two dtypes of communication, overlapped."""
+BUCKETS = 2
+"""Buffers of `bucket_elements` in fp32 that reducing fills: one while the other travels."""
 
 
 @dataclass(frozen=True, kw_only=True)
