@@ -143,7 +143,7 @@ class LiteralHorNet(nn.Module):
             self.downsample_layers.append(
                 nn.Sequential(ChannelsFirstNorm(narrow), nn.Conv2d(narrow, wide, 2, stride=2))
             )
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())
         self.stages = nn.ModuleList()
         for stage, depth in enumerate(depths):
             side = img_size // (4 * 2**stage)

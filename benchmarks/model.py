@@ -45,7 +45,8 @@ class Setting:
 
     size: str
     kind: str
-    resolution: int
+    resolution: tuple[int, int]
+    """Height and width in pixels."""
     batch: int
     precision: str
     mode: str
@@ -103,7 +104,9 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="large" if has_gpu else "tiny", choices=list(SWINS))
     parser.add_argument("--kind", default="gf", choices=["gf", "7x7"])
-    parser.add_argument("--resolution", type=int, default=224)
+    parser.add_argument(
+        "--resolution", type=parse_resolution, default="224", help="pixels, or HEIGHTxWIDTH (default %(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=64 if has_gpu else 8, help="images a step (default %(default)s)")
     parser.add_argument("--precision", default="bf16" if has_gpu else "fp32", choices=["bf16", "fp32"])
     parser.add_argument("--mode", default="training", choices=["training", "inference"])
@@ -118,6 +121,12 @@ def parse_options() -> argparse.Namespace:
     if unknown:
         parser.error(f"--contenders: {', '.join(unknown)} unknown; choose among {', '.join(CONTENDERS)}")
     return options
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Read "224" or "512x768" (height x width)."""
+    height, _, width = text.partition("x")
+    return int(height), int(width or height)
 
 
 def make_setting(options: argparse.Namespace) -> Setting:
@@ -157,7 +166,7 @@ def build(name: str, setting: Setting) -> nn.Module:
 
 def make_step(model: nn.Module, setting: Setting) -> Callable[[], None]:
     """Return one step of the mode, on random images."""
-    images = torch.randn(setting.batch, 3, setting.resolution, setting.resolution, device=setting.device)
+    images = torch.randn(setting.batch, 3, *setting.resolution, device=setting.device)
     labels = torch.randint(1000, (setting.batch,), device=setting.device)
     is_autocast = setting.precision == "bf16"
 
@@ -227,7 +236,7 @@ def count_flops(name: str, setting: Setting) -> float:
         model = build(
             eager if eager != "literal" else "ours", Setting(**{**vars(setting), "device": torch.device("meta")})
         )
-        images = torch.empty(1, 3, setting.resolution, setting.resolution)
+        images = torch.empty(1, 3, *setting.resolution)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(images)
     return float(counter.get_total_flops())
@@ -267,8 +276,8 @@ def print_results(results: list[Result], setting: Setting, machine: dict[str, ob
     first = results[0]
     print("  ".join(f"{key}: {value}" for key, value in machine.items()))
     print(
-        f"{setting.mode}, {setting.size} {setting.kind}, {setting.resolution} pixels, batch {setting.batch}, "
-        f"{setting.precision}, {setting.device}"
+        f"{setting.mode}, {setting.size} {setting.kind}, {setting.resolution[0]}x{setting.resolution[1]} pixels, "
+        f"batch {setting.batch}, {setting.precision}, {setting.device}"
     )
     print(
         f"  {'':<18} {'img/s':>9} {'speed to ' + first.name:>28} {'MFU':>6} {'memory':>10} {'to it':>6} "
