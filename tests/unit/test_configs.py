@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+import yaml
 
 from finetune.config import FinetuneConfig
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -134,9 +135,15 @@ def test_every_published_recipe_has_a_config():
 
 
 def test_the_table_of_recipes_says_what_the_configs_say():
-    rows = [line.strip("| \n").split(" | ") for line in (ROOT / "docs/recipes.md").read_text().splitlines() if "/hornet_" in line and line.startswith("| `")]
+    rows = [
+        line.strip("| \n").split(" | ")
+        for line in (ROOT / "docs/recipes.md").read_text().splitlines()
+        if "/hornet_" in line and line.startswith("| `")
+    ]
     assert {f"{row[0].strip('`')}.yaml" for row in rows} == {
-        str(path.relative_to(ROOT / "configs")) for stage in ("pretrain", "finetune") for path in (ROOT / "configs" / stage).glob("*.yaml")
+        str(path.relative_to(ROOT / "configs"))
+        for stage in ("pretrain", "finetune")
+        for path in (ROOT / "configs" / stage).glob("*.yaml")
     }
     for name, published, batch, lr, epochs, drop_path, clip, ema, *stage in rows:
         values = yaml.safe_load((ROOT / f"configs/{name.strip('`')}.yaml").read_text())
