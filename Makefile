@@ -21,8 +21,9 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-test: lint types arrows  ## lint, types, import contracts and all CPU tests, two files of them at a time
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests
+test: lint types arrows  ## lint, types, import contracts and all CPU tests
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests/unit tests/gpu tests/slurm tests/test_architecture.py
+	$(BIN)/python -u -m pytest tests/integration
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
