@@ -1,4 +1,4 @@
-"""What a process asks of its machine before it joins a world; tests/integration/test_process_group.py has real worlds."""
+"""What a process asks of its machine before it joins a world; real worlds: tests/integration/test_process_group.py."""
 
 import resource
 
