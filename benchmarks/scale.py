@@ -1,9 +1,9 @@
 """The engine, the stream and the checkpoints on hundreds of ranks: figures of docs/scale.md.
 
 python benchmarks/scale.py communication   # formulas: seconds
-python benchmarks/scale.py sums            # small sums on this machine, per number of ranks: a minute
-python benchmarks/scale.py stream          # an epoch of ImageNet-22K on 512 ranks x 8 workers: 6 minutes
-python benchmarks/scale.py checkpoints     # the real engine on 4 CPU ranks: 3 minutes
+python benchmarks/scale.py sums            # small sums and bf16 sums on this machine: a minute
+python benchmarks/scale.py stream          # an epoch of ImageNet-22K on 512 ranks x 8 workers: 10 minutes
+python benchmarks/scale.py checkpoints     # the real engine on 4 CPU ranks: 6 minutes
 python benchmarks/scale.py startup         # one rank's pieces: a minute
 """
 
@@ -49,9 +49,10 @@ def main() -> None:
         if options.what == "communication":
             show_communication()
         elif options.what == "sums":
-            from benchmarks.scale_sums import measure_sums
+            from benchmarks.scale_sums import measure_rounding, measure_sums
 
             measure_sums()
+            measure_rounding()
         elif options.what == "stream":
             from benchmarks.scale_stream import measure_stream
 

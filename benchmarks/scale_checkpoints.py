@@ -99,6 +99,6 @@ def _show(folder: Path, stage: int, ranks: list[Reading]) -> None:
     by_main = sum(size for name, size in sizes.items() if name.startswith(("mp_rank", "zero_pp_rank_0_")))
     print(
         f"{stage:>7}{len(ranks):>15}{len(sizes):>8}{sum(sizes.values()) / 1e6:>12.1f}{by_main / 1e6:>18.1f}"
-        f"{max(rank.num_files for rank in ranks):>16}{max(rank.num_bytes for rank in ranks) / 1e6:>12.1f}"
+        f"{max(rank.num_files for rank in ranks):>16}{max(rank.num_bytes for rank in ranks) / 1e6:>12.1f}",
         flush=True,
     )

@@ -36,9 +36,9 @@ def measure_startup(folder: Path) -> None:
     """Print what each piece takes here; a set of 14.2 million samples is made in `folder`."""
     print("\nStart-up: pieces of one rank, on this machine")
     imported = [_import() for _ in range(2)][-1]  # the first one may read the disk
+    cpu, files, megabytes = imported["cpu_seconds"], imported["files"], imported["bytes"] / 1e6
     print(
-        f"  imports: {imported['seconds']:.1f} s ({imported['cpu_seconds']:.1f} s of CPU), {imported['files']:.0f} files of "
-        f"modules and libraries, {imported['bytes'] / 1e6:.0f} MB"
+        f"  imports: {imported['seconds']:.1f} s ({cpu:.1f} of CPU), {files} modules and libraries, {megabytes:.0f} MB"
     )
     make_set(folder / "small", num_shards=1, samples_per_shard=20, pictures=folder / "pictures")
     large = folder / "large"

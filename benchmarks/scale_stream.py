@@ -5,7 +5,6 @@ What is read are numbers of samples; what a worker would open is followed by the
 
 from __future__ import annotations
 
-import resource
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
@@ -21,6 +20,8 @@ from hornet.data.shard_reader import MAX_OPEN_SHARDS
 from hornet.data.shards import ShardSet
 from hornet.data.transforms import TransformConfig
 from hornet.world import ALONE
+
+WINDOW = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,21 +136,18 @@ def measure_stream(*, num_samples: int, num_ranks: int, num_workers: int, global
     print(
         "    tars  window  exactly once   opens/read  opens a rank  open at once  tars a step  us a step  first pick s"
     )
-    for num_shards, window in ((num_samples // 10_000, 64), (num_samples // 1_000, 64), (num_samples // 1_000, 640)):
+    for num_shards in (num_samples // 10_000, num_samples // 1_000):
         found = follow_epoch(
             num_samples=num_samples,
             num_shards=num_shards,
-            window=window,
+            window=WINDOW,
             num_ranks=num_ranks,
             num_workers=num_workers,
             global_batch_size=global_batch_size,
         )
         print(
-            f"{num_shards:>8}{window:>8}{found.is_exactly_once!s:>14}{found.num_opens / found.num_reads:>13.2f}"
+            f"{num_shards:>8}{WINDOW:>8}{found.is_exactly_once!s:>14}{found.num_opens / found.num_reads:>13.2f}"
             f"{found.num_opens / num_ranks:>14.0f}{found.most_open:>14}{found.shards_a_step:>13.1f}"
-            f"{1e6 * found.seconds_a_step:>11.0f}{found.first_pick_seconds:>14.3f}",
+            f"{1e6 * found.seconds_a_step:>11.0f}{found.first_pick_seconds:>12.3f}",
             flush=True,
         )
-    print(
-        f"largest memory of this process, all ranks: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB"
-    )
