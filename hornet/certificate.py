@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
 import math
-import shlex
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from hornet.errors import UserError
+from hornet.launched import LaunchedRun, Script, read_rows
 from hornet.training.checkpoint import find_newest
 from hornet.training.weights import read_weights
 
-_QUIET_SECONDS = 2.0
-"""How long a killed run must have written nothing."""
-
 OTHER_RANKS_TOLERANCE = 2e-2
 """Largest relative difference of a loss on another number of ranks: sums are taken in another order, in bf16."""
-
-
-@dataclass(frozen=True)
-class Script:
-    """An entry script, from the repository's root."""
-
-    path: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,29 +40,26 @@ class Life:
         Raises UserError if a life ends otherwise than it should, naming the log.
         """
         log = folder / f"{self.name}.log"
-        metrics = folder / self.name / "metrics.jsonl"
-        command = [str(Path(__file__).resolve().parents[1] / script.path), "--config", str(config)]
-        command.append(f"run.name={self.name}")
+        arguments = [str(script.file), "--config", str(config), f"run.name={self.name}"]
+        start = functools.partial(LaunchedRun.start, launcher, path=folder / self.name, log=log, arguments=arguments)
+        num_ranks = self.num_ranks
         if self.kill_after is not None:
             _say(f"{self.name}: {self.num_ranks} ranks, to be killed after step {self.kill_after}")
-            process = _start(launcher, self.num_ranks, command, log)
-            while _count_rows(metrics) < self.kill_after:
-                if process.poll() is not None:
-                    raise UserError(f"{self.name}: ended with {process.returncode} before it was killed; see {log}")
-                time.sleep(0.02)
-            _kill(process, metrics)
+            run = start(num_ranks=num_ranks)
+            run.wait_for_steps(self.kill_after)
+            run.kill()
             if (folder / self.name / "summary.json").exists():
                 raise UserError(f"{self.name}: was finished before it could be killed; give more --steps")
-        num_ranks = self.num_ranks if self.kill_after is None else self.resumed_ranks or self.num_ranks
+            num_ranks = self.resumed_ranks or num_ranks
         _say(f"{self.name}: {num_ranks} ranks, to the end")
-        code = _start(launcher, num_ranks, command, log).wait()
+        code = start(num_ranks=num_ranks).process.wait()
         if code != 0:
             raise UserError(f"{self.name}: ended with {code}; see {log}")
 
 
 def compare(undisturbed: Path, other: Path, life: Life) -> dict[str, Any]:
     """Return what differs between two finished runs, as JSON values."""
-    rows = [_read_rows(run / "metrics.jsonl") for run in (undisturbed, other)]
+    rows = [read_rows(run / "metrics.jsonl") for run in (undisturbed, other)]
     losses, norms = ([[row[key] for row in part] for part in rows] for key in ("loss", "grad_norm"))
     found: dict[str, Any] = {
         "run": life.name,
@@ -117,32 +99,6 @@ def count_devices() -> int:
     return torch.cuda.device_count() or 2
 
 
-def _start(launcher: str, num_ranks: int, command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    words = shlex.split(launcher.format(ranks=num_ranks, python=shlex.quote(sys.executable)))
-    with log.open("ab") as file:
-        return subprocess.Popen([*words, *command], stdout=file, stderr=file, start_new_session=True)
-
-
-def _kill(process: subprocess.Popen[bytes], metrics: Path) -> None:
-    """SIGKILL the launcher and all it started (torchrun gives its ranks sessions of their own), and see them gone.
-
-    Raises UserError if the run goes on all the same, as one on other nodes may.
-    """
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    process.wait()
-    psutil.wait_procs(family, timeout=30)
-    num_rows = _count_rows(metrics)
-    time.sleep(_QUIET_SECONDS)
-    if _count_rows(metrics) != num_rows:
-        raise UserError(
-            f"{metrics.parent}: goes on though its launcher was killed: its ranks are not this machine's; give a "
-            "--launcher whose ranks end with it (srun --kill-on-bad-exit=1), or run the certificate on one node"
-        )
-
-
 def _read_state(run: Path) -> dict[str, Tensor]:
     """Everything a checkpoint holds for each parameter, by `kind/name`."""
     checkpoint = find_newest(run / "checkpoints")
@@ -155,14 +111,6 @@ def _read_state(run: Path) -> dict[str, Tensor]:
     files = ZeroCheckpoint(checkpoint.folder)
     kinds = (WEIGHT, *files.kinds)
     return {f"{kind}/{name}": tensor for kind in kinds for name, tensor in files.read_all(kind).items()}
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def _count_rows(path: Path) -> int:
-    return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def _largest_difference(one: list[float | None], other: list[float | None]) -> float:

@@ -15,13 +15,14 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from hornet.certificate import Life, Script, compare, count_devices, format_table
+from hornet.certificate import Life, compare, count_devices, format_table
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml, to_yaml
 from hornet.data.loader import check_division
 from hornet.data.shards import open_shards
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
+from hornet.launched import TORCHRUN, Script
 from hornet.stage import StageConfig
 
 EPILOG = """examples:
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/verify_resume"), help="where the runs are kept")
     parser.add_argument(
         "--launcher",
-        default="{python} -m torch.distributed.run --standalone --nproc_per_node={ranks}",
+        default=TORCHRUN,
         help="what starts {ranks} ranks of a script; {python} is this interpreter (default: torchrun on this node)",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")

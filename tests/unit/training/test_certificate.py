@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from hornet.certificate import Life, Script, compare, format_table
+from hornet.certificate import Life, compare, format_table
 from hornet.errors import UserError
+from hornet.launched import Script
 from hornet.training.checkpointer import Checkpointer, RetentionConfig
 from hornet.training.loop import RunState
 from hornet.world import ALONE
