@@ -10,6 +10,8 @@ Submits a training run; the job takes care of time limits, preemption, crashes a
   --after JOBID     start when that job has ended well: finetuning after its pretraining
   --chain N         N jobs, one after the other, where jobs may not be requeued
   --test            ask SLURM whether and when it would start (sbatch --test-only), submit nothing
+  --dry-run         submit nothing, but try all that can be tried here: SLURM's opinion, the plan, the shards and the run
+                    directory, two steps on CPUs, the signal before the limit, a resume; ends with yes or no
   --SOMETHING[=X]   handed to sbatch: --nodes=4 --time=48:00:00 --partition=gpu --account=me
 
   launch/slurm/submit.sh --nodes=8 pretrain configs/pretrain/hornet_large_gf_in22k.yaml run.name=large
@@ -25,7 +27,41 @@ fail() {
     exit 2
 }
 
-options=()
+# What a job asks for: among the options, else in its script.
+find_option() {
+    local option value
+    value=$(sed -n "s/^#SBATCH --$1=//p" "$root/launch/slurm/$stage.sbatch")
+    for option in "${options[@]}"; do
+        case $option in "--$1="*) value=${option#*=} ;; esac
+    done
+    echo "$value"
+}
+
+# try NAME COMMAND...: show what it says; remember whether it failed.
+try() {
+    printf '\n=== %s\n' "$1"
+    "${@:2}" </dev/null || failed+=("$1")
+}
+
+dry_run() {
+    local failed=() signal per_node num_ranks
+    per_node=$(find_option ntasks-per-node)
+    [ "${LAUNCHER:-srun}" = srun ] || per_node=${RANKS_PER_NODE:-$(find_option gpus-per-node)}
+    num_ranks=$(($(find_option nodes) * per_node))
+    signal=$(find_option signal)
+    try "would SLURM take it?" sbatch --test-only "${options[@]}" "$root/launch/slurm/$stage.sbatch" "$@"
+    try "the plan" "$PYTHON" "$root/launch/plan.py" "$@" --gpus "$num_ranks" \
+        --time-limit "$(find_option time)" --signal-lead "${signal##*@}"
+    try "the rehearsal" "$PYTHON" "$root/launch/slurm/rehearse.py" "$@" --ranks "$num_ranks"
+    echo
+    if [ ${#failed[@]} -gt 0 ]; then
+        echo "no: see above, $(printf '"%s" ' "${failed[@]}")"
+        return 1
+    fi
+    echo "yes: the same command without --dry-run submits it"
+}
+
+options=() is_dry=''
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) usage && exit 0 ;;
@@ -38,6 +74,7 @@ while [ $# -gt 0 ]; do
         shift 2
         ;;
     --test) options+=(--test-only) && shift ;;
+    --dry-run) is_dry=1 && shift ;;
     --*) options+=("$1") && shift ;;
     -*) fail "$1 is unknown; sbatch's own options are given as --name=value, ours are in --help" ;;
     *) break ;;
@@ -49,9 +86,14 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 case $stage in pretrain | finetune) ;; *) fail "$stage is no stage; choose pretrain or finetune" ;; esac
 [ -f "$config" ] || fail "$config: no such config; see configs/$stage/"
 [ -z "${SITE:-}" ] || [ -f "$SITE" ] || fail "SITE=$SITE: no such file"
-described=$("${PYTHON:-python}" "$root/launch/slurm/describe.py" "$config" "${@:3}") || exit 2
+PYTHON=${PYTHON:-python}
+described=$("$PYTHON" "$root/launch/slurm/describe.py" "$config" "${@:3}") || exit 2
 eval "$described"
 export HORNET_ROOT=$root
+if [ -n "$is_dry" ]; then
+    dry_run "${@:2}"
+    exit
+fi
 sbatch "${options[@]}" "$root/launch/slurm/$stage.sbatch" "${@:2}"
 # shellcheck disable=SC2154  # from describe.py
 echo "run directory: $run_path (logs in $run_path/logs); stop it for good: touch $run_path/STOP"

@@ -165,3 +165,12 @@ def test_a_chain_of_jobs_goes_on_where_nothing_may_be_requeued(cluster, submit, 
     output = read_output(tmp_path)
     assert "the array's next element goes on" in output
     assert "status finished" in output
+
+
+def test_a_dry_run_says_yes_and_leaves_nothing(cluster, pretraining, tmp_path):
+    command = [ROOT / "launch/slurm/submit.sh", *SMALL, "--dry-run", "pretrain", pretraining()]
+    output = cluster.command(*command, environment={**make_environment(), "PYTHON": sys.executable})
+    for word in ("to start at", "2 ranks x 2 micro steps x 2 images = 8", "two steps", "SIGUSR1", "went on with step"):
+        assert word in output
+    assert output.rstrip().endswith("yes: the same command without --dry-run submits it")
+    assert not list((tmp_path / "runs").iterdir())

@@ -207,6 +207,34 @@ def test_submitting(fake, place):
 
 
 @pytest.mark.parametrize(
+    ("failing", "verdict"),
+    [
+        ("none", "yes: the same command without --dry-run submits it"),
+        ("plan.py", 'no: see above, "the plan"'),
+        ("rehearse.py", 'no: see above, "the rehearsal"'),
+        ("sbatch", 'no: see above, "would SLURM take it?"'),
+    ],
+)
+def test_a_dry_run_asks_all_for_the_jobs_size_and_submits_nothing(fake, place, failing, verdict):
+    python = place.folder / "programs/python"
+    python.write_text(
+        "#!/usr/bin/env bash\ncase $1 in *describe.py) exec " + sys.executable + ' "$@" ;; esac\n'
+        'echo "${1##*/}" "${@:2}" >>"$FAKE_LOG"; [ "${1##*/}" != "$FAILING" ]\n'
+    )
+    python.chmod(0o755)
+    sbatch = place.folder / "programs/sbatch"
+    sbatch.write_text('#!/usr/bin/env bash\necho sbatch "$@" >>"$FAKE_LOG"; [ "$FAILING" != sbatch ]\n')
+    environment = {**fake, "PYTHON": str(python), "FAILING": failing}
+    arguments = ["--dry-run", "--nodes=4", "--time=12:00:00", "pretrain", place.config, "run.name=fine"]
+    done = submit_command(environment, *arguments, check=int(failing != "none"))
+    assert done.stdout.rstrip().splitlines()[-1].rstrip() == verdict
+    tests, plan, rehearsal = read_log(place).splitlines()
+    assert tests.startswith("sbatch --test-only --nodes=4 --time=12:00:00 ")
+    assert plan == f"plan.py {place.config} run.name=fine --gpus 32 --time-limit 12:00:00 --signal-lead 300"
+    assert rehearsal == f"rehearse.py {place.config} run.name=fine --ranks 32"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["pretrain", "nowhere.yaml"], "nowhere.yaml: no such config; see configs/pretrain/"),

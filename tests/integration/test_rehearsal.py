@@ -1,0 +1,31 @@
+"""What keeps a rehearsal from ending well is said; the one that does is tests/slurm's dry run."""
+
+import pytest
+
+from tests.integration.conftest import ROOT, run_python
+
+pytestmark = pytest.mark.slow
+
+
+def rehearse(config, *arguments):
+    done = run_python(ROOT / "launch/slurm/rehearse.py", config, *arguments, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_rule_of_the_engine_is_found_and_the_log_kept(pretraining, tmp_path):
+    config = pretraining(recipe__clipping="paper", optimizer__clip_grad_norm=1.0, zero__stage=1)
+    code, output = rehearse(config, "--ranks", 2)
+    log = tmp_path / "runs/pretrain.rehearsal/rehearsal.log"
+    assert code == 1, output
+    assert "ok  batch       2 ranks x 2 micro steps x 2 images = 8" in output
+    assert f"before step 2; see {log}" in output
+    assert "recipe.clipping: paper clips after each of the 2 micro steps" in log.read_text()
+
+
+def test_a_batch_that_cannot_be_divided_and_shards_that_are_not_there(pretraining, tmp_path):
+    config = pretraining()
+    code, output = rehearse(config, "--ranks", 3)
+    assert (code, "NO  data        global_batch_size 8 cannot be divided over 3 ranks" in output) == (1, True)
+    code, output = rehearse(config, "data.shards=/nowhere", "--ranks", 2)
+    assert (code, "NO  data        /nowhere" in output) == (1, True)
+    assert not (tmp_path / "runs").exists()
