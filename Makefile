@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test lint types arrows unit integration test-slurm lock clean
+.PHONY: help setup demo test lint types arrows unit integration test-slurm chaos lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -43,6 +43,10 @@ integration: $(READY)  ## real runs on two ranks
 
 test-slurm: $(READY)  ## the job scripts, and the lives of a job on a real two-node SLURM (Debian, root; else skipped)
 	$(BIN)/python -u -m pytest tests/slurm $(TESTS)
+
+KILLS ?= 100
+chaos: $(READY)  ## 100 kills of one run, damage in between (KILLS=20 SEED=7): about 20 minutes
+	$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock

@@ -113,12 +113,16 @@ def rehearse(
     `seconds`. Raises UserError, naming the log, if a life ends otherwise than it should.
     """
     folder = config.run.root.absolute() / f"{config.run.name}.rehearsal"
+    path = folder / "rehearsal.yaml"
+    if folder.exists() and not path.exists():
+        raise UserError(
+            f"{folder}: holds something else than a rehearsal; move it away, or rehearse under another run.name"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     one_step = num_ranks * (1 if config.micro_batch_size == "auto" else config.micro_batch_size)
     num_micro_steps = min(2, max(1, config.global_batch_size // one_step))
     short = shorten(config, folder=folder, num_processes=num_processes, num_micro_steps=num_micro_steps)
-    path = folder / "rehearsal.yaml"
     write_text(path, to_yaml(short))
     arguments = [str(script.file), "--config", str(path)]
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_processes)

@@ -24,8 +24,10 @@ def main() -> None:
     """Print a line for each finding, as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="of a pretraining or finetuning run")
-    parser.add_argument("--ranks", type=int, required=True, help="ranks of the job, which the data is divided over")
-    parser.add_argument("--processes", type=int, default=2, help="processes that train here (default 2)")
+    parser.add_argument(
+        "--ranks", type=read_count, required=True, help="ranks of the job, which the data is divided over"
+    )
+    parser.add_argument("--processes", type=read_count, default=2, help="processes that train here (default 2)")
     parser.add_argument("--seconds", type=float, default=1800, help="longest wait for each part (default 1800)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
     options = parser.parse_intermixed_args()
@@ -34,6 +36,13 @@ def main() -> None:
         is_good &= finding.is_good
         print(f"{'ok' if finding.is_good else 'NO':4}{finding.name:12}{finding.text}", flush=True)
     sys.exit(0 if is_good else 1)
+
+
+def read_count(text: str) -> int:
+    """Read a number of at least 1; raises argparse.ArgumentTypeError."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)
 
 
 def try_all(options: argparse.Namespace) -> Iterator[Finding]:

@@ -49,8 +49,12 @@ PRETRAIN = {
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory):
-    """Build a set of coloured squares with a train and a validation split through the command."""
-    folder = tmp_path_factory.mktemp("data")
+    """A set of coloured squares; only for reading."""
+    return build_shards(tmp_path_factory.mktemp("data"))
+
+
+def build_shards(folder):
+    """Build a set of coloured squares with a train and a validation split through the command; return its folder."""
     random = np.random.default_rng(0)
     for split, count in (("train", NUM_TRAIN), ("validation", NUM_VALIDATION)):
         for number in range(count):

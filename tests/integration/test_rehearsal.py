@@ -29,3 +29,12 @@ def test_a_batch_that_cannot_be_divided_and_shards_that_are_not_there(pretrainin
     code, output = rehearse(config, "data.shards=/nowhere", "--ranks", 2)
     assert (code, "NO  data        /nowhere" in output) == (1, True)
     assert not (tmp_path / "runs").exists()
+    code, output = rehearse(config, "--ranks", 0)
+    assert (code, "--ranks: must be at least 1, not 0" in output) == (2, True)
+
+
+def test_what_is_no_rehearsal_is_not_removed(pretraining, tmp_path):
+    mine = tmp_path / "runs/pretrain.rehearsal/mine"
+    mine.mkdir(parents=True)
+    code, output = rehearse(pretraining(), "--ranks", 2)
+    assert (code, "holds something else than a rehearsal" in output, mine.exists()) == (1, True, True)
