@@ -45,7 +45,7 @@ def main() -> None:
     print(format_figures(figures))
 
 
-def rage(folder: Path, *, kills: int, seed: int) -> dict:
+def rage(folder: Path, *, kills: int, seed: int, damage_rate: float = DAMAGE_RATE) -> dict:
     """Run undisturbed, then with so many kills; return the figures. Raises BrokenLawError."""
     random = Random(seed)
     print(f"chaos: {kills} kills, seed {seed}", flush=True)
@@ -70,7 +70,7 @@ def rage(folder: Path, *, kills: int, seed: int) -> dict:
     chaotic = write_config(folder, PRETRAIN, shards=shards, **changes, run__root=str(disk), run__name="chaotic")
     run = Run(chaotic, disk / "chaotic", undisturbed=folder / "runs/undisturbed", random=random)
     try:
-        lives, damages = disturb(run, kills=kills, shards=shards, has_disk=has_disk)
+        lives, damages = disturb(run, kills=kills, damage_rate=damage_rate, shards=shards, has_disk=has_disk)
         lives.append(run.live_on())
         found = compare(
             folder / "runs/undisturbed", run.path, CertifiedLife(name="chaotic", num_ranks=2, kill_after=None)
@@ -83,7 +83,9 @@ def rage(folder: Path, *, kills: int, seed: int) -> dict:
     return summarise(lives, damages, found, seed=seed, undisturbed_seconds=undisturbed_seconds, has_disk=has_disk)
 
 
-def disturb(run: Run, *, kills: int, shards: Path, has_disk: bool) -> tuple[list[Life], list[tuple[ways.Damage, str]]]:
+def disturb(
+    run: Run, *, kills: int, damage_rate: float, shards: Path, has_disk: bool
+) -> tuple[list[Life], list[tuple[ways.Damage, str]]]:
     """Kill so many times, with damage in between; return the lives and what was said to the damage."""
     lives: list[Life] = []
     damages: list[tuple[ways.Damage, str]] = []
@@ -94,7 +96,7 @@ def disturb(run: Run, *, kills: int, shards: Path, has_disk: bool) -> tuple[list
         lives.append(run.live_and_die(moment, victims=victims))
         if run.is_finished:
             raise AssertionError(f"finished after {number + 1} kills: STEPS_PER_KILL is too low")
-        if random.random() >= DAMAGE_RATE or not run.find_newest():
+        if random.random() >= damage_rate or not run.find_newest():
             continue
         on_disk = [ways.fill_disk, ways.make_read_only] if has_disk else []
         way = random.choice([None, None, ways.truncate_shard, ways.flip_shard, *on_disk])

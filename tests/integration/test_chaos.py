@@ -1,0 +1,87 @@
+"""A short `make chaos`, and that its laws can be broken."""
+
+import json
+import shutil
+from random import Random
+
+import pytest
+
+from tests.chaos.__main__ import rage
+from tests.chaos.damage import hurt_checkpoint, list_whole
+from tests.chaos.lives import BrokenLawError, Run, identify
+
+
+@pytest.mark.slow
+def test_killed_and_damaged_a_run_is_the_undisturbed_one(tmp_path):
+    figures = rage(tmp_path, kills=4, seed=5, damage_rate=0.7)
+    assert sum(figures["by_moment"].values()) == 4
+    assert set(figures["by_moment"].values()) == {1}
+    assert sum(figures["damage"].values()) >= 2
+    assert figures["are_weights_equal"]
+    assert figures["steps"] == 24
+
+
+def write_run(folder, *, num_steps=6, steps_on_disk=(3, 6)):
+    folder.mkdir()
+    rows = [
+        {"step": step, "batch_digest": f"{step}", "loss": 1 / step, "grad_norm": 1.0, "lr": 0.1}
+        for step in range(1, num_steps + 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step in steps_on_disk:
+        (folder / f"checkpoints/step_{step:08d}").mkdir(parents=True)
+        (folder / f"checkpoints/step_{step:08d}/weights").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "c", write_run(tmp_path / "run"), undisturbed=write_run(tmp_path / "other"), random=Random(0))
+
+
+def test_an_honest_run_keeps_the_laws(run):
+    run.check(["resuming run from step 6"], begin=6)
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "lo')  # torn by the kill
+    run.check(["killed before it said anything"], begin=6)
+
+
+def test_a_wrong_start_is_seen(run):
+    with pytest.raises(BrokenLawError, match="went on from step 3, the newest whole checkpoint is that of 6"):
+        run.check(["resuming run from step 3"], begin=6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"batch_digest": "4"', '"batch_digest": "5"', "step 4: batch_digest is 5, undisturbed it is 4"),
+        ('"loss": 0.5', '"loss": 0.50001', "step 2: loss is 0.50001"),
+        ('{"step": 2', '{"step": 3', "steps are missing or doubled"),
+    ],
+)
+def test_wrong_rows_are_seen(run, old, new, message):
+    path = run.path / "metrics.jsonl"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(BrokenLawError, match=message):
+        run.check([""], begin=3)
+
+
+def test_lost_records_and_piles_are_seen(run):
+    with pytest.raises(BrokenLawError, match="6 steps are on record, and there was a checkpoint of step 9"):
+        run.check([""], begin=9)
+    shutil.rmtree(run.path / "checkpoints")
+    shutil.rmtree(run.path)
+    write_run(run.path, steps_on_disk=range(1, 6))
+    with pytest.raises(BrokenLawError, match="checkpoints pile up"):
+        run.check([""], begin=6)
+
+
+def test_a_damaged_checkpoint_does_not_count_until_it_is_saved_again(run):
+    newest = run.list_good()[-1]
+    run.damaged.add(identify(newest))
+    hurt_checkpoint(newest, Random(1))
+    assert run.find_newest() == 3
+    newest.rename(run.path / "aside")
+    newest.mkdir()
+    assert run.find_newest() == 6
+    assert len(list_whole(run.path)) == 2
