@@ -16,8 +16,8 @@ EPILOG = """examples:
   python launch/report.py runs/tiny                              writes runs/tiny/report.html
   python launch/report.py runs/tiny --output /var/www/tiny.html
 
-The page is one file without anything from the network: open it, mail it, print it. The run may be going on, have failed, or have
-lost files: the page says so. It changes nothing in the run; give the same command again for a newer page."""
+The page is one file without anything from the network: open it, mail it, print it. The run may be going on, have
+failed, or have lost files: the page says so. Give the same command again for a newer page."""
 
 
 def main() -> None:

@@ -53,13 +53,22 @@ class Axis:
 
 
 def draw_frame(
-    x: Axis, y: Axis, content: str, *, title: str, x_name: str, y_name: str, format_x: Callable[[float], str] = shorten
+    x: Axis,
+    y: Axis,
+    content: str,
+    *,
+    title: str,
+    x_name: str,
+    y_name: str,
+    format_x: Callable[[float], str] = shorten,
+    format_y: Callable[[float], str] = shorten,
+    attributes: str = "",
 ) -> str:
-    """Draw the axes and what lies between them; all words are ours, so nothing is escaped."""
+    """Draw the axes and what lies between them. Nothing is escaped here, and `attributes` of the picture neither."""
     parts = []
     for tick, place in _spaced(y.ticks(), y.place(y.ticks()), room=22):
         parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{place + 4:.1f}" text-anchor="end">{shorten(tick)}</text>')
+        parts.append(f'<text x="{LEFT - 7}" y="{place + 4:.1f}" text-anchor="end">{format_y(tick)}</text>')
     for tick, place in _spaced(x.ticks(), x.place(x.ticks()), room=46):
         parts.append(f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{format_x(tick)}</text>')
     base = HEIGHT - BOTTOM
@@ -67,10 +76,7 @@ def draw_frame(
     scales = [name for name, axis in ((x_name, x), (y_name, y)) if axis.is_log]
     note = f" (log {' and '.join(scales)})" if scales else ""
     parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{x_name}{note}</text>')
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}"><title>{title}</title>'
-        f"{''.join(parts)}{content}</svg>"
-    )
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}" {attributes}>{"".join(parts)}{content}</svg>'
 
 
 def _round_step(step: float) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from hornet.page.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, draw_frame
 from hornet.page.html import escape
+from hornet.quantities import shorten
 from hornet.report.files import present
 
 NUM_POINTS = 600
@@ -30,7 +32,7 @@ class Chart:
     """What is drawn."""
     steps: Sequence[float]
     """Where, ascending."""
-    series: dict[str, Values]
+    series: Mapping[str, Values]
     """Values by name, one a step; None where there is none."""
     unit: str = ""
     """Behind a value, such as " %"."""
@@ -85,7 +87,7 @@ def draw_chart(chart: Chart, *, last_step: float, restarts: Sequence[Mark], drop
     )
 
 
-def thin(series: dict[str, Values], *, limit: int) -> list[int]:
+def thin(series: Mapping[str, Values], *, limit: int) -> list[int]:
     """Return which points to draw, about `limit`: of each stretch the smallest and largest value of each series."""
     length = max(len(values) for values in series.values())
     if length <= limit:
@@ -93,7 +95,7 @@ def thin(series: dict[str, Values], *, limit: int) -> list[int]:
     kept = {0, length - 1}
     edges = np.linspace(0, length, max(1, limit // (2 * len(series))) + 1).astype(int).tolist()
     for values in series.values():
-        for first, stop in zip(edges, edges[1:], strict=False):
+        for first, stop in pairwise(edges):
             there = [(value, index) for index in range(first, stop) if (value := values[index]) is not None]
             if there:
                 kept |= {min(there)[1], max(there)[1]}

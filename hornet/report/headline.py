@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from hornet.page.html import draw_numbers, escape
@@ -50,10 +51,8 @@ def find_state(files: RunFiles) -> str:
 def find_last_sign(files: RunFiles, lives: Sequence[Life]) -> float:
     """Return when anything was last heard of the run, in unix seconds; 0 if never."""
     signs = [life.last_sign for life in lives] + present([files.beat, *column(files.metrics[-1:], "time")])
-    try:
+    with suppress(ValueError, OverflowError, OSError):
         signs.append(datetime.fromisoformat(str(files.status.get("time"))).timestamp())
-    except (ValueError, OverflowError, OSError):
-        pass
     return max(signs, default=0.0)
 
 
@@ -119,8 +118,8 @@ def _explain(files: RunFiles, state: str, *, silence: float | None) -> str:
         texts.append(f"Stopped after step {find_last_step(files):,} ({reason}); the same command goes on.")
     elif silence is not None:
         texts.append(
-            f"No sign of life for {format_seconds(silence)}: the job was probably killed; the same command goes on from "
-            "the last checkpoint."
+            f"No sign of life for {format_seconds(silence)}: the job was probably killed; the same command goes on "
+            "from the last checkpoint."
         )
     elif state == "unknown":
         texts.append("Neither status.json nor events.jsonl says how the run stands.")

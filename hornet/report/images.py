@@ -36,9 +36,9 @@ def draw_images(paths: Sequence[Path]) -> str:
         return ""
     note = f" {num_left_out} more do not fit on this page; see pictures/." if num_left_out else ""
     return (
-        '<h2 id="pictures">Pictures</h2><p class="soft">Augmented images as the network saw them, and magnitudes of global '
-        f'filters with the zero frequency in the middle: the first and the newest.{note}</p><div class="pictures">'
-        f"{figures}</div>"
+        '<h2 id="pictures">Pictures</h2><p class="soft">Augmented images as the network saw them, and magnitudes of '
+        f"global filters with the zero frequency in the middle: the first and the newest.{note}</p>"
+        f'<div class="pictures">{figures}</div>'
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hornet.report.files import Row, number
 
@@ -53,7 +54,7 @@ def find_lives(events: Sequence[Row], metrics: Sequence[Row], *, step_seconds: f
     for event in events:
         _tell(lives, event)
     _hear_metrics(lives, metrics)
-    for life, following in zip(lives, lives[1:], strict=False):
+    for life, following in pairwise(lives):
         if life.end is None and life.num_lost_steps:  # its last rows were dropped by the next life
             lived = life.saved + life.num_lost_steps * step_seconds
             life.last_sign = min(max(life.last_sign, lived), following.start)
@@ -86,7 +87,7 @@ def _tell(lives: list[Life], event: Row) -> None:
 
 
 def _hear_metrics(lives: Sequence[Life], metrics: Sequence[Row]) -> None:
-    """A row of metrics is a sign of the life in which it was written."""
+    """Take each row of metrics as a sign of the life in which it was written."""
     starts = [life.start for life in lives]
     for row in metrics:
         time = number(row.get("time"))

@@ -39,8 +39,8 @@ def draw_timing(timing: Timing) -> str:
         "Where the time went",
         f'<div class="stack" role="img" aria-label="{label}">{spans}</div><ul class="legend">{keys}</ul><br>'
         f"{draw_table(['of all lives', 'time', 'share'], rows)}",
-        note="Of all lives together, without the time between them. Lost work: steps done again or taken back, with the "
-        "usual time of a step. Other: logging, pictures, ends of checkpoints, leaving in order.",
+        note="Of all lives together, without the time between them. Lost work: steps done again or taken back, with "
+        "the usual time of a step. Other: logging, pictures, ends of checkpoints, leaving in order.",
     )
 
 
@@ -138,8 +138,8 @@ def draw_stragglers(files: RunFiles) -> str:
         "stragglers",
         "Slowest ranks",
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(bars)}</tbody></table></div>',
-        note=f"Which rank was busy longest (data and forward) in each of {count:,} logged rows, and by how much over the "
-        "median rank. Chance spreads evenly; a slow machine stands out.",
+        note=f"Which rank was busy longest (data and forward) in each of {count:,} logged rows, and how many times as "
+        "long as the median rank. Chance spreads evenly; a slow machine stands out.",
     )
 
 

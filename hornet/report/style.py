@@ -6,15 +6,16 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --c0: #79a5ff; --c1: #ffa366; --c2: #5fd39b; --c3: #ff86b6; --c4: #b79cff;
   --c5: #5fcbe0; --c6: #dcb84a; --c7: #ff8585; --c8: #94a0b0; --c9: #b5cc5c; --good: #5fd39b; } }
 .curve { fill: none; stroke-width: 1.6; stroke-linejoin: round; vector-effect: non-scaling-stroke; }
-.state { display: inline-block; font-size: 13px; font-weight: 650; border-radius: 99px; padding: 2px 11px; margin-left: 8px;
-  vertical-align: middle; letter-spacing: 0; color: var(--accent); background: var(--wash); }
-.state.finished { color: var(--good); } .state.failed, .state.silent { color: var(--warn); background: var(--warn-wash); }
+.state { display: inline-block; font-size: 13px; font-weight: 650; border-radius: 99px; padding: 2px 11px;
+  margin-left: 8px; vertical-align: middle; letter-spacing: 0; color: var(--accent); background: var(--wash); }
+.state.finished { color: var(--good); }
+.state.failed, .state.silent { color: var(--warn); background: var(--warn-wash); }
 nav { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 13.5px; } a { color: var(--accent); }
 .restart { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 3 4; opacity: .8; fill: none; }
 .drop { fill: var(--warn); } .cursor { stroke: var(--ink); stroke-width: 1; opacity: .55; }
 .chart svg { touch-action: pan-y; outline-offset: 3px; cursor: crosshair; }
-.legend { list-style: none; margin: 8px 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: 12.5px;
-  color: var(--soft); } .legend li { white-space: nowrap; overflow-wrap: anywhere; }
+.legend { list-style: none; margin: 8px 0 0; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 16px;
+  font-size: 12.5px; color: var(--soft); } .legend li { white-space: nowrap; overflow-wrap: anywhere; }
 .legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
 .legend .at { min-width: 86px; }
 i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin-right: 6px; }
