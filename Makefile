@@ -21,8 +21,9 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-test: lint types arrows  ## lint, types, import contracts and all CPU tests, two files of them at a time
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests
+test: lint types arrows  ## lint, types, import contracts and all CPU tests
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests --ignore tests/integration
+	$(BIN)/python -u -m pytest tests/integration
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
@@ -35,7 +36,7 @@ arrows: $(READY)  ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 unit: $(READY)  ## tests of one process (TESTS="-k order" to choose, here and below)
-	$(BIN)/python -u -m pytest tests/unit tests/gpu tests/test_architecture.py $(TESTS)
+	$(BIN)/python -u -m pytest tests/unit tests/test_architecture.py $(TESTS)
 
 integration: $(READY)  ## real runs on two ranks
 	$(BIN)/python -u -m pytest tests/integration $(TESTS)

@@ -27,7 +27,7 @@ from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import RunState
 from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import open_process_group
-from hornet.world import ALONE
+from hornet.world import ALONE, World
 
 
 def main() -> None:
@@ -88,14 +88,16 @@ def build_engine(model: str) -> DeepSpeedEngine:
     )
 
 
-def make_checkpointer(folder: Path, engine: DeepSpeedEngine, asynchronous: bool) -> Checkpointer:
+def make_checkpointer(
+    folder: Path, engine: DeepSpeedEngine, asynchronous: bool, *, world: World = ALONE
+) -> Checkpointer:
     """Return a writer of checkpoints that keeps two."""
     return Checkpointer(
         folder,
         engine=engine,
         identity={},
         description={},
-        world=ALONE,
+        world=world,
         retention=RetentionConfig(newest=2, asynchronous=asynchronous),
         find_best=lambda steps: None,
         require_sole=lambda: None,

@@ -16,7 +16,7 @@ from hornet.pretrained import load_weights, read_pretrained, require_head_of
 from hornet.task import Classification, require_same_labels
 from hornet.training.evaluate import Evaluation
 from hornet.training.loop import Weights
-from hornet.training.process_group import choose_device, open_process_group
+from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
 
 
@@ -46,7 +46,8 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     device = choose_device(world)
     with open_process_group(world, device=device):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
-        labelled = open_evaluation_stream(config.evaluation, world=world)
+        with errors_shared():
+            labelled = open_evaluation_stream(config.evaluation, world=world)
         require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)

@@ -6,6 +6,7 @@ A stage adds its engine and its starting weights (pretrain/stage.py, finetune/st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -114,12 +115,13 @@ def run_stage(
         return
     device = choose_device(world)
     watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
-    with watchdog, open_process_group(world, device=device), hold(run, world=world):
+    with watchdog, open_process_group(world, device=device), ExitStack() as held:
         with errors_shared():  # a node may lack the shards that the others see
             stream = open_stream(config, world=world)
             labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
             if labelled is not None:
                 require_same_labels(labelled.label_space, stream.label_space)
+        held.enter_context(hold(run, world=world))  # not before: a wrong config leaves no folder behind
         checkpoint = find_start(run, config, world=world)
         with run.failures_marked():
             if checkpoint is not None:

@@ -189,10 +189,10 @@ def open_train_stream(
 ) -> TrainStream:
     """Open a split for training, after checking its files and that the global batch can be divided.
 
-    Raises UserError.
+    Raises UserError, to be shared with all ranks: each checks its part of the files.
     """
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards = open_shards(config.shards, config.split, remote=config.remote)
+    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
     order = Order(
         shard_lengths=shards.split.shard_lengths,
         seed=seed,
@@ -205,7 +205,8 @@ def open_train_stream(
 
 def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, after checking its files; raises UserError."""
-    return EvaluationStream(config, shards=open_shards(config.shards, config.split, remote=config.remote), world=world)
+    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
+    return EvaluationStream(config, shards=shards, world=world)
 
 
 def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: int) -> None:

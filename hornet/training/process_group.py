@@ -1,8 +1,13 @@
-"""The ranks' conversation: opening it, agreeing on errors, small sums. Every function but `open` is collective."""
+"""The ranks' conversation: opening it, agreeing on errors, small sums. Every function but `open` is collective.
+
+A run asks three such questions in every step. Gloo's own all-reduce passes them around all ranks, twice: 1,022 messages
+one after the other on 512 ranks. `_reduce_small` needs 9 (docs/scale.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import resource
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,6 +19,11 @@ from hornet.errors import UserError
 from hornet.world import World, publish_world
 
 T = TypeVar("T")
+
+FILES_PER_RANK = 4
+"""Open files for each rank of the world: Gloo and DeepSpeed's second group were measured to take 3."""
+FILES_BESIDE = 512
+"""And for all else: up to 256 tars in a worker, libraries, logs."""
 
 
 def choose_device(world: World) -> torch.device:
@@ -36,12 +46,30 @@ def choose_device(world: World) -> torch.device:
     return torch.device("cuda", world.local_rank)
 
 
+def allow_open_files(num_ranks: int) -> None:
+    """Raise this process's limit of open files to what a world of this size needs, as far as it may.
+
+    A rank keeps three connections to every other, and hands them on to its workers, which open tars besides: the usual
+    limit of 1,024 would end a run of more than 330 ranks. Raises UserError if the hard limit is below.
+    """
+    needed = FILES_BESIDE + FILES_PER_RANK * num_ranks
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"the hard limit of open files (ulimit -Hn) is {hard} here, and each of {num_ranks} ranks needs {needed}; "
+            "have the administrator raise it, or start fewer ranks"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 @contextmanager
 def open_process_group(world: World, *, device: torch.device) -> Iterator[None]:
     """Join the other ranks for the length of the block, and leave in order.
 
     Gloo serves CPU tensors and objects, NCCL the GPU's. Without the orderly leave ranks sometimes abort at exit.
     """
+    allow_open_files(world.num_ranks)
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -64,8 +92,7 @@ def raise_together(error: Exception | None) -> None:
     The rank that failed raises its own error; the others raise a UserError that quotes the first.
     """
     has_failed = torch.tensor(int(error is not None))
-    dist.all_reduce(has_failed)  # small, since it is asked at every step
-    if not has_failed:
+    if not _reduce_small(has_failed, torch.add):  # small, since it is asked at every step
         return
     errors: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, None if error is None else f"{error}")
@@ -103,16 +130,45 @@ def gather_from_all(value: T) -> list[T]:
 
 def max_over_ranks(value: int) -> int:
     """Return the largest of the ranks' values."""
-    largest = torch.tensor(value)
-    dist.all_reduce(largest, op=dist.ReduceOp.MAX)
-    return int(largest)
+    return int(_reduce_small(torch.tensor(value), torch.maximum))
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Return the sum over ranks of a CPU tensor of any integer or floating type (int64 wraps around)."""
-    total = values.clone()
-    dist.all_reduce(total)
-    return total
+    """Return the sum over ranks of a small CPU tensor of any integer or floating type (int64 wraps around)."""
+    return _reduce_small(values, torch.add)
+
+
+def _reduce_small(mine: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return what `combine`, which must be commutative, makes of all ranks' values, the same bits on every rank.
+
+    By recursive doubling: partners 1, 2, 4, ... apart exchange what they know. Ranks beyond the last power of two
+    give theirs to one below before, and get the result after.
+    """
+    rank, num_ranks = dist.get_rank(), dist.get_world_size()
+    num_doubling = 1 << (num_ranks.bit_length() - 1)
+    value = mine.contiguous()
+    if rank >= num_doubling:
+        dist.send(value, rank - num_doubling)
+        return _receive_like(value, rank - num_doubling)
+    has_extra = rank + num_doubling < num_ranks
+    if has_extra:
+        value = combine(value, _receive_like(value, rank + num_doubling))
+    distance = 1
+    while distance < num_doubling:
+        sending = dist.isend(value, rank ^ distance)
+        theirs = _receive_like(value, rank ^ distance)
+        sending.wait()  # type: ignore[union-attr]  # None only outside the group
+        value = combine(value, theirs)
+        distance *= 2
+    if has_extra:
+        dist.send(value, rank + num_doubling)
+    return value
+
+
+def _receive_like(value: Tensor, rank: int) -> Tensor:
+    received = torch.empty_like(value)
+    dist.recv(received, rank)
+    return received
 
 
 @torch.no_grad()

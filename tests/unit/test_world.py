@@ -38,7 +38,7 @@ def test_srun_step():
         "SLURM_NODEID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "4,2",
         "SLURM_STEP_NODELIST": "gpu[03-04]",
-        "SLURM_JOB_ID": "40001",
+        "SLURM_JOB_ID": "24001",
     }
     assert read_world(environment) == World(
         rank=5, num_ranks=6, local_rank=1, num_local_ranks=2, master_address="gpu03", master_port=20001

@@ -17,7 +17,7 @@ class ZeroConfig:
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: forward and backward under autocast; parameters, gradient sums and optimizer are fp32 in both."""
     bucket_elements: int = free(50_000_000)
-    """Elements per communication bucket; DeepSpeed's own 5e8 would take 8 GB of buffers."""
+    """Elements per communication bucket; DeepSpeed's own 5e8 would take 4 GB of buffers."""
     offload_optimizer: bool = free(False)
     """Keep this rank's optimizer state in the host's memory and step there; needs stage 1 or more."""
 

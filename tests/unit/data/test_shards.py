@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hornet.data import shard_reader
 from hornet.data.shard_reader import ShardReader, UnreadableSampleError
 from hornet.data.shards import open_shards
 from hornet.errors import UserError
+from hornet.world import World
 from tests.unit.data.making import flip_bit, index, make_set, write_shards
 
 
@@ -104,6 +106,25 @@ def test_a_tar_that_shrinks_later_makes_unreadable_samples(damaged_set: Path) ->
     os.truncate(path, int(record["offset"]) + int(record["span"]) - 1)
     with pytest.raises(UnreadableSampleError, match=r"toy-00/s0011: the tar ends within it, at byte \d+"):
         ShardReader(shards).read(11)
+
+
+def test_the_ranks_of_a_node_share_the_looking_at_files(damaged_set: Path) -> None:
+    """Each tar is looked at by exactly one rank of each node."""
+    num_shards = len(open_shards(damaged_set, "train").split.shards)
+    found: list[int] = []
+    for shard in range(num_shards):
+        path = damaged_set / f"toy-{shard:02d}.tar"
+        path.rename(aside := path.with_suffix(".aside"))
+        for rank in range(3):
+            world = World(
+                rank=3 + rank, num_ranks=6, local_rank=rank, num_local_ranks=3, master_address="", master_port=0
+            )
+            with suppress(UserError):
+                open_shards(damaged_set, "train", world=world)
+                continue
+            found.append(shard)
+        aside.rename(path)
+    assert found == list(range(num_shards))
 
 
 def test_a_folder_without_a_manifest(tmp_path: Path) -> None:
