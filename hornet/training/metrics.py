@@ -17,6 +17,7 @@ from hornet.batch import Batch
 from hornet.digest import batch_digest
 from hornet.errors import UserError
 from hornet.hardware import find_peak_flops
+from hornet.quantities import format_seconds
 from hornet.run_directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
@@ -204,11 +205,3 @@ def measure_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a duration for people: 45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
-    for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller_size)} {smaller}"
-    return f"{seconds:.0f} s"

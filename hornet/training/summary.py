@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from hornet.errors import UserError
+from hornet.quantities import format_seconds
 from hornet.run_directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState
-from hornet.training.metrics import format_seconds
 from hornet.training.parts import Parts
 from hornet.training.rollback import refuse_new_windows
 from hornet.world import World

@@ -19,7 +19,8 @@ from hornet.data.prepare.known_damage import count_known
 from hornet.data.prepare.picture import DroppedPictureError, prepare_picture
 from hornet.data.prepare.processes import count_cores
 from hornet.data.prepare.source import SeekableSource, StreamedSource
-from hornet.data.prepare.summary import describe_set, format_bytes
+from hornet.data.prepare.summary import describe_set
+from hornet.quantities import format_bytes
 
 NUM_SAMPLED = 256
 NUM_REMARKS = 5

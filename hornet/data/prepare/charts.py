@@ -5,55 +5,16 @@ All numbers; the only words are axis labels of ours, so nothing needs escaping.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-WIDTH, HEIGHT = 440, 230
-LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 38
+from hornet.page.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, draw_frame
+
 SKEW_FOR_LOG = 20  # largest over smallest positive value from which an axis is logarithmic
 NUM_CURVE_POINTS = 400
 NUM_BINS = 36
-
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """Numbers to pixels."""
-
-    low: float
-    """The number at `start`; over 0 if logarithmic."""
-    high: float
-    """The number at `stop`, over `low`."""
-    start: float
-    """Pixel of `low`."""
-    stop: float
-    """Pixel of `high`."""
-    is_log: bool
-    """Whether equal factors take equal room."""
-
-    def place(self, values: npt.ArrayLike) -> Values:
-        """Return the pixels of numbers; those below a logarithmic axis stand at its start."""
-        numbers = np.asarray(values, dtype=np.float64)
-        low, high = self.low, self.high
-        if self.is_log:
-            numbers, low, high = np.log(np.maximum(numbers, self.low)), math.log(low), math.log(high)
-        return self.start + (numbers - low) / (high - low) * (self.stop - self.start)
-
-    def ticks(self) -> list[float]:
-        """Return round numbers within the axis."""
-        if self.is_log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            steps = (1, 2, 5) if last - first <= 3 else (1,)
-            found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-        else:
-            step = _round_step((self.high - self.low) / 4)
-            found = [number * step for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-        return [tick for tick in found if self.low <= tick <= self.high * (1 + 1e-9)]
 
 
 def draw_curve(counts: npt.NDArray[np.int64]) -> str:
@@ -68,7 +29,7 @@ def draw_curve(counts: npt.NDArray[np.int64]) -> str:
     steps = "".join(f"L{a:.1f} {v:.1f}H{b:.1f}" for a, b, v in zip(lefts, rights, pixels, strict=True))
     line = "M" + steps[1:]
     area = f'<path class="area" d="M{LEFT} {y.start}{steps}V{y.start}Z"/><path class="line" d="{line}"/>'
-    return _frame(x, y, area, title="Images of each class, largest first", x_name="classes", y_name="images")
+    return draw_frame(x, y, area, title="Images of each class, largest first", x_name="classes", y_name="images")
 
 
 def draw_histogram(
@@ -88,7 +49,7 @@ def draw_histogram(
         if y.start - t > 0
     )
     bars = f'<g class="bars">{bars}</g>'
-    return _frame(x, y, bars, title=title, x_name=x_name, y_name="images", format_x=format_tick)
+    return draw_frame(x, y, bars, title=title, x_name=x_name, y_name="images", format_x=format_tick)
 
 
 def draw_scatter(sizes: npt.NDArray[np.int64]) -> str:
@@ -102,15 +63,7 @@ def draw_scatter(sizes: npt.NDArray[np.int64]) -> str:
         for a, b in zip(x.place(sizes[:, 0]), y.place(sizes[:, 1]), strict=True)
     )
     content = f'{square}<g class="dots">{dots}</g>'
-    return _frame(x, y, content, title="Width and height of pictures", x_name="width", y_name="height")
-
-
-def shorten(number: float) -> str:
-    """Return a number in few characters: 950, 1.3k, 14M."""
-    for limit, divisor, unit in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (math.inf, 1e9, "G")):
-        if abs(number) < limit:
-            return f"{number / divisor:.3g}{unit}"
-    raise AssertionError(number)
+    return draw_frame(x, y, content, title="Width and height of pictures", x_name="width", y_name="height")
 
 
 def _make_axis(
@@ -126,37 +79,3 @@ def _make_axis(
         return Axis(low=0, high=high * 1.05, start=start, stop=stop, is_log=False)
     room = max(1.0, 0.04 * (high - low))
     return Axis(low=max(0.0, low - room), high=high + room, start=start, stop=stop, is_log=False)
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(max(step, 1e-12)))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
-
-
-def _spaced(ticks: Sequence[float], places: Values, *, room: float) -> list[tuple[float, float]]:
-    """Leave out ticks that would stand too close to the one before."""
-    kept: list[tuple[float, float]] = []
-    for tick, place in zip(ticks, places.tolist(), strict=True):
-        if not kept or abs(place - kept[-1][1]) >= room:
-            kept.append((tick, place))
-    return kept
-
-
-def _frame(
-    x: Axis, y: Axis, content: str, *, title: str, x_name: str, y_name: str, format_x: Callable[[float], str] = shorten
-) -> str:
-    parts = []
-    for tick, place in _spaced(y.ticks(), y.place(y.ticks()), room=22):
-        parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{place + 4:.1f}" text-anchor="end">{shorten(tick)}</text>')
-    for tick, place in _spaced(x.ticks(), x.place(x.ticks()), room=46):
-        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{format_x(tick)}</text>')
-    base = HEIGHT - BOTTOM
-    parts.append(f'<path class="base" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>')
-    scales = [name for name, axis in ((x_name, x), (y_name, y)) if axis.is_log]
-    note = f" (log {' and '.join(scales)})" if scales else ""
-    parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{x_name}{note}</text>')
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}"><title>{title}</title>'
-        f"{''.join(parts)}{content}</svg>"
-    )

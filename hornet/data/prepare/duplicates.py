@@ -16,7 +16,6 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from hornet.data.prepare.hash_matching import find_nearest
-from hornet.data.prepare.html import draw_tile, escape, write_page
 from hornet.data.prepare.picture_hash import (
     DAMAGED,
     FLAT,
@@ -29,10 +28,12 @@ from hornet.data.prepare.picture_hash import (
 )
 from hornet.data.prepare.processes import map_in_processes
 from hornet.data.prepare.survey import look_at
+from hornet.data.prepare.tile import STYLE, draw_tile
 from hornet.data.shard_reader import ShardReader, UnreadableSampleError
 from hornet.data.shards import ShardSet, open_shards
 from hornet.durable import write_text
 from hornet.errors import UserError
+from hornet.page.html import escape, write_page
 
 DEFAULT_DISTANCE = 48
 """Of 256 bits. Measured on 2,500 drawings of openclipart: see docs/data.md."""
@@ -164,7 +165,7 @@ def write_pairs_page(report: DuplicatesReport, path: Path) -> None:
         f'<h1>Pictures in both {escape(names)}</h1><p class="soft">{lines}</p>'
         f'<h2>{len(rows)} of {len(ordered)} pairs, the nearest first</h2><div class="pairs">{pairs}</div>'
     )
-    write_page(path, title=f"Pictures in both {names}", body=body)
+    write_page(path, title=f"Pictures in both {names}", body=body, style=STYLE)
 
 
 def _draw_pair(report: DuplicatesReport, readers: tuple[ShardReader, ShardReader], match: Match) -> str:

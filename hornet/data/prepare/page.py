@@ -10,9 +10,11 @@ import numpy as np
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import Manifest, Split, fingerprint_split
 from hornet.data.prepare.charts import draw_curve, draw_histogram, draw_scatter
-from hornet.data.prepare.html import draw_numbers, draw_table, draw_tile, escape, write_page
-from hornet.data.prepare.summary import describe_origin, format_bytes
+from hornet.data.prepare.summary import describe_origin
 from hornet.data.prepare.survey import SplitSurvey, describe_class, survey_split
+from hornet.data.prepare.tile import STYLE, draw_tile
+from hornet.page.html import draw_numbers, draw_table, escape, write_page
+from hornet.quantities import format_bytes
 
 NUM_READ = 1000
 NUM_SHOWN = 48
@@ -28,7 +30,7 @@ def write_set_page(manifest: Manifest, path: Path) -> list[SplitSurvey]:
     """
     surveys = [survey_split(manifest, name, num_read=NUM_READ, num_shown=NUM_SHOWN) for name in manifest.splits]
     body = _draw_head(manifest) + "".join(_draw_split(manifest, survey) for survey in surveys)
-    write_page(path, title=manifest.name, body=body)
+    write_page(path, title=manifest.name, body=body, style=STYLE)
     return surveys
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hornet.data.manifest import Manifest, Split, fingerprint_split
+from hornet.quantities import format_bytes
 
 NUM_NAMED = 2  # largest and smallest classes in a line
 BYTE_PERCENTILES = (1, 50, 99)
@@ -87,12 +88,3 @@ def _describe_bytes(manifest: Manifest, name: str, split: Split) -> list[str]:
 
 def _excerpt(classes: tuple[str, ...]) -> str:
     return ", ".join(classes) if len(classes) <= 4 else f"{classes[0]}, {classes[1]}, ..., {classes[-1]}"
-
-
-def format_bytes(num_bytes: float) -> str:
-    """Return a size with its unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.4g} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.4g} TB"

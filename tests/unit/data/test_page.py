@@ -17,12 +17,13 @@ from PIL import Image
 from hornet.data.index import RECORD, ShardIndex
 from hornet.data.label_space import LabelSpace
 from hornet.data.manifest import Manifest, read_manifest
-from hornet.data.prepare.charts import draw_curve, draw_histogram, draw_scatter, shorten
-from hornet.data.prepare.html import escape
+from hornet.data.prepare.charts import draw_curve, draw_histogram, draw_scatter
 from hornet.data.prepare.page import write_set_page
 from hornet.data.prepare.split_writing import add_split
 from hornet.data.prepare.summary import describe_origin, describe_set, read_image_bytes
 from hornet.data.prepare.survey import SplitSurvey, describe_class, survey_split
+from hornet.page.html import escape
+from hornet.quantities import shorten
 from tests.unit.data.making import NOT_AN_IMAGE, encode, flip_bit, index, make_set, picture, write_shard, write_shards
 
 EVIL = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "n01440764", "d&d", "'quoted'"]

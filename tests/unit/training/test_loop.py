@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from hornet.errors import UserError
+from hornet.quantities import format_seconds
 from hornet.run_directory import RunConfig, RunDirectory
 from hornet.training.loop import CadenceConfig, RunState, Wish, train
-from hornet.training.metrics import MetricsRecorder, format_seconds
+from hornet.training.metrics import MetricsRecorder
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
 from tests.unit.training.fakes import CountingEngine, TrustingGuard, make_bad_sample, make_batch, make_parts

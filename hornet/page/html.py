@@ -1,13 +1,15 @@
-"""What our pages share: one self-contained file, light and dark, readable on a phone, no scripts."""
+"""What our pages share: one self-contained file, light and dark, readable on a phone and on paper."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hornet.data.prepare.survey import Tile, describe_class
 from hornet.durable import write_bytes
+from hornet.errors import UserError
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #f6f7f9; --card: #fff; --ink: #1c2430; --soft: #5f6b7a; --line: #e2e6ec;
@@ -35,51 +37,46 @@ th { text-align: left; font-weight: 600; font-size: 13px; color: var(--soft); }
 th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 tr:last-child td { border-bottom: 0; } th:last-child, td:last-child { padding-right: 0; }
 .n { text-align: right; white-space: nowrap; }
-td.name { overflow-wrap: anywhere; min-width: 110px; }
+tbody th { font-weight: inherit; font-size: inherit; color: inherit; }
+.name { overflow-wrap: anywhere; min-width: 110px; }
 svg { display: block; width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
 .grid { stroke: var(--line); stroke-width: 1; } .base { stroke: var(--soft); stroke-width: 1; opacity: .6; }
 .line { fill: none; stroke: var(--accent); stroke-width: 2; stroke-linejoin: round; } .area { fill: var(--wash); }
 .bars { fill: var(--accent); opacity: .85; } .dots { fill: var(--accent); fill-opacity: .4; }
 .dash { stroke: var(--soft); stroke-dasharray: 4 4; opacity: .5; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 12px; }
-.tile { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-.tile img, .tile .broken { display: block; width: 100%; aspect-ratio: 1; object-fit: cover; background: var(--wash); }
-.tile .broken { display: flex; align-items: center; padding: 10px; font-size: 11.5px; line-height: 1.35;
-  color: var(--warn); background: repeating-linear-gradient(45deg, var(--warn-wash) 0 9px, transparent 9px 18px);
-  overflow-wrap: anywhere; overflow: hidden; }
-figcaption { padding: 7px 10px 9px; font-size: 12.5px; line-height: 1.35; }
-figcaption div { display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow: hidden;
-  overflow-wrap: anywhere; }
-figcaption small { display: block; color: var(--soft); font-size: 11px; white-space: nowrap; overflow: hidden;
-  text-overflow: ellipsis; }
 .warn { color: var(--warn); } details { margin-top: 14px; } summary { cursor: pointer; color: var(--accent); }
-.many { columns: 260px; column-gap: 28px; font-size: 12.5px; margin: 12px 0 0; padding: 0; list-style: none; }
-.many li { display: flex; gap: 10px; justify-content: space-between; border-bottom: 1px solid var(--line); }
-.many span:first-child { overflow-wrap: anywhere; } .many .n { color: var(--soft); }
-.pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); gap: 14px; }
-.pair { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 12px; min-width: 0; }
-.pair .tiles { grid-template-columns: 1fr 1fr; gap: 8px; } .pair .tile { border: 0; } .pair p { margin: 0 0 8px; }
-.pair .tile img { object-fit: contain; border-radius: 8px; } .pair figcaption { padding: 6px 0 0; }
 @media (max-width: 560px) { main { padding: 22px 14px 48px; } h1 { font-size: 25px; }
   .numbers { grid-template-columns: 1fr 1fr 1fr; gap: 8px; } .card { padding: 12px 13px; }
-  .numbers strong { font-size: 18px; } th, td { padding-right: 9px; font-size: 13px; } td.name { min-width: 64px; }
-  .tiles { grid-template-columns: repeat(3, 1fr); gap: 8px; } figcaption { padding: 6px 8px 7px; font-size: 11.5px; } }
+  .numbers strong { font-size: 18px; } th, td { padding-right: 9px; font-size: 13px; } .name { min-width: 64px; } }
+@media print { :root { color-scheme: light; --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc;
+  --accent: #3267d6; --warn: #b3401f; } main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
+  * { print-color-adjust: exact; } .card, tr { break-inside: avoid; } .scroll { overflow: visible; } }
 """
 
-# Whatever stands in names and keys, the browser may load nothing and run nothing.
+# Whatever stands in names and keys, the browser loads nothing, and runs nothing but the page's own script, by its hash.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
-def write_page(path: Path, *, title: str, body: str) -> None:
-    """Write a page; `title` is text, `body` is HTML whose texts were escaped."""
+def write_page(path: Path, *, title: str, body: str, style: str = "", script: str = "") -> None:
+    """Write a page; `title` is text, `body` is HTML whose texts were escaped, `style` and `script` are our own.
+
+    Raises UserError if it cannot be written.
+    """
+    policy, end = POLICY, ""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy, end = f"{POLICY}; script-src 'sha256-{digest}'", f"<script>{script}</script>"
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n<body><main>{body}</main></body></html>\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body><main>{body}</main>{end}</body></html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, page.encode())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, page.encode())
+    except OSError as error:
+        raise UserError(f"{path}: the page cannot be written: {error.strerror}; name another file") from error
 
 
 def escape(text: str) -> str:
@@ -99,22 +96,9 @@ def draw_numbers(numbers: Iterable[tuple[str, str]]) -> str:
 def draw_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, num_texts: int = 1) -> str:
     """Lay out texts; columns after the first `num_texts` are numbers, to the right."""
     kinds = ["name" if column < num_texts else "n" for column in range(len(head))]
-    top = "".join(f'<th class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True))
-    lines = (
-        "<tr>" + "".join(f'<td class="{kind}">{escape(t)}</td>' for kind, t in zip(kinds, row, strict=True)) + "</tr>"
-        for row in rows
-    )
+    top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True))
+    lines = []
+    for first, *others in rows:
+        cells = (f'<td class="{kind}">{escape(text)}</td>' for kind, text in zip(kinds[1:], others, strict=True))
+        lines.append(f'<tr><th scope="row" class="{kinds[0]}">{escape(first)}</th>{"".join(cells)}</tr>')
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
-
-
-def draw_tile(tile: Tile) -> str:
-    """Draw one sample: the picture, or what is wrong with it, its class and its key."""
-    name = escape(describe_class(tile.class_name))
-    picture = f'<img alt="" loading="lazy" src="{tile.thumbnail}">'
-    note = f"{tile.size[0]} x {tile.size[1]} " if tile.size else ""
-    if tile.size is None:
-        picture = f'<div class="broken"><span>damaged: {escape(tile.problem)}</span></div>'
-    return (
-        f'<figure class="tile" title="{escape(tile.key)} ({escape(tile.class_name)})">{picture}'
-        f"<figcaption><div>{name}</div><small>{note}{escape(tile.key.rpartition('/')[2])}</small></figcaption></figure>"
-    )

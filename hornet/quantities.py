@@ -1,0 +1,30 @@
+"""Quantities in words for people."""
+
+from __future__ import annotations
+
+import math
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration for people: 45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} {int(seconds % size // smaller_size)} {smaller}"
+    return f"{seconds:.0f} s"
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Return a size with its unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.4g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.4g} TB"
+
+
+def shorten(number: float) -> str:
+    """Return a number in few characters: 950, 1.3k, 14M."""
+    for limit, divisor, unit in ((1e3, 1, ""), (1e6, 1e3, "k"), (1e9, 1e6, "M"), (math.inf, 1e9, "G")):
+        if abs(number) < limit:
+            return f"{number / divisor:.3g}{unit}"
+    raise AssertionError(number)
