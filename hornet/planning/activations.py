@@ -57,9 +57,7 @@ class Activations:
         return self.fixed + self.per_image * micro_batch_size
 
 
-def measure_activations(
-    config: ModelConfig, *, num_classes: int, image_size: int, precision: Precision
-) -> Activations:
+def measure_activations(config: ModelConfig, *, num_classes: int, image_size: int, precision: Precision) -> Activations:
     """Return what a micro batch takes, whatever its size; a compiled network is taken as one that is not."""
     model = build_on_meta(config, num_classes=num_classes, image_size=image_size)
     small, large = PROBED_SIZES
@@ -88,9 +86,7 @@ def measure_pass(model: HorNet, *, size: int, image_size: int, precision: Precis
         return loss
 
     model.train()
-    hooks = [
-        module.register_forward_pre_hook(_widen) for module in model.modules() if isinstance(module, nn.LayerNorm)
-    ]
+    hooks = [module.register_forward_pre_hook(_widen) for module in model.modules() if isinstance(module, nn.LayerNorm)]
     with FakeTensorMode():
         _take_place(model)
         with Meter(besides=model) as meter:
@@ -106,7 +102,7 @@ class Meter(TorchDispatchMode):
     """Adds up the bytes of all storages that are made while it is on, until they are freed."""
 
     def __init__(self, *, besides: nn.Module) -> None:
-        """Views of the weights and gradients of `besides` do not count."""
+        """Leave out the weights and gradients of `besides`, and views of them."""
         super().__init__()
         self.live = 0
         self.peak = 0

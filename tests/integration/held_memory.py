@@ -1,7 +1,7 @@
 """Bytes of all tensors of the real engine on two CPU ranks, by ZeRO stage; run as a script by test_held_memory.py.
 
-Usage: python -m tests.integration.held_memory FILE. Rank 0 writes FILE (JSON): the parameters' sizes and, by stage, what
-is held when a step's last micro batch begins, and how many elements of parameters are there after its forward pass.
+Usage: python -m tests.integration.held_memory FILE. Rank 0 writes FILE (JSON): the parameters' sizes and, by stage,
+what is held when a step's last micro batch begins, and the elements of parameters before and after its forward pass.
 """
 
 import dataclasses

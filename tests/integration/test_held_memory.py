@@ -1,4 +1,4 @@
-"""What a rank holds under each ZeRO stage: the formulas of hornet/training/engines/zero_memory.py and the real engine."""
+"""What a rank holds under each ZeRO stage: the formulas of engines/zero_memory.py against the real engine."""
 
 import json
 import subprocess

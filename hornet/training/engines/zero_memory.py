@@ -3,8 +3,8 @@
 The formula is that of Rajbhandari et al. 2020 (sections 3 and 5) for fp32 weights and gradients: two moments and, from
 stage 1 on, the rank's slice of master weights. As DeepSpeed 0.19 does it with our settings (`make_deepspeed_config`),
 which is more than the paper has: stage 2 keeps the gradients of all parameters that its slice touches, whole; stage 3
-keeps small parameters whole beside their slices, and once large ones are gathered, they stay until the backward pass has
-used them. Counted against the tensors of the real engine in tests/integration/test_held_memory.py.
+keeps small parameters whole beside their slices, and large ones, once gathered, until the backward pass has used them.
+Counted against the tensors of the real engine in tests/integration/test_held_memory.py.
 """
 
 from __future__ import annotations
