@@ -98,12 +98,12 @@ def measure_pass(model: HorNet, *, size: int, image_size: int, precision: Precis
     return Pass(kept=kept, peak=meter.peak)
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own classes
     """Adds up the bytes of all storages that are made while it is on, until they are freed."""
 
     def __init__(self, *, besides: nn.Module) -> None:
         """Leave out the weights and gradients of `besides`, and views of them."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         tensors = [tensor for parameter in besides.parameters() for tensor in (parameter, parameter.grad)]

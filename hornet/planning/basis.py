@@ -65,5 +65,5 @@ def find_basis(
             config.schedule, steps_per_epoch=int(batches) if config.data.partial_batch == "drop" else batches
         ).num_steps,
         network=network,
-        speed=choose_speed(question, flops_per_image=network.training_flops_per_image, precision=precision, run=run),
+        speed=choose_speed(question, network=network, precision=precision, run=run),
     )

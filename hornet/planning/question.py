@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hornet.errors import UserError
 from hornet.hardware import Gpu
 
 LIMIT_LEAD_SECONDS = 300
@@ -44,3 +45,9 @@ class Question:
     """From the start of a job to its first step: imports, connections, reading the checkpoint."""
     what_if: tuple[int, ...] = ()
     """Other numbers of GPUs to look at."""
+
+    def __post_init__(self) -> None:
+        if self.mfu is not None and not 0 < self.mfu <= 1:
+            raise UserError(f"mfu: is a share, above 0 and at most 1, not {self.mfu:g}")
+        if self.pue < 1:
+            raise UserError(f"pue: the building takes the GPUs' power too, so it is 1 or more, not {self.pue:g}")

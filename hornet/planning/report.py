@@ -115,8 +115,8 @@ def _describe_disk(plan: Plan) -> Iterator[tuple[str, str]]:
     if lives is not None:
         yield (
             "jobs",
-            f"{lives.num_lives} of {question.time_limit_hours:g} h; the signal comes {question.lead_seconds:g} s before the "
-            f"limit, and must come {lives.needed_lead_seconds:.0f} s",
+            f"{lives.num_lives} of {question.time_limit_hours:g} h; signal {question.lead_seconds:g} s before "
+            f"the limit, needed are {lives.needed_lead_seconds:.0f} s",
         )
 
 

@@ -43,10 +43,11 @@ def find_samples(config: StreamConfig, question: Question) -> Samples:
     if not is_url(place) and (Path(place) / MANIFEST_NAME).exists():
         manifest = read_manifest(Path(place))
         split = manifest.split(config.split)
+        num_samples = question.num_samples or split.num_samples
         return Samples(
-            num_samples=question.num_samples or split.num_samples,
+            num_samples=num_samples,
             num_classes=question.num_classes or len(manifest.label_space),
-            num_bytes=sum(split.shard_bytes),
+            num_bytes=sum(split.shard_bytes) * num_samples // split.num_samples,
             source=str(manifest.path),
         )
     name = Path(place).name

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from hornet.config import read_yaml
 from hornet.durable import read_json_lines
 from hornet.errors import UserError
 from hornet.hardware import Gpu
 from hornet.planning.activations import Precision
+from hornet.planning.network import NetworkPlan
 from hornet.planning.question import Question
 
 ASSUMED_MFU = {"bf16": 0.15, "fp32": 0.03}
@@ -42,7 +44,7 @@ class Duration:
     """In the currency of the price that was given."""
 
 
-def choose_speed(question: Question, *, flops_per_image: int, precision: Precision, run: Path | None) -> Speed:
+def choose_speed(question: Question, *, network: NetworkPlan, precision: Precision, run: Path | None) -> Speed:
     """Return the speed that a run measured, else what follows from the MFU that is given, else from an assumed one.
 
     Raises UserError if the run has no numbers, or none is known of the GPU.
@@ -52,7 +54,8 @@ def choose_speed(question: Question, *, flops_per_image: int, precision: Precisi
     if run is not None:
         measured = read_speed(run)
         if measured.mfu is None or peak is None:
-            return measured
+            _require_same_network(run, network)
+            return replace(measured, mfu=None)
         mfu, source = measured.mfu, measured.source
     if peak is None:
         raise UserError(
@@ -61,7 +64,7 @@ def choose_speed(question: Question, *, flops_per_image: int, precision: Precisi
         )
     if mfu is None:
         mfu, source = ASSUMED_MFU[precision], "assumed, not measured"
-    return Speed(images_per_second=mfu * peak * 1e12 / flops_per_image, mfu=mfu, source=source)
+    return Speed(images_per_second=mfu * peak * 1e12 / network.training_flops_per_image, mfu=mfu, source=source)
 
 
 def read_speed(run: Path) -> Speed:
@@ -77,6 +80,17 @@ def read_speed(run: Path) -> Speed:
         mfu=median(shares) if shares else None,
         source=f"measured: median of {len(rows)} rows of {run}/metrics.jsonl on {num_ranks} ranks",
     )
+
+
+def _require_same_network(run: Path, network: NetworkPlan) -> None:
+    """Images a second say nothing of another network."""
+    values = read_yaml(run / "config.yaml")
+    name, image_size = values["model"]["name"], values["data"]["transform"]["image_size"]
+    if (name, image_size) != (network.name, network.image_size):
+        raise UserError(
+            f"{run}: has no MFU to compare by (its device's rate is not known, or the planned one's), and trained "
+            f"{name} at {image_size} pixels, not {network.name} at {network.image_size}; give --mfu instead"
+        )
 
 
 def plan_duration(
