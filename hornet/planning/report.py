@@ -41,7 +41,7 @@ def _describe_run(plan: Plan) -> Iterator[tuple[str, str]]:
     basis, fleet, network = plan.basis, plan.fleet, plan.basis.network
     config = basis.config
     yield "run", config.run.name
-    yield "GPUs", f"{fleet.num_gpus} x {describe_gpu(basis.question.gpu)}, {fleet.num_nodes} nodes"
+    yield "GPUs", f"{fleet.num_gpus} x {describe_gpu(basis.question.gpu)}, {_count(fleet.num_nodes, 'node')}"
     yield (
         "network",
         f"{network.name} at {network.image_size} pixels, {basis.samples.num_classes:,} classes: "
@@ -59,7 +59,8 @@ def _describe_run(plan: Plan) -> Iterator[tuple[str, str]]:
     )
     yield (
         "a step",
-        f"{fleet.num_micro_steps} micro steps of {fleet.micro_batch_size} images on each GPU, {basis.precision}",
+        f"{_count(fleet.num_micro_steps, 'micro step')} of {_count(fleet.micro_batch_size, 'image')} on each GPU, "
+        f"{basis.precision}",
     )
 
 
@@ -87,7 +88,7 @@ def _describe_cost(plan: Plan) -> Iterator[tuple[str, str]]:
         f"{plan.fleet.hours_at_most:,.1f} h if the network is in the way",
     )
     yield (
-        "network",
+        "traffic",
         f"{plan.fleet.sent_bytes / 1e6:,.0f} MB sent a GPU and step, {plan.fleet.talk_seconds:.3f} s if nothing else "
         f"happens meanwhile (assumed: {question.node_gbit:g} Gbit/s a node)",
     )
@@ -104,7 +105,8 @@ def _describe_disk(plan: Plan) -> Iterator[tuple[str, str]]:
     question, checkpoints, lives = plan.basis.question, plan.checkpoints, plan.lives
     yield (
         "reading",
-        f"{plan.images_per_second:,.0f} images/s, {plan.node_bytes_per_second / 1e6:,.0f} MB/s a node",
+        f"{plan.images_per_second:,.0f} images/s, {plan.node_bytes_per_second / 1e6:,.0f} MB/s a node "
+        "(do the CPUs keep up? launch/shards.py bench)",
     )
     yield (
         "checkpoint",
@@ -113,10 +115,11 @@ def _describe_disk(plan: Plan) -> Iterator[tuple[str, str]]:
         f"{checkpoints.disk_bytes / 1e9:.1f} GB on disk at most",
     )
     if lives is not None:
+        jobs = _count(lives.num_lives, "job")
         yield (
             "jobs",
-            f"{lives.num_lives} of {question.time_limit_hours:g} h; signal {question.lead_seconds:g} s before "
-            f"the limit, needed are {lives.needed_lead_seconds:.0f} s",
+            f"{jobs} of {question.time_limit_hours:g} h; signal {question.lead_seconds:g} s before the limit, needed "
+            f"are {lives.needed_lead_seconds:.0f} s",
         )
 
 
@@ -143,6 +146,11 @@ def _format_what_if(plan: Plan) -> str:
             ]
         )
     return _format_table(head, rows)
+
+
+def _count(number: int, noun: str) -> str:
+    """Return `1 node`, `8 nodes`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _format_pairs(pairs: Iterator[tuple[str, str]]) -> str:

@@ -1,7 +1,8 @@
 """Bytes of all tensors of the real engine on two CPU ranks, by ZeRO stage; run as a script by test_held_memory.py.
 
 Usage: python -m tests.integration.held_memory FILE. Rank 0 writes FILE (JSON): the parameters' sizes and, by stage,
-what is held when a step's last micro batch begins, and the elements of parameters before and after its forward pass.
+what is held when a step's last micro batch begins and when its backward pass ends, and the elements of parameters
+before and after its forward pass.
 """
 
 import dataclasses
@@ -43,11 +44,15 @@ def measure(world, *, stage):
     gc.collect()
     before, found = count_tensor_bytes(), {}
 
+    def note_backward(_gradient):
+        found["bytes_in_backward"] = count_tensor_bytes() - before
+
     def compute_and_count(model, batch, seed):
         is_counted = seed == name_seed(COUNTED_STEP, world.rank, NUM_MICRO_STEPS - 1)
         if is_counted:
             found["bytes"] = count_tensor_bytes() - before
             found["before_forward"] = count_elements(model)
+            batch[0].requires_grad_().register_hook(note_backward)
         loss = compute_loss(model, batch, seed)
         if is_counted:
             found["after_forward"] = count_elements(model)

@@ -39,6 +39,12 @@ def test_a_rank_holds_what_the_formula_says(held, stage):
     assert held["stages"][str(stage)]["bytes"] - INPUT_BYTES == pytest.approx(expected, rel=0.005)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_rank_holds_its_buckets_too_before_the_backward_pass_ends(held, stage):
+    planned = count(held, stage)
+    assert held["stages"][str(stage)]["bytes_in_backward"] - INPUT_BYTES == pytest.approx(planned.total, rel=0.02)
+
+
 def test_stage_3_keeps_small_parameters_whole_and_large_ones_from_forward_to_backward(held):
     planned = count(held, 3)
     slices = sum(4 * -(-elements // NUM_RANKS) for elements in held["num_elements"])

@@ -58,9 +58,12 @@ def count_deepspeed_bytes(
         return StateBytes(
             parameters=slice_ + small, gradients=slice_, optimizer=optimizer, gathered=gathered, buckets=bucket
         )
-    gradients = whole if config.stage == 1 else FP32_BYTES * _count_touched(num_elements, num_ranks=num_ranks)
-    # Two buckets: one is filled while the other travels.
-    return StateBytes(parameters=whole, gradients=gradients, optimizer=optimizer, gathered=0, buckets=2 * bucket)
+    buckets = 2 * bucket  # one is filled while the other travels
+    gradients = whole
+    if config.stage == 2:
+        gradients = FP32_BYTES * _count_touched(num_elements, num_ranks=num_ranks)
+        buckets += gradients  # each micro batch's own, until they are added to those before
+    return StateBytes(parameters=whole, gradients=gradients, optimizer=optimizer, gathered=0, buckets=buckets)
 
 
 def count_data_parallel_bytes(num_elements: Sequence[int], *, num_ranks: int, has_ema: bool) -> StateBytes:

@@ -26,6 +26,7 @@ def test_stages_hold_their_slices():
 def test_stage_2_keeps_whole_gradients_of_what_its_slice_touches():
     # Slices of 200,025: the second rank's ends in the third parameter, so it touches the first three.
     assert count(2).gradients == 4 * 800_008
+    assert count(2).buckets == 8000 + 4 * 800_008, "and the micro batch's own beside them"
     assert count(2, num_ranks=2).gradients == 4 * (400_000 + 8 + 400_000)
 
 
