@@ -8,6 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
 import json
+import re
 from typing import Any
 
 from hornet.command_line import BAD_INPUT, print_to_pipe
@@ -28,8 +29,7 @@ KNOWN: tuple[tuple[str, str, type, str], ...] = (
     ("--disk", "disk_gb_per_second", float, "rate of writing checkpoints, GB/s"),
     ("--price", "price_per_gpu_hour", float, "of a GPU-hour, in any currency"),
     ("--pue", "pue", float, "power of the building over that of the GPUs"),
-    ("--time-limit", "time_limit_hours", float, "of one job, hours; without it there is one job"),
-    ("--lead", "lead_seconds", float, "from the signal to the time limit, seconds"),
+    ("--signal-lead", "lead_seconds", float, "from the signal to the time limit, seconds"),
     ("--start", "start_seconds", float, "from the start of a job to its first step, seconds"),
 )
 """Options that replace a field of Question: flag, field, type, help."""
@@ -37,7 +37,7 @@ KNOWN: tuple[tuple[str, str, type, str], ...] = (
 EPILOG = f"""examples:
   python launch/plan.py configs/pretrain/hornet_large_gf_in22k.yaml --gpus 64 --gpu h100-80
   python launch/plan.py configs/pretrain/hornet_large_gf_in22k.yaml zero.stage=2 micro_batch_size=auto \\
-      --gpus 64 --time-limit 24 --price 2.5 --what-if 8,16,32,64,128
+      --gpus 64 --time-limit 24:00:00 --price 2.5 --what-if 8,16,32,64,128
   python launch/plan.py configs/finetune/hornet_large_gf_in1k_384.yaml --gpus 8 --from-run runs/NAME --json
 
 GPUs: {", ".join(gpu.key for gpu in GPUS)}
@@ -77,6 +77,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--what-if", type=read_counts, default=(), metavar="N,N", help="other numbers of GPUs")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--from-run", type=Path, metavar="RUN", help="take the speed that this run measured")
+    parser.add_argument(
+        "--time-limit",
+        type=read_hours,
+        metavar="TIME",
+        help="of one job, as SLURM has it: 90 (minutes), 12:00:00, 2-00:00:00; without it there is one job",
+    )
     group = parser.add_argument_group("known, in place of what is assumed")
     for flag, field, kind, text in KNOWN:
         default = getattr(Question, field, None)
@@ -103,10 +109,32 @@ def read_counts(text: str) -> tuple[int, ...]:
     return tuple(positive(int)(part) for part in text.split(","))
 
 
+def read_hours(text: str) -> float | None:
+    """Read a time as sbatch takes it: [DAYS-]HOURS:MINUTES:SECONDS and its shorter forms; None for no limit."""
+    if text.upper() in ("0", "INFINITE", "UNLIMITED"):
+        return None
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time as SLURM has it: 90 (minutes), 12:00:00, 2-00:00:00")
+    days, *fields = match.groups()
+    numbers = [int(field) for field in fields if field is not None]
+    # Two fields are minutes and seconds, but after days hours and minutes; one is minutes, but after days hours.
+    if days is None and len(numbers) < 3:
+        numbers.insert(0, 0)
+    hours, minutes, seconds = [*numbers, 0, 0][:3]
+    return 24 * int(days or 0) + hours + minutes / 60 + seconds / 3600
+
+
 def make_question(options: argparse.Namespace) -> Question:
     """Put what is known in the place of what is assumed; raises UserError if nobody knows the GPU."""
     known = {field: value for field, value in vars(options).items() if field in {row[1] for row in KNOWN}}
-    return Question(gpu=get_gpu(options.gpu), num_gpus=options.gpus, what_if=options.what_if, **known)
+    return Question(
+        gpu=get_gpu(options.gpu),
+        num_gpus=options.gpus,
+        what_if=options.what_if,
+        time_limit_hours=options.time_limit,
+        **known,
+    )
 
 
 def read_config(path: Path, overrides: list[str]) -> tuple[Any, Any, Any]:

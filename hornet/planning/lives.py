@@ -88,6 +88,6 @@ def explain_limit(lives: LifePlan, question: Question) -> str | None:
         needed = ceil(lives.needed_lead_seconds)
         return (
             f"signal lead: {question.lead_seconds:g} s are too short for two of the longest steps and two saves, which "
-            f"take {needed} s; submit with --signal=B:USR1@{needed} and plan with --lead {needed}"
+            f"take {needed} s; submit with --signal=B:USR1@{needed} and plan with --signal-lead {needed}"
         )
     return None

@@ -38,7 +38,7 @@ class Question:
     disk_gb_per_second: float = 1.0
     """What the disk of the run directory takes from all ranks together, 1e9 bytes a second."""
     time_limit_hours: float | None = None
-    """Longest job of the cluster; None for one life."""
+    """Longest job of the cluster; None for no limit."""
     lead_seconds: float = LIMIT_LEAD_SECONDS
     """How long before the time limit the run is told to stop."""
     start_seconds: float = 180

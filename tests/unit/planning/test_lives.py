@@ -60,7 +60,7 @@ def test_a_signal_that_comes_too_late_is_told():
     lives, question = live(time_limit_hours=10.0, step=60.0, save=100.0)
     assert explain_limit(lives, question) == (
         "signal lead: 300 s are too short for two of the longest steps and two saves, which take 350 s; submit with "
-        "--signal=B:USR1@350 and plan with --lead 350"
+        "--signal=B:USR1@350 and plan with --signal-lead 350"
     )
     lives, question = live(hours=2.0, time_limit_hours=10.0, step=60.0, save=100.0)
     assert explain_limit(lives, question) is None, "one job is enough"

@@ -55,7 +55,7 @@ def test_the_demo_is_planned_with_nothing_made_up(plan):
 
 
 def test_the_largest_run_is_told_to_people(plan):
-    code, out, err = plan(LARGE, "--gpus", 64, "--time-limit", 2, "--price", 2, "--what-if", "32,48,512")
+    code, out, err = plan(LARGE, "--gpus", 64, "--time-limit", "2:00:00", "--price", 2, "--what-if", "32,48,512")
     assert (code, err) == (0, "")
     for part in (
         "64 x h100-80 (80 GiB, 989 TFLOP/s dense bf16, 700 W), 8 nodes",
@@ -96,7 +96,10 @@ def test_auto_is_as_much_as_fits(plan):
         (["--gpus", 63], "global_batch_size 4096 cannot be divided over 63 ranks; world sizes that divide it: 1, 2,"),
         (["--gpus", 8, "micro_batch_size=512"], "error: micro_batch_size: 512 with zero.stage=1 takes "),
         (["--gpus", 8, "--gpu", "v100-32", "--from-run", "nowhere"], "nowhere: holds no measured speed"),
-        (["--gpus", 64, "--time-limit", 1, "--lead", 10], "signal lead: 10 s are too short for two of the longest"),
+        (
+            ["--gpus", 64, "--time-limit", "1:00:00", "--signal-lead", 10],
+            "signal lead: 10 s are too short for two of the longest",
+        ),
         (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips after each of the 2 micro steps"),
         (["--gpus", 64, "data.shards=data/mine"], "data.shards: data/mine is not here"),
     ],
@@ -126,6 +129,7 @@ def test_bf16_needs_a_gpu_that_has_it(plan, tmp_path):
         (["--gpu", "h1000"], "error: gpu: 'h1000' is not one of v100-32, a100-40"),
         (["zero.stag=1"], "zero.stag: unknown key; did you mean stage?"),
         (["zero", "--gpus", 8], "an override is written key=value"),
+        (["--time-limit", "soon"], "argument --time-limit: 'soon' is not a time as SLURM has it"),
         (["--gpus", 0], "argument --gpus: must be above 0, not 0"),
         (["--mfu", 2], "error: mfu: is a share, above 0 and at most 1, not 2"),
     ],
@@ -134,6 +138,20 @@ def test_bad_input_ends_with_2(plan, arguments, message):
     code, out, err = plan(LARGE, *arguments)
     assert (code, out) == (2, "")
     assert message in err
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [("90", 1.5), ("30:00", 0.5), ("12:30:00", 12.5), ("2-00", 48), ("1-06:30", 30.5), ("1-00:00:36", 24.01)],
+)
+def test_a_time_limit_is_read_as_sbatch_reads_it(plan, text, hours):
+    _, out, _ = plan(LARGE, "--gpus", 64, "--time-limit", text, "--json")
+    assert json.loads(out)["basis"]["question"]["time_limit_hours"] == pytest.approx(hours)
+
+
+def test_no_limit_is_no_limit(plan):
+    _, out, _ = plan(LARGE, "--gpus", 64, "--time-limit", "UNLIMITED", "--json")
+    assert json.loads(out)["lives"] is None
 
 
 def test_a_file_that_is_no_run_is_refused(plan, tmp_path):
