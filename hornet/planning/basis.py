@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hornet.data.order import Order
 from hornet.planning.activations import Precision
 from hornet.planning.network import NetworkPlan, plan_network
 from hornet.planning.question import Question
@@ -45,10 +46,16 @@ def find_basis(
 ) -> Basis:
     """Look up and measure; `run` is one whose speed was measured.
 
-    Raises UserError if nobody knows the set or the speed.
+    Raises UserError if nobody knows the set or the speed, or if the set is smaller than a batch.
     """
     samples = find_samples(config.data, question)
-    batches = samples.num_samples / config.global_batch_size
+    order = Order(
+        shard_lengths=[samples.num_samples],  # how many there are in each tar does not change the steps
+        seed=config.run.seed,
+        shuffle_window_shards=config.data.shuffle_window_shards,
+        global_batch_size=config.global_batch_size,
+        partial_batch=config.data.partial_batch,
+    )
     network = plan_network(
         config.model,
         num_classes=samples.num_classes,
@@ -61,9 +68,7 @@ def find_basis(
         zero=zero,
         precision=precision,
         samples=samples,
-        num_steps=plan_schedule(
-            config.schedule, steps_per_epoch=int(batches) if config.data.partial_batch == "drop" else batches
-        ).num_steps,
+        num_steps=plan_schedule(config.schedule, steps_per_epoch=order.steps_per_epoch).num_steps,
         network=network,
         speed=choose_speed(question, network=network, precision=precision, run=run),
     )

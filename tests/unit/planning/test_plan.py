@@ -101,6 +101,7 @@ def test_auto_is_as_much_as_fits(plan):
             "signal lead: 10 s are too short for two of the longest",
         ),
         (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips after each of the 2 micro steps"),
+        (["--gpus", 64, "--samples", 4000], "global_batch_size 4096 is more than the split's 4000 samples"),
         (["--gpus", 64, "data.shards=data/mine"], "data.shards: data/mine is not here"),
     ],
 )
@@ -108,6 +109,14 @@ def test_what_cannot_work_ends_with_1_and_says_why(plan, arguments, message):
     code, _, err = plan(LARGE, *arguments)
     assert code == 1
     assert message in err
+
+
+def test_a_number_of_gpus_on_which_it_does_not_fit_is_marked(plan):
+    _, out, _ = plan(LARGE, "--gpus", 8, "micro_batch_size=512", "--what-if", "8,64")
+    large, shrunk = out.partition("what if")[2].splitlines()[2:4]
+    assert large.endswith("does not fit")
+    assert "1 x 64" in shrunk
+    assert "not" not in shrunk
 
 
 def test_bf16_needs_a_gpu_that_has_it(plan, tmp_path):
