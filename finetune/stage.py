@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from finetune.config import FinetuneConfig
 from finetune.start import fit_weights
 from hornet.micro_batch import EngineLoad
@@ -11,7 +13,7 @@ from hornet.stage import run_stage
 from hornet.task import Classification
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.engines.accelerate import AccelerateEngine
-from hornet.training.engines.zero_memory import count_state_bytes
+from hornet.training.engines.zero_memory import count_data_parallel_bytes
 from hornet.training.process_group import errors_shared
 from hornet.world import World
 
@@ -38,10 +40,9 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
             clipping=config.recipe.clipping,
         )
 
-    def count_bytes(num_parameters: int) -> int:
+    def count_bytes(num_elements: Sequence[int]) -> int:
         has_ema = config.optimizer.ema_decay is not None
-        state = count_state_bytes(num_parameters, stage=0, num_ranks=world.num_ranks, has_ema=has_ema)
-        return state.total + (world.num_ranks > 1) * state.gradients  # the buckets of data parallelism
+        return count_data_parallel_bytes(num_elements, num_ranks=world.num_ranks, has_ema=has_ema).total
 
     run_stage(
         config,

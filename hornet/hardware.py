@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hornet.errors import UserError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
@@ -39,6 +41,14 @@ GPUS = (
     # AMD data sheet.
     Gpu(key="mi300x", words=("MI300X",), memory_gib=192, peak_tflops=1307, watts=750),
 )
+
+
+def get_gpu(key: str) -> Gpu:
+    """Return the GPU that a user names; raises UserError that lists all names."""
+    for gpu in GPUS:
+        if gpu.key == key:
+            return gpu
+    raise UserError(f"gpu: {key!r} is not one of {', '.join(gpu.key for gpu in GPUS)}")
 
 
 def find_gpu(device_name: str) -> Gpu | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,9 +27,9 @@ class EngineLoad:
 
     precision: Literal["bf16", "fp32"]
     """Of the forward pass."""
-    count_bytes: Callable[[int], int]
-    """From the number of parameters to all that the engine holds on this rank's device: weights, gradients, optimizer
-    and buffers, everything but activations."""
+    count_bytes: Callable[[Sequence[int]], int]
+    """From the sizes of the parameters, in elements, to all that the engine holds on this rank's device: weights,
+    gradients, optimizer and buffers, everything but activations."""
 
 
 def fit_micro_batch(
@@ -80,7 +80,8 @@ def describe_fit(fit: Fit, *, share: int) -> str:
 
 
 def _search(model: nn.Module, *, share: int, image_size: int, task: Classification, load: EngineLoad) -> Fit:
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_elements = [parameter.numel() for parameter in model.parameters()]
+    weight_bytes = FP32_BYTES * sum(num_elements)
     model.to(task.device).train()
 
     uncompiled = functools.partial(type(model).forward, model)
@@ -94,12 +95,12 @@ def _search(model: nn.Module, *, share: int, image_size: int, task: Classificati
         finally:
             model.zero_grad(set_to_none=True)
 
-    engine_bytes = load.count_bytes(num_parameters)
+    engine_bytes = load.count_bytes(num_elements)
     if task.device.type == "cuda":
-        held_by_trial = 2 * FP32_BYTES * num_parameters  # weights and gradients
+        held_by_trial = 2 * weight_bytes  # weights and gradients
         reserve_bytes = max(0, engine_bytes - held_by_trial)
         return fit_on_gpu(share, trial=trial, reserve_bytes=reserve_bytes, device=task.device)
-    reserve_bytes = engine_bytes - FP32_BYTES * num_parameters  # the weights are there already
+    reserve_bytes = engine_bytes - weight_bytes  # the weights are there already
     available_bytes = read_available_bytes(task.world.num_local_ranks)
     return fit_on_cpu(share, trial=trial, reserve_bytes=reserve_bytes, available_bytes=available_bytes)
 

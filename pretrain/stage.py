@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from hornet.micro_batch import EngineLoad
@@ -10,7 +12,7 @@ from hornet.stage import run_stage
 from hornet.task import Classification
 from hornet.training.checkpoint import Checkpoint
 from hornet.training.engines.deepspeed import DeepSpeedEngine
-from hornet.training.engines.zero_memory import count_bucket_bytes, count_state_bytes
+from hornet.training.engines.zero_memory import count_deepspeed_bytes
 from hornet.world import World
 from pretrain.config import PretrainConfig, require_clipping
 
@@ -32,16 +34,14 @@ def pretrain(config: PretrainConfig, *, world: World) -> None:
             device=task.device,
         )
 
-    def count_bytes(num_parameters: int) -> int:
-        state = count_state_bytes(
-            num_parameters,
-            stage=config.zero.stage,
+    def count_bytes(num_elements: Sequence[int]) -> int:
+        return count_deepspeed_bytes(
+            num_elements,
+            config=config.zero,
             num_ranks=world.num_ranks,
             has_ema=config.optimizer.ema_decay is not None,
-        )
-        buckets = count_bucket_bytes(config.zero.bucket_elements, num_parameters=num_parameters)
-        is_on_host = config.zero.offload_optimizer and torch.cuda.is_available()
-        return state.total - is_on_host * state.optimizer + buckets
+            offloads=torch.cuda.is_available(),
+        ).total
 
     run_stage(
         config,

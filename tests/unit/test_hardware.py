@@ -1,6 +1,7 @@
 import pytest
 
-from hornet.hardware import GPUS, find_gpu, find_peak_flops
+from hornet.errors import UserError
+from hornet.hardware import GPUS, find_gpu, find_peak_flops, get_gpu
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,9 @@ def test_what_is_not_known_has_no_rate():
 
 def test_keys_are_unique():
     assert len({gpu.key for gpu in GPUS}) == len(GPUS)
+
+
+def test_a_user_names_a_gpu_by_its_key():
+    assert get_gpu("a100-40").memory_gib == 40
+    with pytest.raises(UserError, match=r"gpu: 'h1000' is not one of v100-32, a100-40, .*mi300x"):
+        get_gpu("h1000")

@@ -1,0 +1,65 @@
+from types import SimpleNamespace
+
+import pytest
+
+from hornet.data.label_space import LabelSpace
+from hornet.data.manifest import MANIFEST_NAME, Manifest, Split, write_manifest
+from hornet.errors import UserError
+from hornet.hardware import get_gpu
+from hornet.planning.question import Question
+from hornet.planning.samples import find_samples
+
+
+def find(place, **known):
+    config = SimpleNamespace(shards=place, split="train")
+    return find_samples(config, Question(gpu=get_gpu("h100-80"), num_gpus=1, **known))
+
+
+def write_set(folder):
+    split = Split(
+        name="train",
+        shard_folder=".",
+        shards=("a.tar", "b.tar"),
+        shard_lengths=(3, 4),
+        shard_bytes=(1000, 2000),
+        shard_sha256=(None, None),
+        index="train.idx",
+        index_sha256="0" * 64,
+        class_counts=(3, 4),
+    )
+    space = LabelSpace(name="two", classes=("x", "y"))
+    write_manifest(
+        Manifest(path=folder / MANIFEST_NAME, name="set", label_space=space, splits={"train": split}),
+    )
+    return folder
+
+
+def test_a_set_that_is_there_is_asked(tmp_path):
+    found = find(write_set(tmp_path))
+    assert (found.num_samples, found.num_classes, found.num_bytes) == (7, 2, 3000)
+    assert found.source == str(tmp_path / MANIFEST_NAME)
+
+
+def test_what_is_given_goes_before_what_the_set_says(tmp_path):
+    found = find(write_set(tmp_path), num_samples=70)
+    assert (found.num_samples, found.num_classes, found.num_bytes) == (70, 2, 30_000)
+
+
+@pytest.mark.parametrize(
+    ("place", "num_samples", "num_classes"),
+    [("data/imagenet-22k", 14_197_122, 21_841), ("s3://bucket/imagenet-1k", 1_281_167, 1000)],
+)
+def test_a_known_name_is_enough_and_said(place, num_samples, num_classes):
+    found = find(place, bytes_per_image=50_000)
+    assert (found.num_samples, found.num_classes) == (num_samples, num_classes)
+    assert found.num_bytes == num_samples * 50_000
+    assert found.source == f"{place} is not here: assumed to be the known {place.rpartition('/')[2]}, 50 kB an image"
+
+
+def test_anything_else_must_be_given():
+    with pytest.raises(
+        UserError, match=r"data\.shards: data/mine is not here.*imagenet-22k are.*--samples and --classes"
+    ):
+        find("data/mine")
+    found = find("data/mine", num_samples=10, num_classes=3)
+    assert (found.num_samples, found.num_classes, found.source) == (10, 3, "given")
