@@ -34,7 +34,7 @@ class ChannelsLastConv(nn.Conv2d):
 class DepthwiseConv(ChannelsLastConv):
     """Depthwise convolution; `num_gate_channels` asks for all that a gnConv does around it, in one kernel.
 
-    The kernel is called here and not beside the other gates, because ZeRO-3 gathers weights for the module that owns them.
+    The kernel is called here, not beside the other gates: ZeRO-3 gathers weights for the module that owns them.
     """
 
     def forward(self, x_bhwc: Tensor, *, num_gate_channels: int = 0, scale: float = 1.0) -> Tensor:

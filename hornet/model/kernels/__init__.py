@@ -1,4 +1,4 @@
-"""Kernels of our own for GPUs, in Triton: what plain operators do elsewhere in hornet/model, in fewer passes over memory.
+"""Our own kernels for GPUs, in Triton: what plain operators do elsewhere in hornet/model, in fewer passes over memory.
 
 Off by default; HorNet.use_kernels("fused"), or `model.kernels: fused` in a run's settings, turns them on.
 """
@@ -19,6 +19,7 @@ def require_kernels() -> None:
     for is_there, missing in ((torch.cuda.is_available(), "CUDA device"), (find_spec("triton"), "Triton")):
         if not is_there:
             raise UserError(
-                f"kernels is 'fused', which needs a CUDA device and Triton, but this machine has no {missing}: use 'plain'."
+                "kernels is 'fused', which needs a CUDA device and Triton, but this machine has no "
+                f"{missing}: use 'plain'."
             )
     import_module("hornet.model.kernels.depthwise")

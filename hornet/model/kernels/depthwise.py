@@ -7,14 +7,14 @@ joins the gradients of p and q in another copy. Here the forward pass reads y an
 the gradient of y whole.
 
 Inputs are bfloat16, float16 or float32, sums are float32. A program is one warp that owns a block of channels, so each
-load is a row of channels, and what is between load and store stays in its registers: a strip of a row for the output and
-the input gradient (14 values give 8), all 49 sums for the weight gradient. Sums of different programs are added up by
-torch in a fixed order, so the same input gives the same gradients, to the bit.
+load is a row of channels, and what is between load and store stays in its registers: a strip of a row for the output
+and the input gradient (14 values give 8), all 49 sums for the weight gradient. Sums of different programs are added up
+by torch in a fixed order, so the same input gives the same gradients, to the bit.
 
 Not here: who chooses between this and plain operators (HorNet.use_kernels).
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -27,13 +27,16 @@ SIZE = 7
 BLOCK_CHANNELS = 64
 STRIP = 8
 """Outputs of a program: all of 7, 8 of 14, 28 and 56."""
+WEIGHT_BLOCK_CHANNELS = 32
+"""For the weight gradient, whose 50 sums a channel would spill from a thread's 255 registers with two channels each."""
 WEIGHT_STRIP = 4
-"""Positions at a time for the weight gradient, whose sums already fill 98 registers a thread."""
+"""Positions at a time for the weight gradient."""
 ROWS_A_PROGRAM = 16
 """For the weight gradient: more rows mean fewer partial sums to add, and fewer programs."""
 
 
 @triton.jit
+@no_type_check
 def _load_strip(
     source, row, column, height, width, channel, is_channel, line_offset,
     stride: tl.constexpr, place_offset: tl.constexpr, count: tl.constexpr,
@@ -56,6 +59,7 @@ def _load_strip(
 
 
 @triton.jit
+@no_type_check
 def _multiply(values, factors, is_factor, count: tl.constexpr):
     """Each value times its factor where it has one."""
     products = ()
@@ -65,6 +69,7 @@ def _multiply(values, factors, is_factor, count: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _convolve(
     source, factor, weight, bias, out,
     height, width, channels, num_factors, scale,
@@ -72,10 +77,10 @@ def _convolve(
     is_input_gradient: tl.constexpr,
     size: tl.constexpr, strip: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """out = factor * scale * (conv(source) + bias); for the input gradient scale * conv(factor * source).
+    """Store factor * scale * (conv(source) + bias); for the input gradient scale * conv(factor * source).
 
-    Strides lead from one position to the next, or from one tap of the (size * size, channels) weight. The factor belongs
-    to the first `num_factors` channels; for the others it is 1.
+    Strides lead from one position to the next, or from one tap of the (size * size, channels) weight. The factor
+    belongs to the first `num_factors` channels; for the others it is 1.
     """
     strips = tl.cdiv(width, strip)
     row = tl.program_id(0) // strips
@@ -121,13 +126,17 @@ def _convolve(
 
 
 @triton.jit
+@no_type_check
 def _correlate(
     source, gradient, factor, partial,
     num_rows, height, width, channels, num_factors,
     source_stride: tl.constexpr, gradient_stride: tl.constexpr, factor_stride: tl.constexpr,
     rows: tl.constexpr, size: tl.constexpr, strip: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of weight and bias, unscaled, from `rows` rows: partial[program, tap, channel], the bias as last tap."""
+    """Store `rows` rows' part of the gradients of weight, and of bias as last tap, in partial[program, tap, channel].
+
+    They still lack the scale.
+    """
     channel = tl.program_id(1) * block + tl.arange(0, block)
     is_channel = channel < channels
     is_factor = channel < num_factors
@@ -137,7 +146,8 @@ def _correlate(
     for _ in tl.static_range(taps + 1):
         sums = sums + (tl.zeros([block], tl.float32),)  # noqa: RUF005
     first = tl.program_id(0) * rows
-    for row in range(first, min(first + rows, num_rows)):
+    for offset in range(min(rows, num_rows - first)):
+        row = first + offset
         for column in range(0, width, strip):
             gradients = _load_strip(
                 gradient, row, column, height, width, channel, is_channel, 0, gradient_stride, 0, strip
@@ -229,15 +239,16 @@ def gated_depthwise_backward(
     num_rows = y.shape[0] * y.shape[1]
     num_programs = triton.cdiv(num_rows, ROWS_A_PROGRAM)
     partial = torch.empty(num_programs, SIZE**2 + 1, channels, device=y.device, dtype=torch.float32)
-    _correlate[(num_programs, triton.cdiv(channels, BLOCK_CHANNELS))](
+    _correlate[(num_programs, triton.cdiv(channels, WEIGHT_BLOCK_CHANNELS))](
         q, gradient, y, partial,
         num_rows, y.shape[1], y.shape[2], channels, num_gate_channels,
         y.shape[3], channels, y.shape[3],
-        rows=ROWS_A_PROGRAM, size=SIZE, strip=WEIGHT_STRIP, block=BLOCK_CHANNELS, num_warps=1,
+        rows=ROWS_A_PROGRAM, size=SIZE, strip=WEIGHT_STRIP, block=WEIGHT_BLOCK_CHANNELS, num_warps=1,
     )  # fmt: skip
     sums = partial.sum(0) * scale
-    weight_gradient = sums[:-1].t().reshape(weight.shape).to(weight.dtype)
-    return y_gradient, weight_gradient, sums[-1].to(bias.dtype)
+    # An operator's results may not share memory.
+    weight_gradient = sums[:-1].t().reshape(weight.shape).to(weight.dtype).clone(memory_format=torch.contiguous_format)
+    return y_gradient, weight_gradient, sums[-1].to(bias.dtype, copy=True)
 
 
 @gated_depthwise_backward.register_fake
@@ -247,14 +258,14 @@ def _(
     return y.new_empty(y.shape), weight.new_empty(weight.shape), bias.new_empty(bias.shape)
 
 
-def _keep(context: Any, inputs: tuple[Tensor, Tensor, Tensor, int, float], output: Tensor) -> None:
-    y, weight, bias, context.num_gate_channels, context.scale = inputs
-    context.save_for_backward(y, weight, bias)
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, int, float], output: Tensor) -> None:
+    y, weight, bias, ctx.num_gate_channels, ctx.scale = inputs
+    ctx.save_for_backward(y, weight, bias)
 
 
-def _differentiate(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-    y, weight, bias = context.saved_tensors
-    gradients = gated_depthwise_backward(gradient, y, weight, bias, context.num_gate_channels, context.scale)
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    y, weight, bias = ctx.saved_tensors
+    gradients = gated_depthwise_backward(gradient, y, weight, bias, ctx.num_gate_channels, ctx.scale)
     return *gradients, None, None
 
 

@@ -43,7 +43,7 @@ def test_kernels_agree_with_float64_under_the_interpreter():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_fused_without_a_cuda_device_is_the_users_error():
     with pytest.raises(
-        UserError, match="kernels is 'fused', which needs a CUDA device.*has no CUDA device: use 'plain'"
+        UserError, match=r"kernels is 'fused', which needs a CUDA device.*has no CUDA device: use 'plain'"
     ):
         build_model(ModelConfig(name="hornet_atto_7x7", kernels="fused"), num_classes=2, image_size=32, seed=0)
 
