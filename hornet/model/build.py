@@ -28,7 +28,7 @@ class ModelConfig:
     activation_checkpointing: bool = free(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
     kernels: Kernels = free("plain")
-    """"plain" operators, or "fused": our own kernels for CUDA devices where there is one (7x7 depthwise convolutions)."""
+    """"plain" operators, or "fused": our own kernels for CUDA devices, for 7x7 depthwise convolutions."""
     compile: bool = free(False)
     """Compile the network with torch.compile: slower to start, one graph for each image size."""
 

@@ -3,10 +3,11 @@
 from importlib.util import find_spec
 
 import pytest
+import timm
 import torch
 from torch.nn import functional
 
-from hornet.model.build import ModelConfig, build_model
+import hornet  # noqa: F401  registers the models
 
 if not torch.cuda.is_available() or find_spec("triton") is None:
     pytest.skip("needs a CUDA device and Triton", allow_module_level=True)
@@ -38,10 +39,11 @@ def test_the_same_input_gives_the_same_bits():
 
 def compute_gradients(kernels: str, *, is_compiled: bool) -> dict[str, torch.Tensor]:
     # Without layer scales of 1e-6, which would hide the gnConvs.
-    config = ModelConfig(
-        name="hornet_tiny_gf", kernels=kernels, compile=is_compiled, drop_path_rate=0.0, layer_scale_init=1.0
-    )
-    model = build_model(config, num_classes=10, image_size=64, seed=0).cuda()
+    torch.manual_seed(0)
+    model = timm.create_model("hornet_tiny_gf", num_classes=10, layer_scale_init=1.0).cuda()
+    model.use_kernels(kernels)
+    if is_compiled:
+        model.compile()
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).cuda()
     with torch.autocast("cuda", dtype=torch.bfloat16):
         logits = model(images)
