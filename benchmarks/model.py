@@ -18,9 +18,10 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -33,10 +34,14 @@ from torch.utils.flop_counter import FlopCounterMode
 import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
 from benchmarks.machine import describe_machine, measure_copy_bandwidth, measure_product_rate
+from hornet.model.hornet import HorNet
 from hornet.model.variants import VARIANTS
 
-CONTENDERS = ("literal", "ours", "ours-compiled", "convnext", "convnext-compiled", "swin")
-SWINS = {"tiny": "tiny", "small": "small", "base": "base", "large": "large"}
+CONTENDERS = (
+    "literal", "ours", "ours-compiled", "ours-fused", "ours-fused-compiled", "convnext", "convnext-compiled", "swin"
+)  # fmt: skip
+SIZES = ("atto", "femto", "pico", "nano", "tiny", "small", "base", "large")
+"""The three families share them; Swin begins at tiny."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +78,9 @@ class Result:
     """With compilation, if any."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    options = parse_options()
+    options = parse_options(arguments)
     setting = make_setting(options)
     torch.manual_seed(0)
     names = options.contenders.split(",")
@@ -98,11 +103,11 @@ def main() -> None:
         options.json.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     has_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="large" if has_gpu else "tiny", choices=list(SWINS))
+    parser.add_argument("--size", default="large" if has_gpu else "tiny", choices=SIZES)
     parser.add_argument("--kind", default="gf", choices=["gf", "7x7"])
     parser.add_argument(
         "--resolution", type=parse_resolution, default="224", help="pixels, or HEIGHTxWIDTH (default %(default)s)"
@@ -116,7 +121,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=10 if has_gpu else 1, help="steps a round")
     parser.add_argument("--json", type=Path, help="write everything here too")
     parser.add_argument("--breakdown", metavar="CONTENDER", help="print one contender's operations instead")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     unknown = sorted(set(options.contenders.split(",")) - set(CONTENDERS))
     if unknown:
         parser.error(f"--contenders: {', '.join(unknown)} unknown; choose among {', '.join(CONTENDERS)}")
@@ -144,7 +149,7 @@ def make_setting(options: argparse.Namespace) -> Setting:
 
 def build(name: str, setting: Setting) -> nn.Module:
     """Build a contender; HorNets start from the same weights."""
-    what, _, is_compiled = name.partition("-")
+    what, *ways = name.split("-")
     hornet_name = f"hornet_{setting.size}_{setting.kind}"
     model: nn.Module
     if what == "convnext":
@@ -154,12 +159,14 @@ def build(name: str, setting: Setting) -> nn.Module:
     else:
         torch.manual_seed(0)
         model = timm.create_model(hornet_name)
+        if "fused" in ways:
+            cast(HorNet, model).use_kernels("fused")
         if what == "literal":
             weights = model.state_dict()
             model = LiteralHorNet(**VARIANTS[hornet_name])
             model.load_state_dict(weights)
     model = model.to(setting.device)
-    if is_compiled:
+    if "compiled" in ways:
         model.compile()
     return model.train() if setting.mode == "training" else model.eval()
 

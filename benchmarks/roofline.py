@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,9 +92,9 @@ def _name_kind(operator: Traffic) -> str:
     return "residual"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compute and print."""
-    options = parse_options()
+    options = parse_options(arguments)
     rates = choose_rates(options)
     size, num_images = options.resolution, options.batch
     model = build_without_contents(options.model)
@@ -146,7 +147,7 @@ def build_others(name: str) -> dict[str, nn.Module]:
     return others
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     usual = Rates()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,7 +167,7 @@ def parse_options() -> argparse.Namespace:
         "--measure", action="store_true", help="take products and bandwidth of this machine's GPU, or CPU"
     )
     parser.add_argument("--json", type=Path, help="write rates and totals here too")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def choose_rates(options: argparse.Namespace) -> Rates:

@@ -13,12 +13,12 @@ GNCONV_SCALE = 1 / 3
 FEED_FORWARD_RATIO = 4
 
 
-def drop_path(x: Tensor, rate: float) -> Tensor:
-    """Zero whole samples of (B, ...) with probability `rate` and scale the others by 1 / (1 - rate)."""
+def draw_drop_path(x: Tensor, rate: float) -> Tensor:
+    """Return a factor for each sample of (B, ...): 0 with probability `rate`, else 1 / (1 - rate)."""
     keep = 1.0 - rate
     # Drawn in float32: bfloat16 has too few values between 0 and 1 for a fair draw.
     draw = torch.rand((x.shape[0],) + (1,) * (x.dim() - 1), device=x.device, dtype=torch.float32)
-    return x * ((draw < keep) / keep).to(x.dtype)
+    return (draw < keep) / keep
 
 
 class Block(nn.Module):
@@ -48,10 +48,11 @@ class Block(nn.Module):
     def forward(self, x_bhwc: Tensor) -> Tensor:
         """(B, H, W, channels) -> the same shape."""
         x = x_bhwc
-        x = x + self._drop(self.gamma1 * self.gnconv(self.norm1(x)))
-        return x + self._drop(self.gamma2 * self.pwconv2(functional.gelu(self.pwconv1(self.norm2(x)))))
+        x = x + self._scale(self.gnconv(self.norm1(x)), self.gamma1)
+        return x + self._scale(self.pwconv2(functional.gelu(self.pwconv1(self.norm2(x)))), self.gamma2)
 
-    def _drop(self, branch: Tensor) -> Tensor:
+    def _scale(self, branch: Tensor, gamma: Tensor) -> Tensor:
         if self.training and self.drop_path_rate > 0.0:
-            return drop_path(branch, self.drop_path_rate)
-        return branch
+            # Both factors at once: the product of the small tensors first, then one pass over the branch.
+            gamma = gamma * draw_drop_path(branch, self.drop_path_rate).to(gamma.dtype)
+        return gamma * branch

@@ -11,6 +11,7 @@ from torch import nn
 
 from hornet.config import free
 from hornet.model.hornet import HorNet
+from hornet.model.kernels import Kernels
 from hornet.model.variants import VARIANTS
 
 
@@ -26,6 +27,8 @@ class ModelConfig:
     """Initial value of the layer scales."""
     activation_checkpointing: bool = free(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
+    kernels: Kernels = free("plain")
+    """"plain" operators, or "fused": our own kernels for CUDA devices, for 7x7 depthwise convolutions."""
     compile: bool = free(False)
     """Compile the network with torch.compile: slower to start, one graph for each image size."""
 
@@ -51,6 +54,7 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed:
             layer_scale_init=config.layer_scale_init,
         )
     model = cast(HorNet, created)
+    model.use_kernels(config.kernels)
     if config.activation_checkpointing:
         model.set_grad_checkpointing(True)
     if config.compile:

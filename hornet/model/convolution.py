@@ -4,6 +4,7 @@ They stay subclasses of nn.Conv2d so that state dicts hold (out, in, k, k) and w
 DeepSpeed's parameter hooks find them as usual; only the layout of what flows through differs.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,9 +31,23 @@ class ChannelsLastConv(nn.Conv2d):
         return super().forward(x_bhwc.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def build_depthwise_conv(channels: int, *, kernel_size: int, bias: bool) -> ChannelsLastConv:
+class DepthwiseConv(ChannelsLastConv):
+    """Depthwise convolution; `num_gate_channels` asks for all that a gnConv does around it, in one kernel.
+
+    The kernel is called here, not beside the other gates: ZeRO-3 gathers weights for the module that owns them.
+    """
+
+    def forward(self, x_bhwc: Tensor, *, num_gate_channels: int = 0, scale: float = 1.0) -> Tensor:
+        """(B, H, W, channels) -> the same shape; (B, H, W, gate + channels) with a gate, as in kernels/depthwise.py."""
+        if not num_gate_channels:
+            return super().forward(x_bhwc)
+        z: Tensor = torch.ops.hornet.gated_depthwise(x_bhwc, self.weight, self.bias, num_gate_channels, scale)
+        return z
+
+
+def build_depthwise_conv(channels: int, *, kernel_size: int, bias: bool) -> DepthwiseConv:
     """Depthwise convolution that keeps the spatial size."""
-    return ChannelsLastConv(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
+    return DepthwiseConv(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=bias)
 
 
 def build_patch_conv(in_channels: int, out_channels: int, *, patch_size: int) -> ChannelsLastConv:

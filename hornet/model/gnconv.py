@@ -25,13 +25,15 @@ class GnConv(nn.Module):
 
     With p0, q = split(proj_in(x)), f = the depthwise convolution and s = `scale`:
         p1 = p0 * s f0(q0);  p(k+1) = pws(k)(p(k)) * s fk(qk);  output = proj_out(pn).
-    `filter_grid` None: f is a 7x7 depthwise convolution; else a GlobalLocalFilter of that grid.
+    `filter_grid` None: f is a 7x7 depthwise convolution; else a GlobalLocalFilter of that grid. `is_fused` computes
+    f, s and the first gate in one kernel (HorNet.use_kernels).
     """
 
     def __init__(self, channels: int, *, order: int, scale: float, filter_grid: FilterGrid | None = None) -> None:
         super().__init__()
         self.gate_channels = split_channels(channels, order)
         self.scale = scale
+        self.is_fused = False
         spatial_channels = sum(self.gate_channels)
         self.proj_in = PointwiseConv(channels, 2 * channels)
         self.dwconv: nn.Module = (
@@ -44,11 +46,15 @@ class GnConv(nn.Module):
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         """(B, H, W, channels) -> the same shape."""
-        narrowest = self.gate_channels[0]
-        x, spatial = self.proj_in(x_bhwc).split([narrowest, sum(self.gate_channels)], dim=-1)
-        gates = (self.dwconv(spatial) * self.scale).split(self.gate_channels, dim=-1)
-        x = x * gates[0]
-        for widen, gate in zip(self.pws, gates[1:], strict=True):
+        y, narrowest = self.proj_in(x_bhwc), self.gate_channels[0]
+        if self.is_fused:
+            z = self.dwconv(y, num_gate_channels=narrowest, scale=self.scale)
+            x, *gates = z.split(self.gate_channels, dim=-1)
+        else:
+            first, spatial = y.split([narrowest, sum(self.gate_channels)], dim=-1)
+            first_gate, *gates = (self.dwconv(spatial) * self.scale).split(self.gate_channels, dim=-1)
+            x = first * first_gate
+        for widen, gate in zip(self.pws, gates, strict=True):
             x = widen(x) * gate
         out: Tensor = self.proj_out(x)
         return out

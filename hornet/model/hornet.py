@@ -19,8 +19,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from hornet.model.block import Block
-from hornet.model.convolution import build_patch_conv
+from hornet.model.convolution import DepthwiseConv, build_patch_conv
 from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
+from hornet.model.gnconv import GnConv
+from hornet.model.kernels import Kernels, require_kernels
 from hornet.model.layer_groups import build_layer_matcher
 
 NUM_STAGES = 4
@@ -147,6 +149,17 @@ class HorNet(nn.Module):
         for block, block_rate in zip(blocks, compute_drop_path_rates(rate, len(blocks)), strict=True):
             assert isinstance(block, Block)
             block.drop_path_rate = block_rate
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """Choose plain operators, or our own "fused" kernels where there is one; weights and names stay as they are.
+
+        Raises UserError where "fused" cannot run.
+        """
+        if kernels == "fused":
+            require_kernels()
+        for module in self.modules():
+            if isinstance(module, GnConv) and isinstance(module.dwconv, DepthwiseConv):
+                module.is_fused = kernels == "fused"
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> logits (B, num_classes); without a head, pooled features (B, num_features)."""

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hornet.model.block import GNCONV_SCALE, Block, drop_path
+from hornet.model.block import GNCONV_SCALE, Block, draw_drop_path
 
 
 def build_block(layer_scale_init: float = 0.5) -> Block:
@@ -33,15 +33,26 @@ def test_layer_scales_start_where_asked() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_drop_path_zeroes_whole_samples_and_keeps_the_mean(dtype: torch.dtype) -> None:
-    x = torch.ones(20_000, 2, 2, 1, dtype=dtype)
-    out = drop_path(x, 0.3)
-    per_sample = out.flatten(1)
-    assert out.dtype is dtype
-    assert (per_sample == per_sample[:, :1]).all()
-    assert set(per_sample[:, 0].tolist()) == {0.0, torch.tensor(1 / 0.7, dtype=dtype).item()}
+def test_drop_path_is_a_factor_a_sample_that_keeps_the_mean(dtype: torch.dtype) -> None:
+    factors = draw_drop_path(torch.ones(20_000, 2, 2, 1, dtype=dtype), 0.3)
+    assert factors.shape == (20_000, 1, 1, 1)
+    assert set(factors.flatten().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
     # Four standard deviations of 20,000 draws.
-    assert (per_sample[:, 0] == 0).float().mean().item() == pytest.approx(0.3, abs=4 * (0.21 / 20_000) ** 0.5)
+    assert (factors == 0).float().mean().item() == pytest.approx(0.3, abs=4 * (0.21 / 20_000) ** 0.5)
+
+
+def test_a_kept_branch_is_scaled_by_gamma_and_the_chance_to_be_kept() -> None:
+    block = build_block()
+    x = torch.randn(1, 3, 3, 8).expand(64, -1, -1, -1)
+    with torch.no_grad():
+        block.gamma2.zero_()
+    branch = block(x) - x
+    block.drop_path_rate = 0.2
+    ratios = ((block(x) - x) / branch).flatten(1)
+    is_kept = ratios[:, 0] > 0.5
+    assert 0 < is_kept.sum() < 64
+    torch.testing.assert_close(ratios[is_kept], torch.full_like(ratios[is_kept], 1.25), rtol=1e-2, atol=0)
+    assert (ratios[~is_kept] == 0).all()
 
 
 def test_drop_path_acts_in_training_mode_only() -> None:
