@@ -8,17 +8,18 @@ import pytest
 
 from tests.chaos.__main__ import rage
 from tests.chaos.damage import hurt_checkpoint, list_whole
-from tests.chaos.lives import BrokenLawError, Run, identify
+from tests.chaos.lives import MOMENTS, BrokenLawError, Run, identify
 
 
 @pytest.mark.slow
 def test_killed_and_damaged_a_run_is_the_undisturbed_one(tmp_path):
-    figures = rage(tmp_path, kills=4, seed=5, damage_rate=0.7)
-    assert sum(figures["by_moment"].values()) == 4
-    assert set(figures["by_moment"].values()) == {1}
+    output = tmp_path / "figures.json"
+    figures = rage(tmp_path, kills=5, seed=5, damage_rate=0.7, output=output)
+    assert {moment: row["kills"] for moment, row in figures["by_moment"].items()} == dict.fromkeys(MOMENTS, 1)
+    assert json.loads(output.read_text()) == figures
     assert sum(figures["damage"].values()) >= 2
     assert figures["are_weights_equal"]
-    assert figures["steps"] == 24
+    assert figures["steps"] == 36
 
 
 def write_run(folder, *, num_steps=6, steps_on_disk=(3, 6)):
@@ -49,6 +50,8 @@ def test_an_honest_run_keeps_the_laws(run):
 def test_a_wrong_start_is_seen(run):
     with pytest.raises(BrokenLawError, match="went on from step 3, the newest whole checkpoint is that of 6"):
         run.check(["resuming run from step 3"], begin=6)
+    with pytest.raises(BrokenLawError, match="started afresh, though there was a checkpoint of step 6"):
+        run.check(["starting run\nplan"], begin=6)
 
 
 @pytest.mark.parametrize(
