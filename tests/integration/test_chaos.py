@@ -6,9 +6,10 @@ from random import Random
 
 import pytest
 
-from tests.chaos.__main__ import rage
-from tests.chaos.damage import hurt_checkpoint, list_whole
-from tests.chaos.lives import MOMENTS, BrokenLawError, Run, identify
+from tests.chaos.__main__ import format_figures, rage
+from tests.chaos.damage import Damage, hurt_checkpoint, list_whole
+from tests.chaos.lives import MOMENTS, BrokenLawError, Life, Run, identify
+from tests.chaos.record import Record
 
 
 @pytest.mark.slow
@@ -88,3 +89,32 @@ def test_a_damaged_checkpoint_does_not_count_until_it_is_saved_again(run):
     newest.mkdir()
     assert run.find_newest() == 6
     assert len(list_whole(run.path)) == 2
+
+
+def make_life(moment, **changes):
+    values = {"victims": "both", "resumed_step": 3, "last_step": 5, "lost_steps": 2, "seconds_to_first_step": 4.0}
+    return Life(moment=moment, **{**values, **changes})
+
+
+def test_the_record_tells_of_a_run_that_is_cut_short(tmp_path):
+    output = tmp_path / "figures.json"
+    record = Record(seed=1, has_disk=False, undisturbed_seconds=9.0, output=output)
+    record.add(make_life("step"))
+    record.add(make_life("step", lost_steps=1, victims="0", seconds_to_first_step=8.0))
+    hurt = Damage(name="disk full", detail="")
+    record.add(make_life("end", seconds_to_first_step=None), damage=hurt, said="the first")
+    record.add(damage=hurt, said="the second")
+    figures = json.loads(output.read_text())
+    assert figures["by_moment"] == {"step": {"kills": 2, "mean_lost_steps": 1.5, "most_lost_steps": 2}}
+    assert (figures["kills"], figures["lives"], figures["trained_steps"]) == (2, 3, 6)
+    assert figures["by_victims"] == {"both": 1, "0": 1}
+    assert figures["seconds_to_first_step"] == 6.0
+    assert (figures["damage"], figures["said"]) == ({"disk full": 2}, {"disk full": "the first"})
+    assert not figures["is_complete"]
+
+    record.end({"steps": [9, 9], "loss_difference": 0.0, "are_weights_equal": True, "num_elements": 2_000_000})
+    assert json.loads(output.read_text())["is_complete"]
+    lines = format_figures(record.summarise()).splitlines()
+    assert lines[1].split() == ["step", "2", "1.5", "2"]
+    assert "   2 x disk full: the first" in lines
+    assert "not tried, no right to mount: disk full, disk read-only" in lines
