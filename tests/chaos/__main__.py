@@ -29,6 +29,8 @@ STEPS_PER_KILL = 4
 """A life saves every 3 steps; on average it gets less far than this before it is killed."""
 STEPS_PER_EPOCH = 6  # 52 samples make 6 batches of 8
 SECONDS_PER_STEP = 10.0  # of patience with the undisturbed run
+STALL_SECONDS = 40
+"""No launcher ends a rank whose neighbour was killed while they met; the watchdog does, after this time."""
 DISK_MEGABYTES = 96
 DAMAGE_RATE = 0.3
 
@@ -62,6 +64,7 @@ def rage(folder: Path, *, kills: int, seed: int, damage_rate: float = DAMAGE_RAT
         "cadence__evaluate_every_steps": 12,
         "checkpoints__newest": 3,
         "data__max_bad_sample_rate": 0.0,
+        "run__stall_seconds": STALL_SECONDS,
     }
     config = write_config(folder, PRETRAIN, shards=shards, **changes)
     started = time.monotonic()
