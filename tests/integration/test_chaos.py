@@ -70,6 +70,22 @@ def test_wrong_rows_are_seen(run, old, new, message):
         run.check([""], begin=3)
 
 
+def test_a_step_with_substitutes_may_only_be_the_last_and_in_no_checkpoint(run):
+    path = run.path / "metrics.jsonl"
+    honest = path.read_text()
+    row = '{"step": 7, "batch_digest": "x", "loss": 9.0, "grad_norm": 9.0, "lr": 0.1, "num_bad_samples": 1}\n'
+    run.expected = [*run.expected, {**run.expected[-1], "step": 7}]
+    path.write_text(honest + row)
+    run.check([""], begin=6)
+    path.write_text(honest + row.replace(', "num_bad_samples": 1', ""))
+    with pytest.raises(BrokenLawError, match="step 7: batch_digest is x"):
+        run.check([""], begin=6)
+    path.write_text(honest + row)
+    (run.path / "checkpoints/step_00000007").mkdir()
+    with pytest.raises(BrokenLawError, match="step 7: batch_digest is x"):
+        run.check([""], begin=6)
+
+
 def test_lost_records_and_piles_are_seen(run):
     with pytest.raises(BrokenLawError, match="6 steps are on record, and there was a checkpoint of step 9"):
         run.check([""], begin=9)
