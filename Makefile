@@ -45,8 +45,8 @@ test-slurm: $(READY)  ## the job scripts, and the lives of a job on a real two-n
 	$(BIN)/python -u -m pytest tests/slurm $(TESTS)
 
 KILLS ?= 100
-chaos: $(READY)  ## 100 kills of one run, damage in between (KILLS=20 SEED=7): about 20 minutes
-	$(BIN)/python -m tests.chaos --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+chaos: $(READY)  ## 100 kills of one run, damage in between (KILLS=20 SEED=7); figures in runs/chaos.json
+	$(BIN)/python -m tests.chaos --kills $(KILLS) --output runs/chaos.json $(if $(SEED),--seed $(SEED))
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock

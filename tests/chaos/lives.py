@@ -12,9 +12,11 @@ from random import Random
 from tests.chaos.damage import Damage, list_whole
 from tests.integration.conftest import Ranks
 
-MOMENTS = ("start", "step", "save", "evaluation")
+MOMENTS = ("start", "load", "step", "save", "evaluation")
 START_SECONDS = 5.0
 """A life that is to be killed while it starts is killed within this time."""
+LOAD_SECONDS = 1.5
+"""A life that is to be killed while it loads is killed within this time after its starting point was found."""
 END_SECONDS = 120.0
 """In which the other rank must have ended after one was killed, and any life that must end by itself."""
 KEPT = 3  # checkpoints.newest
@@ -37,6 +39,8 @@ class Life:
     """Where it began, 0 for the beginning."""
     last_step: int
     """The last step it recorded."""
+    lost_steps: int = 0
+    """Of these, the ones beyond the newest whole checkpoint that it left."""
     seconds_to_first_step: float | None
     """From the start of the (forked) ranks; None if it recorded none."""
     said: str = ""
@@ -69,9 +73,9 @@ class Run:
         begin = self.find_newest()
         is_asynchronous = self.random.random() < 0.7
         overrides = [f"checkpoints.asynchronous={str(is_asynchronous).lower()}"]
-        num_starts = self.count("events", '"running"')
+        before = {word: self.count("events", f'"{word}"') for word in ("starting", "running")}
         ranks = Ranks("pretrain.py", "--config", self.config, *overrides)
-        first = self.await_moment(moment, ranks, num_starts=num_starts)
+        first = self.await_moment(moment, ranks, before=before)
         for rank, process in enumerate(ranks.processes):
             if victims in ("both", str(rank)):
                 process.send_signal(9)
@@ -80,23 +84,35 @@ class Run:
             raise BrokenLawError(f"ranks {victims} were killed, and the codes are {codes}")
         self.check(outputs, begin=begin)
         last = begin if first is None else len(read_whole_rows(self.path, "metrics"))
-        return Life(moment=moment, victims=victims, resumed_step=begin, last_step=last, seconds_to_first_step=first)
+        return Life(
+            moment=moment,
+            victims=victims,
+            resumed_step=begin,
+            last_step=last,
+            lost_steps=max(0, last - self.find_newest()),
+            seconds_to_first_step=first,
+        )
 
-    def await_moment(self, moment: str, ranks: Ranks, *, num_starts: int) -> float | None:
+    def await_moment(self, moment: str, ranks: Ranks, *, before: dict[str, int]) -> float | None:
         """Wait for it; return the seconds until the first step, None if it has not come yet."""
         started, seconds = time.monotonic(), self.random.uniform(0, START_SECONDS)
         num_steps, later = self.random.randint(1, 6), self.random.uniform(0, 0.15)
-        while self.count("events", '"running"') == num_starts:
+        load_seconds, found_at = self.random.uniform(0, LOAD_SECONDS), None
+        while self.count("events", '"running"') == before["running"]:
             if any(process.poll() is not None for process in ranks.processes):
                 return None
             if moment == "start" and time.monotonic() - started > seconds:
+                return None
+            if moment == "load" and found_at is None and self.count("events", '"starting"') > before["starting"]:
+                found_at = time.monotonic()
+            if found_at is not None and time.monotonic() - found_at > load_seconds:
                 return None
             time.sleep(0.005)
         first = time.monotonic() - started
         num_rows, num_evaluations = self.count("metrics"), self.count("evaluations")
         half_written = set(self.path.glob("checkpoints/*.partial"))
         while all(process.poll() is None for process in ranks.processes) and not (
-            moment == "start"
+            moment in ("start", "load")
             or (moment == "step" and self.count("metrics") >= num_rows + num_steps)
             or (moment == "save" and set(self.path.glob("checkpoints/*.partial")) - half_written)
             or (moment == "evaluation" and self.count("evaluations") > num_evaluations)
@@ -133,12 +149,16 @@ class Run:
             raise BrokenLawError(
                 f"went on from step {resumed.group(1)}, the newest whole checkpoint is that of {begin}"
             )
+        if begin and re.search("^starting ", outputs[0], re.MULTILINE):
+            raise BrokenLawError(f"started afresh, though there was a checkpoint of step {begin}")
         rows = read_whole_rows(self.path, "metrics")
         if [row["step"] for row in rows] != list(range(1, len(rows) + 1)):
             raise BrokenLawError(f"steps are missing or doubled in {self.path / 'metrics.jsonl'}")
         if len(rows) < begin:
             raise BrokenLawError(f"{len(rows)} steps are on record, and there was a checkpoint of step {begin}")
-        for row, expected in zip(rows, self.expected, strict=False):
+        # A step with substitutes for bad samples is on record, but ended its life: the last one, in no checkpoint.
+        is_refused = bool(rows) and rows[-1].get("num_bad_samples", 0) > 0 and self.find_newest() < rows[-1]["step"]
+        for row, expected in zip(rows[:-1] if is_refused else rows, self.expected, strict=False):
             for key in COMPARED:
                 if row[key] != expected[key]:
                     raise BrokenLawError(f"step {row['step']}: {key} is {row[key]}, undisturbed it is {expected[key]}")

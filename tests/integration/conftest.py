@@ -143,7 +143,12 @@ class Ranks:
 
     def wait(self, timeout=240):
         """Wait for all; return exit codes and outputs by rank."""
-        outputs = [process.communicate(timeout=timeout)[0] for process in self.processes]
+        try:
+            outputs = [process.communicate(timeout=timeout)[0] for process in self.processes]
+        except TimeoutError:  # else they would go on writing into a folder that the test gives up
+            for process in self.processes:
+                process.send_signal(signal.SIGKILL)
+            raise
         return [process.returncode for process in self.processes], outputs
 
     def kill(self):
@@ -152,9 +157,9 @@ class Ranks:
         return self.wait()
 
 
-def launch(script, *arguments, num_ranks=2, check=True, patch=None):
+def launch(script, *arguments, num_ranks=2, check=True, patch=None, timeout=240):
     """Run a script on ranks to its end; return exit codes and outputs."""
-    codes, outputs = Ranks(script, *arguments, num_ranks=num_ranks, patch=patch).wait()
+    codes, outputs = Ranks(script, *arguments, num_ranks=num_ranks, patch=patch).wait(timeout)
     if check and any(codes):
         pytest.fail(f"{script} {arguments} ended with {codes}\n" + "\n---\n".join(outputs))
     return codes, outputs
