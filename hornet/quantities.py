@@ -6,11 +6,11 @@ import math
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a duration for people: 45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    """Return a duration for people: 0.4 s, 45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
     for unit, size, smaller, smaller_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // smaller_size)} {smaller}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
 
 
 def format_bytes(num_bytes: float) -> str:

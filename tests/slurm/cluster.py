@@ -140,7 +140,7 @@ class Cluster:
             env={**self._environment, **dict(environment)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,  # a dry run trains
             check=False,
         )
         if check and done.returncode != 0:

@@ -132,7 +132,8 @@ def test_what_lies_beyond_the_checkpoint_is_forgotten(directory):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(12.4, "12 s"), (200, "3 min 20 s"), (18720, "5 h 12 min"), (183600, "2 d 3 h")]
+    ("seconds", "text"),
+    [(0.04, "0.0 s"), (3.24, "3.2 s"), (12.4, "12 s"), (200, "3 min 20 s"), (18720, "5 h 12 min"), (183600, "2 d 3 h")],
 )
 def test_durations_for_people(seconds, text):
     assert format_seconds(seconds) == text
