@@ -40,7 +40,7 @@ find_option() {
 # try NAME COMMAND...: show what it says; remember whether it failed.
 try() {
     printf '\n=== %s\n' "$1"
-    "${@:2}" </dev/null || failed+=("$1")
+    "${@:2}" </dev/null 2>&1 || failed+=("$1")
 }
 
 dry_run() {
