@@ -25,7 +25,7 @@ from tests.chaos.lives import MOMENTS, BrokenLawError, Run, identify
 from tests.chaos.record import Record
 from tests.integration.conftest import PRETRAIN, build_shards, launch, write_config
 
-STEPS_PER_KILL = 4
+STEPS_PER_KILL = 6
 """A life saves every 3 steps; on average it gets less far than this before it is killed."""
 STEPS_PER_EPOCH = 6  # 52 samples make 6 batches of 8
 SECONDS_PER_STEP = 10.0  # of patience with the undisturbed run

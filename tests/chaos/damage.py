@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -47,6 +48,8 @@ def hurt_checkpoint(folder: Path, random: Random) -> Damage:
 
 def fill_disk(run: Path, _random: Random) -> Damage:
     """Leave room on the run's own disk (a tmpfs) for less than a checkpoint."""
+    for leftover in run.glob("checkpoints/*.partial"):
+        shutil.rmtree(leftover)  # the run would clear it away, and have room again
     ballast = run.parent / "ballast"
     room = 300_000
     with ballast.open("wb") as file:
