@@ -1,18 +1,29 @@
 """What keeps a rehearsal from ending well is said; the one that does is tests/slurm's dry run."""
 
-import pytest
+import sys
 
-from tests.integration.conftest import ROOT, run_python
+import pytest
 
 pytestmark = pytest.mark.slow
 
 
-def rehearse(config, *arguments):
-    done = run_python(ROOT / "launch/slurm/rehearse.py", config, *arguments, check=False)
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def rehearse(monkeypatch, capfd):
+    """Return a function that runs the script in this process, and returns its exit code and what it printed."""
+
+    def run(config, *arguments):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "argv", ["rehearse.py", str(config), *map(str, arguments)])
+        from launch.slurm.rehearse import main
+
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, "".join(capfd.readouterr())
+
+    return run
 
 
-def test_a_rule_of_the_engine_is_found_and_the_log_kept(pretraining, tmp_path):
+def test_a_rule_of_the_engine_is_found_and_the_log_kept(rehearse, pretraining, tmp_path):
     config = pretraining(recipe__clipping="paper", optimizer__clip_grad_norm=1.0, zero__stage=1)
     code, output = rehearse(config, "--ranks", 2)
     log = tmp_path / "runs/pretrain.rehearsal/rehearsal.log"
@@ -22,7 +33,7 @@ def test_a_rule_of_the_engine_is_found_and_the_log_kept(pretraining, tmp_path):
     assert "recipe.clipping: paper clips after each of the 2 micro steps" in log.read_text()
 
 
-def test_a_batch_that_cannot_be_divided_and_shards_that_are_not_there(pretraining, tmp_path):
+def test_a_batch_that_cannot_be_divided_and_shards_that_are_not_there(rehearse, pretraining, tmp_path):
     config = pretraining()
     code, output = rehearse(config, "--ranks", 3)
     assert (code, "NO  data        global_batch_size 8 cannot be divided over 3 ranks" in output) == (1, True)
@@ -33,7 +44,7 @@ def test_a_batch_that_cannot_be_divided_and_shards_that_are_not_there(pretrainin
     assert (code, "--ranks: must be at least 1, not 0" in output) == (2, True)
 
 
-def test_what_is_no_rehearsal_is_not_removed(pretraining, tmp_path):
+def test_what_is_no_rehearsal_is_not_removed(rehearse, pretraining, tmp_path):
     mine = tmp_path / "runs/pretrain.rehearsal/mine"
     mine.mkdir(parents=True)
     code, output = rehearse(pretraining(), "--ranks", 2)
