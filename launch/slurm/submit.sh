@@ -17,7 +17,8 @@ Submits a training run; the job takes care of time limits, preemption, crashes a
   launch/slurm/submit.sh --nodes=8 pretrain configs/pretrain/hornet_large_gf_in22k.yaml run.name=large
   launch/slurm/submit.sh --after 4711 finetune configs/finetune/hornet_large_gf_in1k_384.yaml start.from=runs/large
 
-From the environment: SITE=FILE LAUNCHER=srun|torchrun|deepspeed PYTHON=python MAX_TRIES=3 (launch/slurm/job.sh).
+From the environment: SITE=FILE LAUNCHER=srun|torchrun|deepspeed PYTHON=python MAX_TRIES=3 (launch/slurm/job.sh), and
+for --dry-run GPU=h100-80 (launch/plan.py --help lists them).
 A list of runs instead: sbatch --array=1-N launch/slurm/study.sbatch LIST
 TEXT
 }
@@ -44,14 +45,15 @@ try() {
 }
 
 dry_run() {
-    local failed=() signal per_node num_ranks
+    local failed=() signal lead=60 per_node num_ranks # 60: SLURM's own, where --signal says none
     per_node=$(find_option ntasks-per-node)
     [ "${LAUNCHER:-srun}" = srun ] || per_node=${RANKS_PER_NODE:-$(find_option gpus-per-node)}
     num_ranks=$(($(find_option nodes) * per_node))
     signal=$(find_option signal)
+    [ "${signal##*@}" = "$signal" ] || lead=${signal##*@}
     try "would SLURM take it?" sbatch --test-only "${options[@]}" "$root/launch/slurm/$stage.sbatch" "$@"
     try "the plan" "$PYTHON" "$root/launch/plan.py" "$@" --gpus "$num_ranks" \
-        --time-limit "$(find_option time)" --signal-lead "${signal##*@}"
+        --time-limit "$(find_option time)" --signal-lead "$lead" ${GPU:+--gpu "$GPU"}
     try "the rehearsal" "$PYTHON" "$root/launch/slurm/rehearse.py" "$@" --ranks "$num_ranks"
     echo
     if [ ${#failed[@]} -gt 0 ]; then
