@@ -22,8 +22,8 @@ demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, 
 	$(BIN)/python launch/demo.py
 
 test: lint types arrows  ## lint, types, import contracts and all CPU tests
-	$(BIN)/python -u -m pytest -n 3 --dist loadfile -m "not alone" tests
-	$(BIN)/python -u -m pytest -m alone tests
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py
+	$(BIN)/python -u -m pytest tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from tests.chaos.__main__ import format_figures, rage
+from tests.chaos.__main__ import STEPS_PER_EPOCH, format_figures, rage
 from tests.chaos.damage import Damage, hurt_checkpoint, list_whole
 from tests.chaos.lives import MOMENTS, BrokenLawError, Life, Run, identify
 from tests.chaos.record import Record
@@ -20,7 +20,7 @@ def test_killed_and_damaged_a_run_is_the_undisturbed_one(tmp_path):
     assert json.loads(output.read_text()) == figures
     assert sum(figures["damage"].values()) >= 1
     assert figures["are_weights_equal"]
-    assert figures["steps"] == 36
+    assert figures["steps"] == STEPS_PER_EPOCH * (5 + 2)
 
 
 def write_run(folder, *, num_steps=6, steps_on_disk=(3, 6)):

@@ -20,7 +20,7 @@ from tests.integration.conftest import (
     wait_until,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
 

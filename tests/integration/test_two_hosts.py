@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.conftest import Ranks, launch, read_last_step, read_rows, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 

@@ -85,7 +85,9 @@ def test_time_limit_preemption_and_node_failure_are_lives_of_one_run(cluster, su
         ends.append(read_last_step(run))
 
     live(restarts=0)
-    cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=1")  # the signal comes 30 s before, or at once
+    # Whole minutes; the signal comes 30 s before their end, which must not be over yet.
+    _, minutes, seconds = map(int, cluster.describe_job(job)["RunTime"].split(":"))
+    cluster.command("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + (seconds + 35) // 60 + 1}")
     requeued(1)
     cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     live(restarts=1)
