@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm, trange
 
 import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
@@ -202,7 +203,7 @@ def make_step(model: nn.Module, setting: Setting) -> Callable[[], None]:
 def measure(names: list[str], setting: Setting, *, num_rounds: int, num_steps: int) -> list[Result]:
     """Let the contenders take turns."""
     steps, seconds, about = {}, {name: [] for name in names}, {}
-    for name in names:
+    for name in tqdm(names, desc="warming up", disable=None, leave=False):
         peak_bytes = measure_memory(name, setting)
         model = build(name, setting)
         flops = count_flops(name, setting)
@@ -211,7 +212,7 @@ def measure(names: list[str], setting: Setting, *, num_rounds: int, num_steps: i
         run(steps[name], 1, setting.device)
         about[name] = (flops, peak_bytes, time.perf_counter() - started)
         run(steps[name], 2, setting.device)
-    for _ in range(num_rounds):
+    for _ in trange(num_rounds, desc="rounds", disable=None, leave=False):
         for name in names:
             started = time.perf_counter()
             run(steps[name], num_steps, setting.device)

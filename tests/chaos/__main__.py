@@ -31,7 +31,7 @@ STEPS_PER_EPOCH = 6  # 52 samples make 6 batches of 8
 SECONDS_PER_STEP = 10.0  # of patience with the undisturbed run
 STALL_SECONDS = 40
 """No launcher ends a rank whose neighbour was killed while they met; the watchdog does, after this time."""
-DISK_MEGABYTES = 96
+DISK_MEGABYTES = 256
 DAMAGE_RATE = 0.3
 
 
