@@ -35,10 +35,10 @@ KNOWN: tuple[tuple[str, str, type, str], ...] = (
 """Options that replace a field of Question: flag, field, type, help."""
 
 EPILOG = f"""examples:
-  python launch/plan.py configs/pretrain/hornet_large_gf_in22k.yaml --gpus 64 --gpu h100-80
-  python launch/plan.py configs/pretrain/hornet_large_gf_in22k.yaml zero.stage=2 micro_batch_size=auto \\
+  python launch/plan.py --config configs/pretrain/hornet_large_gf_in22k.yaml --gpus 64 --gpu h100-80
+  python launch/plan.py --config configs/pretrain/hornet_large_gf_in22k.yaml zero.stage=2 micro_batch_size=auto \\
       --gpus 64 --time-limit 24:00:00 --price 2.5 --what-if 8,16,32,64,128
-  python launch/plan.py configs/finetune/hornet_large_gf_in1k_384.yaml --gpus 8 --from-run runs/NAME --json
+  python launch/plan.py --config configs/finetune/hornet_large_gf_in1k_384.yaml --gpus 8 --from-run runs/NAME --json
 
 GPUs: {", ".join(gpu.key for gpu in GPUS)}
 
@@ -70,7 +70,9 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", type=Path, help="YAML file of a pretraining or finetuning run; see configs/")
+    parser.add_argument(
+        "--config", type=Path, required=True, metavar="FILE", help="of a pretraining or finetuning run; see configs/"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
     parser.add_argument("--gpus", type=positive(int), default=8, metavar="N", help="GPUs of the run (default 8)")
     parser.add_argument("--gpu", default="h100-80", metavar="KIND", help="as listed below (default %(default)s)")

@@ -23,7 +23,7 @@ from launch.verify_resume import read_config
 def main() -> None:
     """Print a line for each finding, as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="of a pretraining or finetuning run")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a pretraining or finetuning run")
     parser.add_argument(
         "--ranks", type=read_count, required=True, help="ranks of the job, which the data is divided over"
     )

@@ -52,9 +52,9 @@ dry_run() {
     signal=$(find_option signal)
     [ "${signal##*@}" = "$signal" ] || lead=${signal##*@}
     try "would SLURM take it?" sbatch --test-only "${options[@]}" "$root/launch/slurm/$stage.sbatch" "$@"
-    try "the plan" "$PYTHON" "$root/launch/plan.py" "$@" --gpus "$num_ranks" \
+    try "the plan" "$PYTHON" "$root/launch/plan.py" --config "$@" --gpus "$num_ranks" \
         --time-limit "$(find_option time)" --signal-lead "$lead" ${GPU:+--gpu "$GPU"}
-    try "the rehearsal" "$PYTHON" "$root/launch/slurm/rehearse.py" "$@" --ranks "$num_ranks"
+    try "the rehearsal" "$PYTHON" "$root/launch/slurm/rehearse.py" --config "$@" --ranks "$num_ranks"
     echo
     if [ ${#failed[@]} -gt 0 ]; then
         echo "no: see above, $(printf '"%s" ' "${failed[@]}")"

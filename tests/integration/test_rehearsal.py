@@ -13,7 +13,7 @@ def rehearse(monkeypatch, capfd):
 
     def run(config, *arguments):
         monkeypatch.setattr(sys, "path", list(sys.path))
-        monkeypatch.setattr(sys, "argv", ["rehearse.py", str(config), *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["rehearse.py", "--config", str(config), *map(str, arguments)])
         from launch.slurm.rehearse import main
 
         with pytest.raises(SystemExit) as ended:

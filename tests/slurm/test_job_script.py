@@ -230,8 +230,8 @@ def test_a_dry_run_asks_all_for_the_jobs_size_and_submits_nothing(fake, place, f
     assert done.stdout.rstrip().splitlines()[-1].rstrip() == verdict
     tests, plan, rehearsal = read_log(place).splitlines()
     assert tests.startswith("sbatch --test-only --nodes=4 --time=12:00:00 ")
-    assert plan == f"plan.py {place.config} run.name=fine --gpus 32 --time-limit 12:00:00 --signal-lead 300"
-    assert rehearsal == f"rehearse.py {place.config} run.name=fine --ranks 32"
+    assert plan == f"plan.py --config {place.config} run.name=fine --gpus 32 --time-limit 12:00:00 --signal-lead 300"
+    assert rehearsal == f"rehearse.py --config {place.config} run.name=fine --ranks 32"
     (place.folder / "log").unlink()
     submit_command({**environment, "GPU": "h200"}, "--signal=USR1", *arguments, check=int(failing != "none"))
     assert read_log(place).splitlines()[1].endswith("--time-limit 12:00:00 --signal-lead 60 --gpu h200")

@@ -25,7 +25,7 @@ def plan(monkeypatch, capsys):
     def run(config, *arguments, activations=ACTIVATIONS):
         if activations is not None:  # measured in test_activations.py, in seconds
             monkeypatch.setattr(hornet.planning.network, "measure_activations", lambda *_, **__: activations)
-        monkeypatch.setattr(sys, "argv", ["plan.py", str(ROOT / config), *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["plan.py", "--config", str(ROOT / config), *map(str, arguments)])
         monkeypatch.setattr(sys, "path", list(sys.path))
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / "launch/plan.py"), run_name="__main__")
