@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 
 def format_seconds(seconds: float) -> str:
@@ -11,6 +12,14 @@ def format_seconds(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit} {int(seconds % size // smaller_size)} {smaller}"
     return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def format_time(seconds: float) -> str:
+    """Return a moment in unix seconds as date and time in UTC, "unknown" if it is none of the years 1 to 9999."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    except (OverflowError, ValueError, OSError):
+        return "unknown"
 
 
 def format_bytes(num_bytes: float) -> str:

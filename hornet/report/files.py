@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +98,7 @@ def number(value: Any) -> float | None:
     """Return a number that can be drawn; None for null, text, and what is not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and abs(value) <= LARGEST else None
+    return float(value) if abs(value) <= LARGEST else None  # which NaN is not
 
 
 def column(rows: list[Row], key: str) -> list[float | None]:

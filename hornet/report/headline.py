@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 
 from hornet.page.html import draw_numbers, escape
-from hornet.quantities import format_seconds, shorten
+from hornet.quantities import format_seconds, format_time, shorten
 from hornet.report.files import Row, RunFiles, column, number, present
 from hornet.report.lives import Life
 from hornet.report.timing import find_step_seconds
@@ -33,10 +32,10 @@ def draw_headline(files: RunFiles, lives: Sequence[Life], *, now: float) -> str:
         shown_command = f'<p class="soft"><code>{escape(text)}</code></p>'
     else:
         shown_command = ""
-    written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    written = format_time(now)
     return (
         f"<h1>{escape(files.path.name)} {shown}</h1>{shown_command}"
-        f'<p class="soft">{escape(str(files.path))}; as of {written}</p>'
+        f'<p class="soft">{escape(str(files.path))}; as of {written} UTC</p>'
         f"{_explain(files, state, silence=silence if is_silent else None)}"
         f"{draw_numbers(list_numbers(files, lives, state=state))}"
     )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hornet.page.html import draw_table, escape
-from hornet.quantities import format_seconds
+from hornet.quantities import format_seconds, format_time
 from hornet.report.curves import NUM_COLOURS, format_value
 from hornet.report.files import RunFiles, number
 from hornet.report.lives import Life
@@ -55,7 +54,7 @@ def draw_lives(lives: Sequence[Life]) -> str:
         rows.append(
             [
                 f"{index + 1}",
-                time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(life.start)),
+                format_time(life.start),
                 f"{ended}{f': {life.reason}' if life.reason else ''}",
                 "" if life.num_ranks is None else f"{life.num_ranks}",
                 f"{life.first_step:,}",

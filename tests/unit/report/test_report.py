@@ -179,6 +179,18 @@ def test_no_value_in_any_table_breaks_the_page(tmp_path_factory, table, data):
     report(run)
 
 
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), 1e29, -1e29, 1e-300], ids=["huge", "-huge", "large", "-large", "small"]
+)
+@pytest.mark.parametrize("table", TABLES)
+def test_no_size_of_a_number_breaks_the_page(run, table, value):
+    path = run / f"{table}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for key in sorted({key for row in rows for key in row}):
+        write_rows(path, [{**row, key: value} for row in rows])
+        report(run)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on PATH")
 def test_a_browser_reads_values_off_the_curves(run, tmp_path):
