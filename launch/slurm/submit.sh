@@ -38,6 +38,14 @@ find_option() {
     echo "$value"
 }
 
+# As find_option, for a number; what stands before it is a kind of GPU (h100:8).
+find_count() {
+    local value
+    value=$(find_option "$1")
+    [[ ${value##*:} =~ ^[0-9]+$ ]] || fail "--$1=$value: the dry run needs one number"
+    echo "${value##*:}"
+}
+
 # try NAME COMMAND...: show what it says; remember whether it failed.
 try() {
     printf '\n=== %s\n' "$1"
@@ -45,10 +53,11 @@ try() {
 }
 
 dry_run() {
-    local failed=() signal lead=60 per_node num_ranks # 60: SLURM's own, where --signal says none
-    per_node=$(find_option ntasks-per-node)
-    [ "${LAUNCHER:-srun}" = srun ] || per_node=${RANKS_PER_NODE:-$(find_option gpus-per-node)}
-    num_ranks=$(($(find_option nodes) * per_node))
+    local failed=() signal lead=60 per_node nodes num_ranks # 60: SLURM's own, where --signal says none
+    nodes=$(find_count nodes)
+    per_node=$(find_count ntasks-per-node)
+    [ "${LAUNCHER:-srun}" = srun ] || per_node=${RANKS_PER_NODE:-$(find_count gpus-per-node)}
+    num_ranks=$((nodes * per_node))
     signal=$(find_option signal)
     [ "${signal##*@}" = "$signal" ] || lead=${signal##*@}
     try "would SLURM take it?" sbatch --test-only "${options[@]}" "$root/launch/slurm/$stage.sbatch" "$@"

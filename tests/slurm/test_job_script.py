@@ -243,6 +243,8 @@ def test_a_dry_run_asks_all_for_the_jobs_size_and_submits_nothing(fake, place, f
         (["pretrain", "nowhere.yaml"], "nowhere.yaml: no such config; see configs/pretrain/"),
         (["evaluate", "CONFIG"], "evaluate is no stage; choose pretrain or finetune"),
         (["-N", "4", "pretrain", "CONFIG"], "-N is unknown; sbatch's own options are given as --name=value"),
+        (["--dry-run", "--nodes=2-4", "pretrain", "CONFIG"], "--nodes=2-4: the dry run needs one number"),
+        (["--dry-run", "--ntasks-per-node=a[$(id)]", "pretrain", "CONFIG"], "the dry run needs one number"),
     ],
 )
 def test_submitting_nonsense_is_refused(fake, place, arguments, message):
