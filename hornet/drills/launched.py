@@ -33,7 +33,7 @@ class Script:
     @property
     def file(self) -> Path:
         """Where it is."""
-        return Path(__file__).resolve().parents[1] / self.path
+        return Path(__file__).resolve().parents[2] / self.path
 
 
 @dataclass(frozen=True)

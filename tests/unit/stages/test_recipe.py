@@ -9,7 +9,7 @@ from hornet.config import ConfigError, build_config, flatten_values, load_config
 from hornet.stages.recipe import PUBLISHED, RecipeConfig, format_audit, list_departures
 from pretrain.config import PretrainConfig, require_clipping
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LARGE = load_config(PretrainConfig, path=ROOT / "configs/pretrain/hornet_large_gf_in22k.yaml")
 
 # TRAINING.md @ac9e210, typed from its commands.
