@@ -13,11 +13,11 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])
 import argparse
 from collections.abc import Iterator
 
-from hornet.command_line import BAD_INPUT
+from hornet.cli.command_line import BAD_INPUT
+from hornet.cli.verify_resume import read_config
 from hornet.config import ConfigError
 from hornet.drills.rehearsal import Finding, probe_data, rehearse
 from hornet.errors import UserError
-from launch.verify_resume import read_config
 
 
 def main() -> None:

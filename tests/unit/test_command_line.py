@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hornet.command_line import read_command_line
+from hornet.cli.command_line import read_command_line
 from pretrain.config import PretrainConfig
 
 DEMO = Path(__file__).resolve().parents[2] / "configs/demo/pretrain.yaml"
