@@ -3,6 +3,6 @@
 if __name__ == "__main__":
     import _checkout  # noqa: F401 - first: it makes way for the packages whose names the files here bear
 
-    from hornet.cli.pretrain import main
+    from hornet.cli import run
 
-    main()
+    run("pretrain")

@@ -5,8 +5,10 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from hornet.cli.command_line import BAD_INPUT, exit_on_bad_input
+from hornet.cli.configs import find_config
 from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
 from hornet.stages.evaluation import EvaluateConfig, evaluate_weights
 from hornet.training.evaluate import format_evaluation
@@ -46,12 +48,12 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
     """Take the run's own evaluation settings, then --config, then the overrides."""
     if not source.exists():
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
-    values = {"source": str(source)}
+    values: dict[str, Any] = {"source": str(source)}
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
             values["evaluation"] = read_yaml(folder / "config.yaml").get("evaluation") or {}
             break
-    values |= read_yaml(config) if config is not None else {}
+    values |= read_yaml(find_config(config)) if config is not None else {}
     problems = apply_overrides(values, overrides)
     if problems:
         raise ConfigError("command line", problems)

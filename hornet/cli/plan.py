@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.cli.command_line import BAD_INPUT, print_to_pipe
+from hornet.cli.configs import find_config
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml
 from hornet.errors import UserError
 from hornet.hardware import GPUS, get_gpu
@@ -66,9 +67,7 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config", type=Path, required=True, metavar="FILE", help="of a pretraining or finetuning run; see configs/"
-    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a run; see `hornet configs`")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
     parser.add_argument("--gpus", type=positive(int), default=8, metavar="N", help="GPUs of the run (default 8)")
     parser.add_argument("--gpu", default="h100-80", metavar="KIND", help="as listed below (default %(default)s)")
@@ -143,7 +142,7 @@ def read_config(path: Path, overrides: list[str]) -> tuple[Any, Any, Any]:
     from finetune.config import FinetuneConfig  # torch takes seconds, which --help need not wait for
     from pretrain.config import PretrainConfig
 
-    values = read_yaml(path)
+    values = read_yaml(find_config(path))
     problems = apply_overrides(values, overrides)
     if "zero" not in values and "start" not in values:
         problems.append("is neither a pretraining config (zero) nor a finetuning config (start)")

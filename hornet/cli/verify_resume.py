@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.cli.command_line import BAD_INPUT, exit_on_bad_input
+from hornet.cli.configs import find_config
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml, to_yaml
 from hornet.data.loader import check_division
 from hornet.drills.certificate import Life, compare, count_devices, format_table
@@ -66,17 +67,17 @@ def main() -> None:
 
 def read_config(path: Path, overrides: list[str]) -> tuple[Script, StageConfig]:
     """Return the script a config is for, and the config."""
-    values = read_yaml(path)
+    values = read_yaml(find_config(path))
     problems = apply_overrides(values, overrides)
     if problems:
         raise ConfigError("command line", problems)
     if "start" in values:
         from finetune.config import FinetuneConfig
 
-        return Script("launch/finetune.py"), build_config(FinetuneConfig, values, source=str(path))
+        return Script("finetune"), build_config(FinetuneConfig, values, source=str(path))
     from pretrain.config import PretrainConfig
 
-    return Script("launch/pretrain.py"), build_config(PretrainConfig, values, source=str(path))
+    return Script("pretrain"), build_config(PretrainConfig, values, source=str(path))
 
 
 def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig:

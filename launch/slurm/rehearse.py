@@ -4,14 +4,10 @@ The training is the real one, on this machine's CPUs over gloo, with the config'
 in RUN.rehearsal, which is removed at the end. Exit code 0 if all went well, 1 if not.
 """
 
-import sys
-from pathlib import Path
-
-# Run as a script, Python puts launch/slurm/ first on the path.
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 import argparse
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from hornet.cli.command_line import BAD_INPUT
 from hornet.cli.verify_resume import read_config

@@ -34,7 +34,9 @@ def test_a_run_that_was_finished_before_the_kill_proves_nothing(tmp_path, is_slo
     life = Life(name="killed", num_ranks=1, kill_after=3)
 
     def run():
-        life.run(Script(str(script)), tmp_path / "certificate.yaml", folder=tmp_path, launcher="{python}")
+        life.run(
+            Script(str(script.with_suffix(""))), tmp_path / "certificate.yaml", folder=tmp_path, launcher="{python}"
+        )
 
     if is_slow:
         run()
@@ -49,7 +51,7 @@ def test_a_run_that_fails_names_its_log(tmp_path):
     script.write_text("raise SystemExit(3)")
     life = Life(name="undisturbed", num_ranks=1, kill_after=None)
     with pytest.raises(UserError, match=r"undisturbed: ended with 3; see .*undisturbed\.log"):
-        life.run(Script(str(script)), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
+        life.run(Script(str(script.with_suffix(""))), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
 
 
 class StateEngine:
