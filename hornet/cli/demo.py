@@ -28,6 +28,9 @@ def main() -> None:
     """Run every stage, each with the command a user would give."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
+    if not (ROOT / "launch").exists():
+        print("error: the demo starts the files of launch/, so it runs in a checkout of the repository", file=sys.stderr)
+        sys.exit(2)
     started = time.monotonic()
     for folder in (DATA, RUNS):
         shutil.rmtree(folder, ignore_errors=True)
