@@ -108,7 +108,7 @@ def find_problem_of(words, *, is_mention):
     for place, word in enumerate(words):
         if word == "hornet" and place == 0:
             return parse(f"{words[1]}", words[2:], is_mention=is_mention)
-        if match := re.fullmatch(r"(?:\./)?launch/(\w+)\.py", word):
+        if match := re.fullmatch(r"(?:\./)?launch/([a-z]\w*)\.py", word):
             return parse(match.group(1), words[place + 1 :], is_mention=is_mention)
         if word in ("-m", "--module") and (match := re.fullmatch(r"hornet\.cli\.(\w+)", words[place + 1])):
             return parse(match.group(1), words[place + 2 :], is_mention=is_mention)
