@@ -29,9 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     if not (ROOT / "launch").exists():
-        print(
-            "error: the demo starts the files of launch/, so it runs in a checkout of the repository", file=sys.stderr
-        )
+        print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
     started = time.monotonic()
     for folder in (DATA, RUNS):
