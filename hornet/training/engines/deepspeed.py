@@ -125,7 +125,7 @@ class DeepSpeedEngine:
         self._engine.train()
         set_lr(self._engine.optimizer.param_groups, lr)
         losses: list[Tensor] = []
-        self._norm, self._is_accepted = math.inf, False  # what they stay if the gradient is not finite
+        self._norm, self._is_accepted, self._is_judged = math.inf, False, False
         self._judge: Callable[[float], bool] = lambda norm: judge(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
             with self.clock.measure("forward"):
@@ -139,12 +139,14 @@ class DeepSpeedEngine:
                 elif self._clips_every_micro_step:
                     self._clip_accumulating()
                 self._engine.step()
+        if not self._is_judged:  # ZeRO measures no norm where it has seen that the gradient is not finite
+            self._decide(self._norm)
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
     def _decide(self, norm: float) -> bool:
-        """Ask the judge about a gradient of this norm, once a step; a norm that is not finite needs no judge."""
-        self._norm = norm
-        self._is_accepted = math.isfinite(norm) and self._judge(norm)
+        """Ask the judge about a gradient of this norm."""
+        self._norm, self._is_judged = norm, True
+        self._is_accepted = self._judge(norm) and math.isfinite(norm)
         return self._is_accepted
 
     def _watch_norm(self) -> None:
