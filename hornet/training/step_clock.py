@@ -51,7 +51,7 @@ class StepClock:
         finally:
             self._phase = around
 
-    def take(self) -> dict[Phase, float]:
+    def take(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call."""
         for phase, start, end in self._events:
             end.synchronize()  # the last step's may be under way
@@ -60,5 +60,5 @@ class StepClock:
         return taken
 
 
-def _no_time() -> dict[Phase, float]:
+def _no_time() -> dict[str, float]:
     return dict.fromkeys(("data", *COMPUTING), 0.0)

@@ -53,8 +53,7 @@ class Stragglers:
 
     def report(self, *, num_steps: int, step_seconds: float) -> StragglerReport:
         """Compare the `num_steps` steps since the last report, which took `step_seconds` in all here. Collective."""
-        seconds: dict[str, float] = {"step": step_seconds}
-        seconds.update(self._clock.take())
+        seconds = {**self._clock.take(), "step": step_seconds}
         times = gather_from_all({phase: taken / num_steps for phase, taken in seconds.items()})
         busy = [of_rank["data"] + of_rank["forward"] for of_rank in times]
         slowest = find_slowest(busy)
