@@ -1,4 +1,4 @@
-"""Sums over ranks: small ones, three in every step of a run, and what summing gradients in bf16 would cost."""
+"""Sums over ranks: small ones, one in every step of a run, and what summing gradients in bf16 would cost."""
 
 from __future__ import annotations
 
