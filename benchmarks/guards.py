@@ -28,7 +28,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import timm
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
@@ -96,7 +97,7 @@ def main() -> None:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         arguments = (options, folder, port)
-        multiprocessing.spawn(measure, args=arguments, nprocs=options.ranks)  # type: ignore[no-untyped-call]
+        spawn(measure, args=arguments, nprocs=options.ranks)
 
 
 def measure(rank: int, options: argparse.Namespace, folder: str, port: int) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from hornet.drills.forked_ranks import run_world
 from hornet.training.process_group import sum_over_ranks
 from hornet.world import World
-from tests.integration.resharding import run_world
 
 RANKS = (2, 4, 8, 16, 32)
 NUM_SUMS = 30

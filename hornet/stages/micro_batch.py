@@ -90,7 +90,7 @@ def _search(model: nn.Module, *, share: int, image_size: int, task: Classificati
             # The class's own, which is never compiled: for every size tried that would take minutes.
             with torch.autocast(task.device.type, torch.bfloat16, enabled=load.precision == "bf16"):
                 loss = task.compute_loss(uncompiled, draw_batch(size, image_size), 0)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         finally:
             model.zero_grad(set_to_none=True)
 

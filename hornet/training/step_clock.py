@@ -36,7 +36,7 @@ class StepClock:
         around, self._phase = self._phase, phase
         try:
             if self._is_cuda and phase != "data":
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
                 start.record()
                 yield
                 end.record()
