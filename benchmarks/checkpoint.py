@@ -1,6 +1,6 @@
 """How long saving holds a run up: asynchronous against synchronous, alternating in one run; and loading.
 
-  python benchmarks/checkpoint.py [--model hornet_tiny_gf] [--saves 5]
+  python -m benchmarks.checkpoint [--model hornet_tiny_gf] [--saves 5]
 
 One rank under ZeRO-1. Printed are medians of paired ratios; the disk's own speed is part of both.
 """
@@ -10,14 +10,11 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 

@@ -1,6 +1,6 @@
 """What all that watches over a run costs a step, side by side with bare steps in one process.
 
-  python benchmarks/guards.py [--ranks 2] [--steps 2000] [--step-seconds 0.3]
+  python -m benchmarks.guards [--ranks 2] [--steps 2000] [--step-seconds 0.3]
 
 A run of steps that do nothing goes once through the real session (numerical guard, agreement on stops, watchdog,
 straggler report, errors shared over ranks, digests, metrics, TensorBoard) and once through a bare loop; the difference
@@ -14,7 +14,6 @@ import argparse
 import itertools
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +22,6 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import timm
 import torch

@@ -1,6 +1,6 @@
 """Each kernel of hornet/model/kernels against the plain operators it replaces, forward and backward.
 
-  python benchmarks/kernels.py                 # the 7x7 stages of HorNet-L at 224 pixels, on this machine's GPU
+  python -m benchmarks.kernels                 # the 7x7 stages of HorNet-L at 224 pixels, on this machine's GPU
 
 The limit is what must be moved: inputs and gradients read once, results written once, at the bandwidth of a large copy.
 """
@@ -10,13 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from torch import Tensor, nn

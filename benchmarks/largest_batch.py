@@ -1,21 +1,17 @@
 """The largest batch that a training step of each contender of benchmarks/model.py fits into the GPU's memory.
 
-python benchmarks/largest_batch.py --size large --contenders literal,ours,convnext
+python -m benchmarks.largest_batch --size large --contenders literal,ours,convnext
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import functools
 
 import torch
 

@@ -1,9 +1,9 @@
 """HorNet's speed and memory against a literal implementation of it and timm's ConvNeXt and Swin, in one process.
 
-  python benchmarks/model.py                                   # this machine's GPU, or its CPU with hornet_tiny_gf
-  python benchmarks/model.py --size large --precision bf16 --batch 64 --json large.json
-  python benchmarks/model.py --mode inference --contenders ours,literal
-  python benchmarks/model.py --breakdown ours                  # where a step's time goes, operation by operation
+  python -m benchmarks.model                                   # this machine's GPU, or its CPU with hornet_tiny_gf
+  python -m benchmarks.model --size large --precision bf16 --batch 64 --json large.json
+  python -m benchmarks.model --mode inference --contenders ours,literal
+  python -m benchmarks.model --breakdown ours                  # where a step's time goes, operation by operation
 
 A training step is forward, cross entropy, backward and fused AdamW. The contenders take turns; printed are medians over
 the rounds, and of the ratios to the first contender within each round, with their range. MFU counts each network's own
@@ -16,14 +16,11 @@ import argparse
 import gc
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import timm
 import torch

@@ -39,7 +39,7 @@ def run_life(folder, body):
     script = folder / "fake.py"
     script.write_text(RUN + body)
     life = Life(name="killed", num_ranks=1, kill_after=3)
-    life.run(Script(str(script)), folder / "certificate.yaml", folder=folder, launcher="{python}")
+    life.run(Script(str(script.with_suffix(""))), folder / "certificate.yaml", folder=folder, launcher="{python}")
 
 
 def test_a_run_that_is_killed_goes_on_to_its_end(tmp_path):
@@ -80,7 +80,7 @@ def test_a_run_that_fails_names_its_log(tmp_path):
     script.write_text("raise SystemExit(3)")
     life = Life(name="undisturbed", num_ranks=1, kill_after=None)
     with pytest.raises(UserError, match=r"undisturbed: ended with 3; see .*undisturbed\.log"):
-        life.run(Script(str(script)), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
+        life.run(Script(str(script.with_suffix(""))), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
 
 
 class StateEngine:
