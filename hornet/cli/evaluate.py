@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hornet.cli.command_line import BAD_INPUT, exit_on_bad_input
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
 from hornet.stages.evaluation import EvaluateConfig, evaluate_weights

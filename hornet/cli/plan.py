@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hornet.cli.command_line import BAD_INPUT, print_to_pipe
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import print_to_pipe
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml
 from hornet.errors import UserError

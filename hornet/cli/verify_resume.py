@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hornet.cli.command_line import BAD_INPUT, exit_on_bad_input
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml, to_yaml
 from hornet.data.loader import check_division
