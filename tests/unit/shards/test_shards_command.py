@@ -76,8 +76,9 @@ def test_bad_input_ends_with_2_and_a_sentence(
 FORGETFUL = """
 import sys
 from pathlib import Path
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.augment.transforms import TransformConfig
+from hornet.data.loader import open_train_stream
+from hornet.data.config import StreamConfig
+from hornet.data.config import TransformConfig
 from hornet.world import ALONE
 config = StreamConfig(shards=Path(sys.argv[1]), num_workers=2, transform=TransformConfig(image_size=8))
 def train():
