@@ -12,17 +12,16 @@ from hornet.shards.shard_set import open_shards
 def describe(folder: Path, *, split: str = "train") -> list[str]:
     """Return a line for every hundredth sample, and the sizes of the classes."""
     shards = open_shards(folder, split)
-    reader, labels = ShardReader(shards), shards.records["label"].tolist()
+    labels = shards.records["label"].tolist()
+    reader = ShardReader(shards)
     lines = []
     for number in range(0, shards.num_samples, 100):
         sample = reader.read(number)
-        image = decode_image(sample.image)
-        lines.append(
-            f"{number:8} {sample.key}: {image.width} x {image.height}, label {shards.records['label'][number]}"
-        )
+        width, height = decode_image(sample.image).size
+        lines.append(f"{number:8} {sample.key}: {width} x {height}, label {labels[number]}")
     reader.close()
-    sizes = Counter(shards.records["label"].tolist())
-    return [*lines, f"{len(sizes)} classes, {min(sizes.values())} to {max(sizes.values())} samples each"]
+    sizes = Counter(labels).values()
+    return [*lines, f"{len(sizes)} classes, {min(sizes)} to {max(sizes)} samples each"]
 
 
 if __name__ == "__main__":
