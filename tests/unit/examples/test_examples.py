@@ -10,7 +10,8 @@ from PIL import Image
 
 import hornet  # noqa: F401
 from hornet.shards.label_space import LabelSpace
-from hornet.training.checkpoints.saver import Checkpointer, RetentionConfig
+from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.config import RetentionConfig
 from hornet.training.loop import RunState
 from hornet.world import ALONE
 
