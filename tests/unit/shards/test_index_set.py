@@ -286,7 +286,7 @@ def test_patterns_of_folders_are_refused() -> None:
 
 def test_braces_and_lists_choose_tars_in_their_order(tmp_path: Path) -> None:
     write_shards(tmp_path)
-    report = index(tmp_path, pattern="toy-{02..03}.tar toy-00.tar toy-0[0-1].tar", output=tmp_path / "out")
+    report = index(tmp_path, pattern=["toy-{02..03}.tar", "toy-00.tar", "toy-0[0-1].tar"], output=tmp_path / "out")
     assert report.manifest.split("train").shards == ("toy-02.tar", "toy-03.tar", "toy-00.tar", "toy-01.tar")
     with pytest.raises(UserError, match=r"toy-07\.tar"):
         index(tmp_path, pattern="toy-{02,07}.tar", output=tmp_path / "none")
