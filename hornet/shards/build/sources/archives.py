@@ -144,7 +144,7 @@ def open_tar_of_folders(path: Path, *, is_asked: bool = True) -> SeekableSource:
     and what belongs to them.
     """
     passed = PassedOver(str(path))
-    members = []
+    members, others = [], set()
     for member in _walk_file(path):
         if not member.is_file:
             passed.add_link(member.name)
@@ -152,6 +152,7 @@ def open_tar_of_folders(path: Path, *, is_asked: bool = True) -> SeekableSource:
             members.append(member)
         else:
             passed.add(member.name)
+            others.add(member.name.rpartition(".")[0])
     shared = count_shared_folders([member.name for member in members])
     by_class: dict[str, list[Entry]] = defaultdict(list)
     for member in members:
@@ -160,7 +161,8 @@ def open_tar_of_folders(path: Path, *, is_asked: bool = True) -> SeekableSource:
             Entry(name=name, class_name=class_name, offset=member.payload_offset, size=member.size)
         )
     refuse_splits(by_class, where=str(path))
-    if not is_asked and (passed.has("cls") or (len(by_class) == 1 and passed.remarks)):
+    has_companions = any(member.name.rpartition(".")[0] in others for member in members)
+    if not is_asked and (passed.has("cls") or (len(by_class) == 1 and has_companions)):
         raise UserError(
             f"{path}: may be a shard, and no class is made from the folder {next(iter(by_class))!r} in it unasked "
             f"({'; '.join(passed.remarks)}); if its folders are the classes, say --layout tar-of-folders; labels in "

@@ -108,7 +108,7 @@ class GzippedTar:
             if member.is_file and member.name.endswith(".tar"):
                 name = Path(member.name).name.removesuffix(".tar")
                 if self.known_classes is not None and not is_class_name(name, self.known_classes):
-                    raise UserError(f"{self.path}: {explain_unasked(name, 'tar-gz')}, of the unpacked tars")
+                    raise UserError(f"{self.path}: {explain_unasked(name, 'tar-gz')}")
                 inner = _Forward(outer._file, position=outer.position, end=outer.position + member.size)
                 yield StreamedPart(name=name, pictures=self._pictures(inner, name))
                 outer.position = inner.position
