@@ -188,12 +188,28 @@ def read_listing(split: Mapping[str, Any], *, source: str) -> tuple[list[str], l
     return names, lengths
 
 
+LISTED_TYPES: Mapping[str, tuple[type, ...]] = {
+    "filenames": (str,),
+    "shard_lengths": (int,),
+    "shard_bytes": (int,),
+    "shard_sha256": (str, type(None)),
+}
+
+
+def _find_wrong(values: list[Any], types: tuple[type, ...]) -> Any:
+    return next(str(value)[:60] for value in values if not isinstance(value, types))
+
+
 def _read_split(content: Mapping[str, Any], *, name: str, path: Path) -> Split:
     where = f"{path}: splits.{name}"
     lists = {key: content.get(key) for key in ("filenames", "shard_lengths", "shard_bytes", "shard_sha256")}
     for key, value in lists.items():
         if not isinstance(value, list) or len(value) != len(lists["filenames"] or []):
             raise UserError(f"{where}.{key}: must be a list with an entry for each of filenames")
+        if not all(isinstance(item, LISTED_TYPES[key]) for item in value):
+            raise UserError(
+                f"{where}.{key}: holds {_find_wrong(value, LISTED_TYPES[key])!r}, which is none of its values"
+            )
     if not lists["filenames"]:
         raise UserError(f"{where}.filenames: is empty; a split needs at least one shard")
     split = Split(

@@ -432,6 +432,19 @@ def test_lists_that_are_none_are_named(tmp_path: Path, split: dict[str, Any], pr
             call(tmp_path)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("filenames", [3]), ("shard_bytes", ["x"]), ("shard_lengths", [1.5]), ("shard_sha256", [7])]
+)
+def test_values_of_another_type_in_a_manifest_are_named(tmp_path: Path, key: str, value: list[Any]) -> None:
+    put(tmp_path, ONE)
+    index(tmp_path)
+    info = json.loads((tmp_path / "_info.json").read_text())
+    info["splits"]["train"][key] = value
+    (tmp_path / "_info.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match=rf"splits\.train\.{key}: holds '{value[0]}', which is none of its values"):
+        read(tmp_path)
+
+
 def test_json_nested_too_deeply_is_an_error_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "_info.json").write_text("[" * 100_000)
     with pytest.raises(UserError, match=r"_info\.json: is not readable as JSON"):
