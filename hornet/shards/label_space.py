@@ -136,7 +136,7 @@ def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
 def _more_than_a_name(path: Path, number: int, line: str, found: str) -> UserError:
     return UserError(
         f"{path}: line {number} holds {found}, {line[:60]!r}; a list of classes has one name a line, nothing else, in "
-        "the order of the labels (`labels NAME --plain` prints one)"
+        "the order of the labels (`python launch/shards.py labels NAME --plain` prints one)"
     )
 
 

@@ -93,7 +93,7 @@ def explain_missing(key: str, rule: SampleRule, others: Iterable[str], *, has_im
         return f"the image of {key!r} has no .{rule.label}{found}; {', or '.join(ways)}"
     endings = {name.lower().rpartition(".")[2] for name in beside}
     if endings & set(REWRITTEN_EXTENSIONS):
-        way = "`build` takes .gif and .bmp and writes them anew as PNG"
+        way = "`python launch/shards.py build` takes .gif and .bmp and writes them anew as PNG"
     elif endings & FOREIGN_EXTENSIONS:
         way = "convert the images to JPEG or PNG (a .jfif is a JPEG and needs the name .jpg only)"
     else:

@@ -335,6 +335,14 @@ def test_without_the_request_they_are_refused_with_the_way(tmp_path: Path, name:
         index(tmp_path)
 
 
+def test_minus_one_is_no_class(tmp_path: Path) -> None:
+    put(tmp_path, [*ONE, *(member for member in HALVES if member[0].startswith("minus"))])
+    with pytest.raises(UserError, match=r"x-000\.tar: label -1 of .* stands for no class; .*`--incomplete skip`"):
+        index(tmp_path)
+    with pytest.raises(UserError, match=r"'minus\.jpg' has label -1, which names no class; .*`--incomplete skip`"):
+        open_source(tmp_path).parts[0].list()  # type: ignore[union-attr]
+
+
 def test_a_set_without_a_whole_sample_is_refused(tmp_path: Path) -> None:
     put(tmp_path, [("a.jpg", IMAGE)])
     with pytest.raises(
@@ -360,7 +368,7 @@ def test_gif_and_bmp_are_for_build(tmp_path: Path) -> None:
     for number, kind in enumerate(("GIF", "BMP")):
         put(tmp_path / "tars", [(f"a.{kind.lower()}", encode(picture(0), kind)), ("a.cls", b"1")], f"x-{number}.tar")
     with pytest.raises(
-        UserError, match=r"the \.cls of 'a' has no image .*; beside it: a\.gif; `build` takes \.gif and"
+        UserError, match=r"the \.cls of 'a' has no image .*; beside it: a\.gif; .* build` takes \.gif and"
     ):
         index(tmp_path / "tars")
     report = build(BuildPlan(source=tmp_path / "tars", output=tmp_path / "set", name="s", num_workers=1))

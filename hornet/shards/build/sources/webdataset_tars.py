@@ -70,7 +70,10 @@ class Shard:
         if self.classes is None and label >= 0:
             return f"class_{label:05d}"
         if self.classes is None:
-            raise UserError(f"{self.path}: {name!r} has label {label}, which names no class; choose other --labels")
+            raise UserError(
+                f"{self.path}: {name!r} has label {label}, which names no class; leave such samples "
+                "out with `--incomplete skip`, or choose other --labels"
+            )
         if not 0 <= label < len(self.classes):
             raise UserError(
                 f"{self.path}: {name!r} has label {label}, the label space has {len(self.classes)} classes (0 to "
