@@ -22,6 +22,7 @@ MAX_MEMBER_BYTES = 1 << 60  # beyond any file; sums of offsets and sizes stay 64
 NAME_BYTES, PREFIX_START = 100, 345
 PLAIN_TYPES = frozenset(b"0xLKg")
 """Files and extended headers; folders, links and what is rare are left to tarfile."""
+EXTENDED_TYPES = frozenset([b"L", b"K", b"x", b"X", b"g"])
 OCTAL = re.compile(rb"[0-7]{6}\0 |[0-7]{11}[\0 ]")
 """A checksum or a size in the form that nearly all writers use."""
 
@@ -76,11 +77,6 @@ def split_name(name: str) -> tuple[str, str]:
     return (folders + slash + stem, extension.lower()) if stem and dot else (name, "")
 
 
-def read_ending(name: str) -> str:
-    """Return what stands behind the last dot of a member's name, in small letters; empty for hidden files."""
-    return split_name(name)[1].rpartition(".")[2]
-
-
 def read_member(read: Read, *, offset: int) -> Member | None:
     """Read the header of the member at `offset`, where `read` stands; None at a block of zeros (the archive's end).
 
@@ -96,7 +92,7 @@ def read_member(read: Read, *, offset: int) -> Member | None:
                 raise TarError(position, "a long name without the member it belongs to")
             return None
         position += BLOCK_BYTES
-        if not _is_extended(header):
+        if header.type not in EXTENDED_TYPES:
             break
         content = _read_extended(read, header, position)
         position += len(content)
@@ -180,16 +176,6 @@ def _read_plain_header(block: bytes) -> _Header | None:
         return None
     name = block[:NAME_BYTES].partition(b"\0")[0].decode("utf-8", "surrogateescape")
     return _Header(name, int(size[:11], 8), block[156:157])
-
-
-def _is_extended(header: _Header) -> bool:
-    return header.type in (
-        tarfile.GNUTYPE_LONGNAME,
-        tarfile.GNUTYPE_LONGLINK,
-        tarfile.XHDTYPE,
-        tarfile.SOLARIS_XHDTYPE,
-        tarfile.XGLTYPE,
-    )
 
 
 def _read_extended(read: Read, header: _Header, offset: int) -> bytes:

@@ -17,7 +17,7 @@ from hornet.shards.index import RECORD, UNKNOWN_CRC, Records, check_payload, rea
 from hornet.shards.sample_label import NO_LABEL, LabelError, MissingLabelError
 from hornet.shards.sample_parts import SampleRule, choose_parts
 from hornet.shards.shard_set import shard_stem
-from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_ending, read_member, split_name
+from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_member, split_name
 
 DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("stem", "<u8")])
 """high, low: 128 bits of the SHA-256 of the image, or zeros if it cannot be read; stem: 64 bits of that of the name."""
@@ -216,7 +216,7 @@ class _Checker:
             member = self._look_for(offset)
         if member is None:
             return
-        stem, extension = split_name(member.name)[0], read_ending(member.name)
+        stem, extension = split_name(member.name)
         span = member.payload_offset + member.size - offset
         if span != int(record["span"]):
             detail = f"the index says {int(record['span'])} bytes from here, the tar {span}"
@@ -237,7 +237,7 @@ class _Checker:
         except TarError as error:
             self._find("unreadable", error.problem, stem=f"@{offset}", byte=offset)
             return None
-        if member is None or read_ending(member.name) not in self._task.rule.images:
+        if member is None or split_name(member.name)[1].rpartition(".")[2] not in self._task.rule.images:
             self._find("index", "no image of the tar begins at this byte", stem=f"@{offset}", byte=offset)
             return None
         return member
@@ -260,5 +260,5 @@ class _Checker:
         name = np.frombuffer(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:8], "<u8")[0]
         self._check.digests[number] = (high, low, name)
         if self._task.decode:
-            for kind, detail in check_picture(content, extension=extension):
+            for kind, detail in check_picture(content, extension=extension.rpartition(".")[2]):
                 self._find(kind, detail, stem=stem, byte=offset)

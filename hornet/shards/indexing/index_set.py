@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hornet.durable import write_text
 from hornet.errors import UserError
 from hornet.shards.build.sources.names import find_splits
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.index import ShardIndex
 from hornet.shards.indexing.folder import TarFolder, index_tars, open_tar_folder
+from hornet.shards.indexing.report import IndexReport, write_incomplete
 from hornet.shards.label_space import LabelSpace, number_classes, read_label_space
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, is_url, read_info, read_listing, write_manifest
 from hornet.shards.sample_parts import Incomplete, PassedMembers, SampleRule
-from hornet.shards.shard_set import shard_stem
 from hornet.shards.split_writing import open_set, put_split
 
 DEFAULT_PATTERN = "*.tar"
@@ -54,24 +52,6 @@ class IndexPlan:
         if self.output is None and is_url(str(self.folder)):
             raise UserError(f"{self.folder}: is remote; give a local folder for index and manifest with --output")
         return Path(self.folder) if self.output is None else self.output
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexReport:
-    """What was indexed."""
-
-    manifest: Manifest
-    """As written."""
-    left_out: Mapping[str, str]
-    """Splits of the _info.json that were left out, and the .json key that their labels come from."""
-    passed: PassedMembers
-    """Members that belong to no sample."""
-    num_incomplete: int
-    """Samples that were left out since something of them is missing."""
-    notes: tuple[Path, ...]
-    """JSON lines that name them."""
-    not_taken: tuple[str, ...]
-    """Tars beside those that were indexed, of which no _info.json or pattern speaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +104,7 @@ def index_folder(plan: IndexPlan) -> IndexReport:
         home.mkdir(parents=True, exist_ok=True)
         for name, split in chosen.items():
             manifest = _add_split(plan, folder, manifest, name, split, found[name])
-        notes = [_write_notes(home, name, chosen[name], found[name]) for name in chosen]
+        notes = [write_incomplete(home, name, chosen[name].shards, found[name]) for name in chosen]
     except OSError as error:
         raise UserError(
             f"{home}: cannot be written to ({error.strerror}); give another folder with --output"
@@ -299,31 +279,3 @@ def _describe_rest(plan: IndexPlan, indexes: Sequence[ShardIndex]) -> dict[str, 
     if plan.incomplete == "skip":
         described |= {"incomplete": "skip", "num_incomplete": sum(len(index.incomplete) for index in indexes)}
     return described
-
-
-def _write_notes(home: Path, name: str, split: _Chosen, indexes: Sequence[ShardIndex]) -> Path | None:
-    """Name the samples that were left out in JSON lines."""
-    path = home / f"{name}.incomplete.jsonl"
-    lines = [
-        json.dumps({"key": f"{shard_stem(shard)}/{key}", "reason": reason})
-        for shard, index in zip(split.shards, indexes, strict=True)
-        for key, reason in index.incomplete
-    ]
-    if not lines:
-        path.unlink(missing_ok=True)
-        return None
-    write_text(path, "\n".join(lines) + "\n")
-    return path
-
-
-def describe_rest(report: IndexReport) -> list[str]:
-    """Return lines on what stands beside the samples: members, samples that are not whole, tars."""
-    lines = [f"passed over  {report.passed.describe()}"] if report.passed.counts else []
-    if report.num_incomplete:
-        lines.append(f"left out     {report.num_incomplete} samples that are not whole")
-        lines += [f"listed in    {path}" for path in report.notes]
-    if report.not_taken:
-        lines.append(
-            f"note         {len(report.not_taken)} other tars are not part of the set, {report.not_taken[0]} for one"
-        )
-    return lines

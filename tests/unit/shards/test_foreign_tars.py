@@ -19,7 +19,8 @@ from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.sources import open_source
 from hornet.shards.check.verify import VerifyPlan, verify_set
 from hornet.shards.index import index_tar
-from hornet.shards.indexing.index_set import IndexPlan, IndexReport, describe_rest, index_folder
+from hornet.shards.indexing.index_set import IndexPlan, index_folder
+from hornet.shards.indexing.report import IndexReport, describe_rest
 from hornet.shards.reader import ShardReader
 from hornet.shards.sample_parts import MAX_NUMBERED_CLASSES, SampleRule
 from hornet.shards.shard_set import open_shards

@@ -15,7 +15,8 @@ import webdataset
 from hornet.errors import UserError
 from hornet.shards.imagenet import make_layout
 from hornet.shards.indexing.folder import split_pattern
-from hornet.shards.indexing.index_set import IndexPlan, IndexReport, index_folder
+from hornet.shards.indexing.index_set import IndexPlan, index_folder
+from hornet.shards.indexing.report import IndexReport
 from hornet.shards.label_space import number_classes
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.sample_label import read_label_option

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hornet.cli.shards import main
 from tests.unit.shards.making import encode, picture, write_shards
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "launch" / "shards.py"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
-    """Run the script in this process: a new one would import torch for seconds."""
-    monkeypatch.syspath_prepend(ROOT)  # the script replaces the path's first entry; this one is put back
-    specification = importlib.util.spec_from_file_location("shards_command", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    """Run the command in this process: a new one would import torch for seconds."""
     monkeypatch.setattr(sys, "argv", ["shards.py", *map(str, arguments)])
-    module.main()
+    main()
 
 
 @pytest.fixture

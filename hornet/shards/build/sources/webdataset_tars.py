@@ -120,11 +120,7 @@ def open_webdataset(
         if not chosen.get("alt_label"):
             lengths = list(listed)
     else:
-        files = [file for file in sorted(path.glob("*.tar")) if not file.name.startswith(".")]
-        found = find_splits([file.name for file in files])
-        if split is None and len(found) > 1:
-            raise UserError(f"{path}: choose one of its splits with --source-split: {', '.join(found)}")
-        files = [file for file in files if split is None or split in split_words(file.name)]
+        files = _find_tars(path, split)
     if not files:
         raise UserError(f"{path}: holds no tars" + (f" of split {split!r} (NAME-{split}-0000.tar)" if split else ""))
     classes = None if label_space is None else label_space.classes
@@ -147,6 +143,15 @@ def open_webdataset(
         for file, length in zip(files, lengths, strict=False)
     ]
     return SeekableSource(parts=tuple(sorted(parts, key=lambda part: part.name)), classes=classes)
+
+
+def _find_tars(path: Path, split: str | None) -> list[Path]:
+    """Return the tars of a folder without a list, those of one split if it has several."""
+    files = [file for file in sorted(path.glob("*.tar")) if not file.name.startswith(".")]
+    found = find_splits([file.name for file in files])
+    if split is None and len(found) > 1:
+        raise UserError(f"{path}: choose one of its splits with --source-split: {', '.join(found)}")
+    return [file for file in files if split is None or split in {*file.name.split("-"), *split_words(file.name)}]
 
 
 def _choose_split(info: Mapping[str, Any], split: str | None, path: Path) -> str:

@@ -4,15 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
+from hornet.cli.shard_commands.parsing import Commands
 from hornet.errors import UserError
 from hornet.pages.set.page import write_set_page
 from hornet.shards.check.verify import VerifyPlan, describe_verification, verify_set
 from hornet.shards.indexing.folder import split_pattern
-from hornet.shards.indexing.index_set import DEFAULT_PATTERN, IndexPlan, describe_rest, index_folder
+from hornet.shards.indexing.index_set import DEFAULT_PATTERN, IndexPlan, index_folder
+from hornet.shards.indexing.report import describe_rest
 from hornet.shards.manifest import read_manifest
 from hornet.shards.sample_label import read_label_option
 from hornet.shards.summary import describe_set
-from launch.shard_commands.parsing import Commands
 
 ERRORS_FOUND = 1  # bad input is 2
 
