@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.errors import UserError
+from hornet.shards.build.keys import make_plain
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.indexed_set import open_indexed_set
 from hornet.shards.build.sources.names import find_splits, split_words
@@ -133,13 +134,7 @@ def open_webdataset(
     )
     lengths += [None] * (len(files) - len(lengths))
     parts = [
-        Shard(
-            name=file.name.removesuffix(".tar").replace(".", "_"),
-            path=file,
-            rule=rule,
-            classes=classes,
-            num_samples=length,
-        )
+        Shard(name=make_plain(file.name.removesuffix(".tar")), path=file, rule=rule, classes=classes, num_samples=length)
         for file, length in zip(files, lengths, strict=False)
     ]
     return SeekableSource(parts=tuple(sorted(parts, key=lambda part: part.name)), classes=classes)
