@@ -134,7 +134,7 @@ def open_webdataset(
     )
     lengths += [None] * (len(files) - len(lengths))
     parts = [
-        Shard(name=make_plain(file.name.removesuffix(".tar")), path=file, rule=rule, classes=classes, num_samples=length)
+        Shard(name=make_plain(file.stem), path=file, rule=rule, classes=classes, num_samples=length)
         for file, length in zip(files, lengths, strict=False)
     ]
     return SeekableSource(parts=tuple(sorted(parts, key=lambda part: part.name)), classes=classes)
