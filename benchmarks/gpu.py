@@ -172,7 +172,8 @@ def summarize(results: dict[str, dict[str, Any]], printed: dict[str, str]) -> st
 
 def list_goals(results: dict[str, dict[str, Any]]) -> list[str]:
     """Return a table of each of our ways to train at 224 pixels against each goal that was measured."""
-    lines, others = [], {}
+    lines: list[str] = []
+    others: dict[str, Any] = {}
     for part in ("training 224", "training 224, compiled"):
         if "content" not in results.get(part, {}):
             continue

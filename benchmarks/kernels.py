@@ -67,11 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = parse_options(arguments)
     device = torch.device(options.device)
-    machine = {**describe_machine(device), "copy_bytes_per_second": measure_copy_bandwidth(device)}
+    bandwidth = measure_copy_bandwidth(device)
+    machine = {**describe_machine(device), "copy_bytes_per_second": bandwidth}
     print("  ".join(f"{key}: {value}" for key, value in machine.items()))
     comparisons = []
     for stage in options.stages:
-        comparisons.append(compare(stage, options, device=device, bandwidth=float(machine["copy_bytes_per_second"])))
+        comparisons.append(compare(stage, options, device=device, bandwidth=bandwidth))
         print_comparison(comparisons[-1])
     if options.json is not None:
         content = {"machine": machine, "comparisons": [asdict(comparison) for comparison in comparisons]}
@@ -112,7 +113,7 @@ def compare(stage: int, options: argparse.Namespace, *, device: torch.device, ba
     num_bytes = 3 * y.nbytes + 2 * gradient.nbytes
     return Comparison(
         stage=stage,
-        shape=tuple(y.shape),
+        shape=(y.shape[0], y.shape[1], y.shape[2], y.shape[3]),
         seconds={name: statistics.median(times) for name, times in seconds.items()},
         limit_seconds=num_bytes / bandwidth,
     )

@@ -33,7 +33,7 @@ import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
 from benchmarks.machine import describe_machine, measure_copy_bandwidth, measure_product_rate
 from hornet.model.hornet import HorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 CONTENDERS = (
     "literal", "ours", "ours-compiled", "ours-fused", "ours-fused-compiled", "convnext", "convnext-compiled", "swin"
@@ -151,7 +151,7 @@ def build(name: str, setting: Setting) -> nn.Module:
     hornet_name = f"hornet_{setting.size}_{setting.kind}"
     model: nn.Module
     if what == "convnext":
-        model = timm.create_model(f"convnext_{setting.size}").to(memory_format=torch.channels_last)
+        model = timm.create_model(f"convnext_{setting.size}").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif what == "swin":
         model = timm.create_model(f"swin_{setting.size}_patch4_window7_224", img_size=setting.resolution)
     else:
@@ -199,7 +199,8 @@ def make_step(model: nn.Module, setting: Setting) -> Callable[[], None]:
 
 def measure(names: list[str], setting: Setting, *, num_rounds: int, num_steps: int) -> list[Result]:
     """Let the contenders take turns."""
-    steps, seconds, about = {}, {name: [] for name in names}, {}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    steps, about = {}, {}
     for name in tqdm(names, desc="warming up", disable=None, leave=False):
         peak_bytes = measure_memory(name, setting)
         model = build(name, setting)

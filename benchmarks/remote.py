@@ -22,16 +22,16 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.servers import S3_KEYS, run_nginx, run_s3
 from benchmarks.shards import make_pictures
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.shards.build.build import build
 from hornet.shards.build.image import PictureOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.processes import count_cores
 from hornet.shards.remote.files import RemoteConfig
 from hornet.world import ALONE
-from tests.integration.servers import S3_KEYS, run_nginx, run_s3
 
 BATCH_SIZE = 64
 SAMPLES_PER_SHARD = 128

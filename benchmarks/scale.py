@@ -21,6 +21,7 @@ import torch
 import hornet  # noqa: F401  registers the models
 from hornet.hardware import find_peak_flops
 from hornet.model.cost import count_training_flops
+from hornet.model.hornet import HorNet
 from hornet.training.engines.communication import Network, count_sent_bytes, estimate_seconds, list_traffic
 from hornet.training.engines.zero_config import ZeroConfig
 
@@ -68,6 +69,7 @@ def show_communication() -> None:
     """Print what a step of HorNet-L GF says under each stage, and how long that lasts beside the computation."""
     with torch.device("meta"):
         model = timm.create_model(MODEL, num_classes=NUM_CLASSES, img_size=IMAGE_SIZE)
+    assert isinstance(model, HorNet)
     sizes = [parameter.numel() for parameter in model.parameters()]
     peak = find_peak_flops(GPU)
     assert peak is not None

@@ -12,10 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
-
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DATA = ROOT / "data" / "demo"
@@ -80,6 +76,10 @@ def main() -> None:
 
 def write_images(folder: Path) -> None:
     """Write scikit-learn's 1,797 digits as class folders of PNG and JPEG files; every fifth is validation."""
+    import numpy as np  # with scikit-learn seconds that --help need not wait for
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     counts = dict.fromkeys(range(10), 0)
     for pixels, label in zip(digits.images, digits.target.tolist(), strict=True):

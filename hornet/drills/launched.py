@@ -65,11 +65,12 @@ class LaunchedRun:
     def wait_for_steps(self, num_steps: int, *, seconds: float | None = None) -> None:
         """Wait until so many steps are recorded; raises UserError if the run ends before, or `seconds` are over."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        while self.num_steps < num_steps:
-            if self.process.poll() is not None:
-                raise UserError(
-                    f"{self.path.name}: ended with {self.process.returncode} before step {num_steps}; see {self.log}"
-                )
+        while True:
+            code = self.process.poll()  # first: what a run writes before it ends is there when its end is seen
+            if self.num_steps >= num_steps:
+                return
+            if code is not None:
+                raise UserError(f"{self.path.name}: ended with {code} before step {num_steps}; see {self.log}")
             if deadline is not None and time.monotonic() > deadline:
                 raise UserError(f"{self.path.name}: no step {num_steps} within {seconds:.0f} s; see {self.log}")
             time.sleep(0.02)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from hornet.cli.command_line import BAD_INPUT
+from hornet.cli import BAD_INPUT
 from hornet.cli.verify_resume import read_config
 from hornet.config import ConfigError
 from hornet.drills.rehearsal import Finding, probe_data, rehearse
