@@ -52,9 +52,16 @@ def read_command_line(
         overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
         return load_config(config_class, path=options.config, overrides=overrides)
     except ConfigError as error:
-        if read_world().is_main:  # every rank finds the same problems: say them once
+        if _is_main():  # every rank finds the same problems: say them once
             print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def _is_main() -> bool:
+    try:
+        return read_world().is_main
+    except UserError:  # told once the config is right
+        return True
 
 
 def read_window(text: str) -> tuple[int, int]:
