@@ -44,7 +44,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     Raises UserError if the weights do not fit the model or the set's label space.
     """
     device = choose_device(world)
-    with open_process_group(world, device=device):
+    with open_process_group(world, device=device, purpose=f"an evaluation of {config.source}"):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)

@@ -115,7 +115,7 @@ def run_stage(
         return
     device = choose_device(world)
     watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
-    with watchdog, open_process_group(world, device=device), ExitStack() as held:
+    with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
         with errors_shared():  # a node may lack the shards that the others see
             stream = open_stream(config, world=world)
             labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
