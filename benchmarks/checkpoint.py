@@ -20,8 +20,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from hornet.model.build import ModelConfig, build_model
-from hornet.training.checkpoint import find_checkpoint, load_checkpoint
-from hornet.training.checkpointer import Checkpointer, RetentionConfig
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.checkpoints.saver import Checkpointer, RetentionConfig
 from hornet.training.engines.deepspeed import DeepSpeedEngine, deepspeed
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import RunState

@@ -33,9 +33,9 @@ from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
 from hornet.batch import Batch
-from hornet.micro_batch import draw_batch
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.checkpointer import RetentionConfig
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.stages.micro_batch import draw_batch
+from hornet.training.checkpoints.saver import RetentionConfig
 from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, Judge, StepResult, Weights, Writer
 from hornet.training.norms import NormWatch

@@ -32,14 +32,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from benchmarks.shards import make_pictures
-from hornet.data import regions
+from hornet.data.augment import jpeg as regions
+from hornet.data.augment.mixing import MixingConfig, prepare
+from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import StreamConfig, TrainStream, open_train_stream
-from hornet.data.mixing import MixingConfig, prepare
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.processes import count_cores
-from hornet.data.transforms import TransformConfig
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.processes import count_cores
 from hornet.world import ALONE
 
 BATCH_SIZE = 64

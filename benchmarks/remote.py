@@ -26,13 +26,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 import torch
 
 from benchmarks.shards import make_pictures
+from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.processes import count_cores
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.transforms import TransformConfig
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.processes import count_cores
+from hornet.shards.remote.files import RemoteConfig
 from hornet.world import ALONE
 from tests.integration.servers import S3_KEYS, run_nginx, run_s3
 

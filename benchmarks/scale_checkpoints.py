@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.checkpoint import make_checkpointer
 from hornet.model.build import ModelConfig, build_model
-from hornet.training.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from hornet.training.engines import deepspeed_files
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint

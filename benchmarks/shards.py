@@ -29,11 +29,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.many_pictures import arrange_many
-from hornet.data.index import index_tar
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.processes import count_cores
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.index import index_tar
+from hornet.shards.processes import count_cores
 
 NUM_CLASSES = 20
 SHORT_EDGE = 256

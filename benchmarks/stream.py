@@ -19,7 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from benchmarks.stream_memory import measure_memory
 from benchmarks.stream_resume import measure_resume
 from benchmarks.stream_shuffle import measure_shuffle
-from hornet.data.prepare.processes import count_cores
+from hornet.shards.processes import count_cores
 
 
 def main() -> None:

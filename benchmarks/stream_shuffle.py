@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from webdataset.filters import _shuffle as shuffle_through_buffer
 
-from hornet.data.order import Int64Array, Order, permute
+from hornet.data.order import Order
+from hornet.seeding import Int64Array, permute
 
 NUM_BATCHES = 200
 BUFFER = 1000

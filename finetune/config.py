@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hornet.stage import StageConfig
+from hornet.stages.stage import StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)

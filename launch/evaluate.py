@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
-from hornet.evaluation import EvaluateConfig, evaluate_weights
+from hornet.stages.evaluation import EvaluateConfig, evaluate_weights
 from hornet.training.evaluate import format_evaluation
 from hornet.world import read_world
 

@@ -19,12 +19,12 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from hornet.command_line import exit_on_bad_input
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.build_report import describe_build
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.selection import Selection
 from hornet.errors import UserError
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.report import describe_build
+from hornet.shards.build.selection import Selection
 
 PACKAGE = "openclipart-png"
 INSTALLED = Path("/usr/share/openclipart/png")

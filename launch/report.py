@@ -10,7 +10,7 @@ import argparse
 import time
 
 from hornet.command_line import exit_on_bad_input
-from hornet.report.page import write_report
+from hornet.pages.run.page import write_report
 
 EPILOG = """examples:
   python launch/report.py runs/tiny                              writes runs/tiny/report.html

@@ -15,15 +15,15 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from hornet.certificate import Life, compare, count_devices, format_table
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, read_yaml, to_yaml
 from hornet.data.loader import check_division
-from hornet.data.shards import open_shards
+from hornet.drills.certificate import Life, compare, count_devices, format_table
+from hornet.drills.launched import TORCHRUN, Script
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
-from hornet.launched import TORCHRUN, Script
-from hornet.stage import StageConfig
+from hornet.shards.shard_set import open_shards
+from hornet.stages.stage import StageConfig
 
 EPILOG = """examples:
   python launch/verify_resume.py --config configs/demo/pretrain.yaml

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hornet.errors import UserError
-from hornet.stage import StageConfig
+from hornet.stages.stage import StageConfig
 from hornet.training.engines.zero_config import ZeroConfig
 
 

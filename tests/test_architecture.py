@@ -48,7 +48,7 @@ def test_no_attics():
         (r"os\.environ", {"hornet/world.py", "launch/demo.py"}),
         (r"^\s*(import|from) (yaml|pydantic)", {"hornet/config.py"}),
         (r"pickle\.load|weights_only=False|(?<![.\w])eval\(", set()),
-        (r"shell=True", {"hornet/data/shard_download.py"}),  # the config's own `remote.command`, if it has one
+        (r"shell=True", {"hornet/shards/remote/download.py"}),  # the config's own `remote.command`, if it has one
     ],
 )
 def test_what_only_one_room_may_do(pattern, allowed):

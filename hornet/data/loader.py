@@ -8,15 +8,15 @@ from pathlib import Path
 
 from hornet.batch import Batch
 from hornet.config import free
-from hornet.data.label_space import LabelSpace
+from hornet.data.augment.transforms import EvaluationTransform, Interpolation, TrainTransform, TransformConfig
 from hornet.data.order import ORDER_VERSION, Order, PartialBatch
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.shard_prefetch import ShardPrefetcher
-from hornet.data.shards import ShardSet, open_shards
-from hornet.data.transforms import EvaluationTransform, Interpolation, TrainTransform, TransformConfig
+from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.remote.files import RemoteConfig
+from hornet.shards.shard_set import ShardSet, open_shards
 from hornet.world import World
 
 

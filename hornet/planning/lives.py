@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from hornet.planning.question import Question
-from hornet.training.checkpointer import RetentionConfig
+from hornet.training.checkpoints.saver import RetentionConfig
 
 FP32_BYTES = 4
 SPARE_SECONDS = 30

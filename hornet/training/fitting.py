@@ -2,7 +2,7 @@
 
 A GPU is asked: a trial runs beside a ballast of all that training will hold besides, and either ends or runs out of
 memory. A CPU never says no, so there the bytes that autograd keeps for an image are counted.
-Not here: what a trial is (hornet/micro_batch.py).
+Not here: what a trial is (hornet/stages/micro_batch.py).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hornet.config import free
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import data_step_of
 from hornet.training.loop import RunState, StepRecord
 from hornet.training.process_group import errors_shared, gather_from_all, sum_over_ranks

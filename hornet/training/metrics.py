@@ -18,7 +18,7 @@ from hornet.digest import batch_digest
 from hornet.errors import UserError
 from hornet.hardware import find_peak_flops
 from hornet.quantities import format_seconds
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
+
+Clipping = Literal["standard", "paper"]
+"""standard: once a step; paper: what has accumulated is clipped after every micro batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

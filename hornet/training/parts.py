@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.training.checkpointer import RetentionConfig
+from hornet.training.checkpoints.saver import RetentionConfig
 from hornet.training.evaluate import Evaluation
 from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, Engine, Weights

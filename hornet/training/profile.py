@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from hornet.config import free
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.world import World
 
 NUM_OPERATIONS = 40

@@ -13,8 +13,8 @@ from typing import Any
 
 from hornet.durable import sync_folder, write_text
 from hornet.errors import UserError
-from hornet.run_directory import RunDirectory
-from hornet.training.checkpoint import LATEST, Checkpoint, find_checkpoint, set_aside
+from hornet.runs.directory import RunDirectory
+from hornet.training.checkpoints.checkpoint import LATEST, Checkpoint, find_checkpoint, set_aside
 from hornet.training.data_steps import Windows, count_data_steps, data_step_of, has_same_past, is_left_out
 from hornet.training.guard import DroppedInARowError, GuardConfig
 from hornet.training.loop import RunState

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 
 from hornet.batch import Batch
-from hornet.run_directory import RunDirectory
-from hornet.training.checkpoint import Checkpoint, load_checkpoint
-from hornet.training.checkpointer import Checkpointer
+from hornet.runs.directory import RunDirectory
+from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.data_steps import split_steps
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.interruption import Interruption, explain_stop
 from hornet.training.loop import RunState, Weights, Wish, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.parts import Parts
-from hornet.training.pictures import choose_filters, draw_filters
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.training.profile import StepProfiler
+from hornet.training.rendering import choose_filters, draw_filters
 from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back
 from hornet.training.summary import finish
 from hornet.training.watchdog import Watchdog

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from hornet.config import free
 from hornet.errors import UserError
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.world import World
 
 

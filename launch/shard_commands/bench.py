@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hornet.data.prepare.processes import count_cores
+from hornet.shards.processes import count_cores
 from launch.shard_commands.parsing import Commands
 
 DEFAULT_RATE = 1000.0
@@ -14,9 +14,9 @@ def bench(options: argparse.Namespace) -> None:
     # These bring torch: seconds that the other commands need not wait for.
     import torch
 
+    from hornet.data.augment.transforms import TransformConfig
     from hornet.data.loader import StreamConfig
     from hornet.data.speed import describe_speed, measure_speed
-    from hornet.data.transforms import TransformConfig
 
     torch.set_num_threads(1)  # as in a worker
     num_cores = count_cores()

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from hornet.data.prepare.build import build as build_set
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.build_report import describe_build, describe_plan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.selection import Selection
-from hornet.data.prepare.sources import LAYOUTS
+from hornet.shards.build.build import build as build_set
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.report import describe_build, describe_plan
+from hornet.shards.build.selection import Selection
+from hornet.shards.build.sources import LAYOUTS
 from launch.shard_commands.parsing import Commands
 
 

@@ -4,13 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from hornet.data.manifest import read_manifest
-from hornet.data.prepare.existing_tars import DEFAULT_PATTERN, IndexPlan, index_folder
-from hornet.data.prepare.page import write_set_page
-from hornet.data.prepare.summary import describe_set
-from hornet.data.prepare.tar_folder import split_pattern
-from hornet.data.prepare.verify import VerifyPlan, describe_verification, verify_set
-from hornet.data.sample_label import read_label_option
+from hornet.pages.set.page import write_set_page
+from hornet.shards.check.verify import VerifyPlan, describe_verification, verify_set
+from hornet.shards.indexing.folder import split_pattern
+from hornet.shards.indexing.index_set import DEFAULT_PATTERN, IndexPlan, index_folder
+from hornet.shards.manifest import read_manifest
+from hornet.shards.sample_label import read_label_option
+from hornet.shards.summary import describe_set
 from launch.shard_commands.parsing import Commands
 
 ERRORS_FOUND = 1  # bad input is 2

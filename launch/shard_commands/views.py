@@ -4,17 +4,17 @@ import argparse
 from pathlib import Path
 
 from hornet.command_line import print_to_pipe
-from hornet.data.label_report import report_labels
-from hornet.data.prepare.duplicates import (
+from hornet.pages.set.pairs import write_pairs_page
+from hornet.shards.label_report import report_labels
+from hornet.shards.processes import count_cores
+from hornet.shards.summary import describe_set
+from hornet.shards.views.duplicates import (
     DEFAULT_DISTANCE,
     DuplicatesPlan,
     describe_duplicates,
     find_duplicates,
-    write_pairs_page,
 )
-from hornet.data.prepare.processes import count_cores
-from hornet.data.prepare.subset import SubsetPlan, describe_subset, make_subset
-from hornet.data.prepare.summary import describe_set
+from hornet.shards.views.subset import SubsetPlan, describe_subset, make_subset
 from launch.shard_commands.parsing import Commands
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from hornet.command_line import BAD_INPUT
 from hornet.config import ConfigError
+from hornet.drills.rehearsal import Finding, probe_data, rehearse
 from hornet.errors import UserError
-from hornet.rehearsal import Finding, probe_data, rehearse
 from launch.verify_resume import read_config
 
 

@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hornet.training.checkpoint import find_checkpoint, load_checkpoint
-from hornet.training.checkpointer import Checkpointer, RetentionConfig
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.checkpoints.saver import Checkpointer, RetentionConfig
 from hornet.training.engines.deepspeed import DeepSpeedEngine, deepspeed
 from hornet.training.engines.deepspeed_state import list_owners
 from hornet.training.engines.zero_config import ZeroConfig

@@ -16,20 +16,20 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hornet.data.label_space import LabelSpace
+from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.selection import Selection
-from hornet.data.prepare.shard_file import EncodedSample, write_shard
-from hornet.data.prepare.verify import VerifyPlan, verify_set
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
+from hornet.shards.build.build import build
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.selection import Selection
+from hornet.shards.build.tar_writer import EncodedSample, write_shard
+from hornet.shards.check.verify import VerifyPlan, verify_set
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.world import ALONE
 from tests.integration.conftest import PRETRAIN, ROOT, run_python, write_config
-from tests.unit.data.test_sources import write_devkit
+from tests.unit.shards.test_sources import write_devkit
 
 pytestmark = pytest.mark.slow
 

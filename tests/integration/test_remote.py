@@ -15,15 +15,17 @@ from typing import Any
 import pytest
 
 from hornet.batch import Batch
-from hornet.data import remote_files, shard_cache, shard_download
+from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.shard_cache import ShardCache
-from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
+from hornet.shards.remote import cache as shard_cache
+from hornet.shards.remote import download as shard_download
+from hornet.shards.remote import files as remote_files
+from hornet.shards.remote.cache import ShardCache
+from hornet.shards.remote.files import RemoteConfig
 from hornet.world import ALONE
 from tests.integration.servers import JUICEFS, NGINX, S3_KEYS, Proxy, run_nginx, run_proxy, run_s3
-from tests.unit.data.making import index, write_shards
+from tests.unit.shards.making import index, write_shards
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")

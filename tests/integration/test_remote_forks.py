@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hornet.data.remote_files import RemoteConfig, RemoteFiles
+from hornet.shards.remote.files import RemoteConfig, RemoteFiles
 from tests.integration.servers import NGINX, run_nginx
-from tests.unit.data.making import make_set
+from tests.unit.shards.making import make_set
 
 pytest.importorskip("aiohttp")
 
@@ -25,8 +25,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.transforms import TransformConfig
+from hornet.shards.remote.files import RemoteConfig
+from hornet.data.augment.transforms import TransformConfig
 from hornet.world import ALONE
 
 remote = RemoteConfig(cache=Path({cache!r}), deadline_seconds=20.0)

@@ -9,7 +9,7 @@ import yaml
 
 from finetune.config import FinetuneConfig
 from hornet.config import ConfigError, build_config, load_config, to_values
-from hornet.recipe import PUBLISHED, list_departures
+from hornet.stages.recipe import PUBLISHED, list_departures
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]

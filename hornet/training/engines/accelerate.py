@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.errors import UserError
-from hornet.recipe import Clipping
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
 from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.norms import NormWatch, Slice
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import Clipping, OptimizerConfig, build_optimizer, set_lr
 from hornet.training.process_group import errors_shared
 from hornet.training.step_clock import StepClock
 

@@ -1,7 +1,7 @@
 """Training under DeepSpeed ZeRO, stages 0 to 3. The only file that calls deepspeed.
 
 Its traps, met here on purpose (docs/log.md): parameters stay fp32 and the forward runs under autocast; the optimizer is
-torch's own; `latest` and the moment a checkpoint counts belong to hornet/training/checkpoint.py.
+torch's own; `latest` and the moment a checkpoint counts belong to hornet/training/checkpoints/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.recipe import Clipping
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
 from hornet.training.engines.deepspeed_state import fill, list_owners, list_slices, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.norms import NormWatch
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import Clipping, OptimizerConfig, build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
 from hornet.training.step_clock import StepClock
 from hornet.world import publish_accelerator

@@ -18,15 +18,15 @@ import torch
 
 from hornet.batch import Batch
 from hornet.config import build_config, list_changes, to_values
+from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import StreamConfig, TrainStream, check_division, open_train_stream
 from hornet.data.order import PartialBatch
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
 from hornet.digest import batch_digest
 from hornet.errors import UserError
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.world import World
-from tests.unit.data.making import NUM_CLASSES, key_hash, rank_of
+from tests.unit.shards.making import NUM_CLASSES, key_hash, rank_of
 
 TRANSFORM = TransformConfig(
     image_size=16, flip_probability=0.5, rand_augment="rand-m9-mstd0.5-inc1", erase_probability=0.25

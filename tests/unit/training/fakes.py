@@ -5,7 +5,7 @@ import contextlib
 import torch
 
 from hornet.batch import BadSample, Batch
-from hornet.training.checkpointer import RetentionConfig
+from hornet.training.checkpoints.saver import RetentionConfig
 from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, StepResult
 from hornet.training.norms import NormWatch

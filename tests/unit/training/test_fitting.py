@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
-from hornet.micro_batch import describe_fit, read_earlier_size
+from hornet.stages.micro_batch import describe_fit, read_earlier_size
 from hornet.training.fitting import (
     CPU_SHARE,
     GPU_MARGIN,

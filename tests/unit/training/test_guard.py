@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from hornet.run_directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.guard import DroppedInARowError, GuardConfig, NumericalGuard, find_spike
 from hornet.training.loop import CadenceConfig, RunState, StepResult, Wish, train
 from hornet.training.schedule import Schedule

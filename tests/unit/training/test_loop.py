@@ -6,7 +6,7 @@ import torch
 
 from hornet.errors import UserError
 from hornet.quantities import format_seconds
-from hornet.run_directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.loop import CadenceConfig, RunState, Wish, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.schedule import Schedule
@@ -148,7 +148,7 @@ def test_a_full_disk_does_not_hide_the_error_that_ended_the_run(directory, monke
     def fail(_path, _value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hornet.run_directory.write_json", fail)
+    monkeypatch.setattr("hornet.runs.directory.write_json", fail)
     with pytest.raises(UserError, match="the first error"), directory.failures_marked():
         raise UserError("the first error")
     with pytest.raises(UserError, match=r"status\.json: cannot be written: No space left on device"):

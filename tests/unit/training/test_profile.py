@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hornet.run_directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.profile import ProfileConfig, StepProfiler
 from hornet.world import ALONE
 

@@ -5,8 +5,8 @@ import pytest
 
 from hornet.config import build_config, load_config, to_values
 from hornet.errors import UserError
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.checkpoint import Checkpoint
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.guard import DroppedInARowError, GuardConfig
 from hornet.training.loop import RunState
 from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back, refuse_new_windows

@@ -7,7 +7,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hornet.errors import UserError
-from hornet.run_directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.trackers import TrackingConfig, open_trackers
 from hornet.world import ALONE
 
@@ -49,7 +49,7 @@ USE_WANDB = """
 import sys
 from pathlib import Path
 import torch
-from hornet.run_directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.trackers import TrackingConfig, open_trackers
 from hornet.world import ALONE
 
