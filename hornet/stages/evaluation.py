@@ -10,6 +10,7 @@ import torch
 from hornet.config import free
 from hornet.data.augment.mixing import MixingConfig
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
+from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
 from hornet.model.build import ModelConfig, build_model
 from hornet.stages.classification import Classification, require_same_labels
@@ -48,6 +49,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
+            require_shared_memory([labelled.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
         require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)

@@ -98,8 +98,8 @@ class WandbTracker:
         except wandb.Error as error:  # no login, no such project, no network
             raise UserError(
                 f"tracking.wandb_project is {project}, but Weights & Biases does not begin a run: "
-                f"{str(error).splitlines()[0]}; log in once (wandb login), or set WANDB_MODE=offline, which keeps the run "
-                "on disk, or tracking.wandb_project to null"
+                f"{str(error).splitlines()[0]}; log in once (wandb login), or set WANDB_MODE=offline, which keeps the "
+                "run on disk, or tracking.wandb_project to null"
             ) from error
         # Of our own step, not of wandb's, which may not go back when a life repeats steps.
         self._run.define_metric("*", step_metric="step")
