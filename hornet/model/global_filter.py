@@ -99,8 +99,9 @@ class GlobalLocalFilter(nn.Module):
         """
         name = f"{prefix}complex_weight"
         weight, own = state_dict.get(name), self.complex_weight
-        # Under ZeRO-3 both are placeholders of one axis.
-        if weight is not None and weight.dim() == own.dim() == 4 and weight.shape[1:3] != own.shape[1:3]:
+        # Under ZeRO-3 both are placeholders of one axis; what differs in more than its grid is torch's to refuse.
+        is_filter = weight is not None and weight.dim() == own.dim() == 4 and weight.shape[::3] == own.shape[::3]
+        if is_filter and weight.shape[1:3] != own.shape[1:3]:
             grid = (own.shape[1], own.shape[2])
             warnings.warn(
                 f"global filters of {weight.shape[1]} x {weight.shape[2]} were resampled to {grid[0]} x {grid[1]}: the "
