@@ -11,7 +11,7 @@ from hornet.config import free
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.data.mixing import MixingConfig
 from hornet.errors import UserError
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import ModelConfig, build_model, require_image_size
 from hornet.pretrained import load_weights, read_pretrained, require_head_of
 from hornet.task import Classification, require_same_labels
 from hornet.training.evaluate import Evaluation
@@ -36,6 +36,9 @@ class EvaluateConfig:
     """The labelled set."""
     mixing: MixingConfig = free(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
+
+    def __post_init__(self) -> None:
+        require_image_size(self.evaluation.image_size, key="evaluation.image_size")
 
 
 def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:

@@ -23,7 +23,7 @@ from hornet.data.loader import (
 )
 from hornet.data.mixing import MixingConfig
 from hornet.micro_batch import EngineLoad, describe_split, fit_micro_batch
-from hornet.model.build import ModelConfig, build_model, list_shapes
+from hornet.model.build import ModelConfig, build_model, list_shapes, require_image_size
 from hornet.model.cost import count_training_flops
 from hornet.model.hornet import HorNet
 from hornet.recipe import RecipeConfig, format_audit, list_departures
@@ -83,6 +83,9 @@ class StageConfig:
     size draws other partners."""
 
     def __post_init__(self) -> None:
+        require_image_size(self.data.transform.image_size, key="data.transform.image_size")
+        if self.evaluation is not None:
+            require_image_size(self.evaluation.image_size, key="evaluation.image_size")
         every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
         if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
             raise ValueError(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hornet.config import free
-from hornet.model.hornet import HorNet
+from hornet.model.hornet import MIN_IMAGE_SIZE, HorNet
 from hornet.model.kernels import Kernels
 from hornet.model.variants import VARIANTS
 
@@ -39,6 +39,16 @@ class ModelConfig:
             raise ValueError(f"name: {self.name!r} is not one of {', '.join(VARIANTS)}")
 
 
+MAX_NUM_GRAPHS = 128
+"""Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
+
+
+def require_image_size(size: int, *, key: str) -> None:
+    """Raise ValueError, naming `key`, for images too small for the network."""
+    if size < MIN_IMAGE_SIZE:
+        raise ValueError(f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}")
+
+
 def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> HorNet:
     """Build the network on the CPU, its global filters on the grids of `image_size` (pixels).
 
@@ -58,6 +68,10 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed:
     if config.activation_checkpointing:
         model.set_grad_checkpointing(True)
     if config.compile:
+        from torch._dynamo import config as compiler  # seconds to import
+
+        # Torch's own limit is 8, and the next image size would end the process.
+        compiler.recompile_limit = max(compiler.recompile_limit, MAX_NUM_GRAPHS)
         # At the first call. The forward alone, since engines hang hooks on the network that cannot be compiled; in
         # place, so that names and checkpoints stay as they are.
         model.forward = torch.compile(model.forward, fullgraph=True)  # type: ignore[method-assign]

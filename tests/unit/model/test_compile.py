@@ -1,11 +1,14 @@
 """torch.compile and torch.export: the same numbers, one graph, nothing complex."""
 
+import functools
 import shutil
 
 import pytest
 import torch
+import torch._dynamo.config
 
 from hornet.model import fourier
+from hornet.model.build import ModelConfig, build_model
 from hornet.model.hornet import HorNet
 from tests.unit.model import small_model
 from tests.unit.model.small_model import compute_gradients, fill_visibly
@@ -88,6 +91,33 @@ def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
     for batch in (3, 4, 5):
         compiled(torch.randn(batch, 3, 64, 64))
     assert backend.num_graphs == 3
+
+
+def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Torch's own limit is 8 graphs, beyond which fullgraph=True raises.
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    config = ModelConfig(name="hornet_atto_gf", compile=True)
+    model = build_model(config, num_classes=2, image_size=64, seed=0).eval()
+    for stage, length in zip((0, 1, 2), (1, 1, 1), strict=True):
+        model.stages[stage] = model.stages[stage][:length]
+    for size in range(32, 32 + 10 * 8, 8):
+        assert model(torch.randn(1, 3, size, 32)).shape == (1, 2)
+
+
+def test_a_graph_for_any_size_is_right_at_all_of_them() -> None:
+    # Traced at the size of its own filters: the graph must not be tied to it. A remainder by a symbol is what
+    # exporters to ONNX do not know.
+    model = fill_visibly(build_small()).eval()
+    any_size = torch.export.Dim.DYNAMIC
+    program = torch.export.export(
+        model, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},)
+    )
+    remainders = [node for node in program.graph.nodes if node.target is torch.ops.aten.remainder.Scalar]
+    assert not remainders
+    for batch, height, width in ((1, 64, 64), (3, 97, 131), (2, 160, 224), (2, 64, 200)):
+        images = torch.randn(batch, 3, height, width)
+        torch.testing.assert_close(program.module()(images), model(images))
 
 
 def test_exported_graph_is_real_and_free_of_fft() -> None:
