@@ -76,7 +76,9 @@ def lay_out(images: Tensor, *, num_stages: int) -> Tensor:
         # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
         operator.index(images.shape[2]), operator.index(images.shape[3])
     smallest = STEM_STRIDE * 2 ** (num_stages - 1)
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # the question would become part of the graph
+    is_traced = (
+        torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    )  # the question would become part of the graph
     if not is_traced and min(images.shape[2:]) < smallest:
         raise UserError(
             f"images: are {' x '.join(map(str, images.shape[2:]))} pixels, but {num_stages} stages of HorNet need "
@@ -98,8 +100,8 @@ class HorNet(nn.Module):
     """The network. `width` is C of the first stage; stages have C, 2C, 4C, 8C channels.
 
     `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too and resizes the
-    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head) to
-    return the feature map.
+    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head)
+    to return the feature map.
     """
 
     output_fmt = "NCHW"
