@@ -110,6 +110,13 @@ def test_a_whole_run_is_shown_and_its_texts_are_harmless(run):
     assert {value.removeprefix("#") for name, value in read.attributes if name == "href"} <= targets
 
 
+def test_a_name_is_shown_as_it_is_and_what_utf8_cannot_hold_as_a_question_mark(tmp_path):
+    page, _ = report(make_run(tmp_path / "a&b <i>\udcff"))
+    assert "<title>a&amp;b &lt;i&gt;?: run report</title>" in page
+    assert "<h1>a&amp;b &lt;i&gt;? <span" in page
+    assert Reader(page).text.count("a&b <i>?") == 3, "title, heading, path"
+
+
 @pytest.mark.parametrize(
     ("status", "now", "words"),
     [
