@@ -46,8 +46,8 @@ def test_too_little_room_is_told_with_what_helps(docker):
         require_shared_memory([10 * 2**20, 5 * 2**20 + 1], num_local_ranks=4, folder=docker.folder)
     assert str(error.value) == (
         f"{docker.folder} has 60 MB free, and the batches of this node's workers may take 61 MB there: give the "
-        "container more (docker run --shm-size=8g or --ipc=host; in Kubernetes an emptyDir of medium Memory on /dev/shm), "
-        "or set num_workers (of data and of evaluation) to fewer, or to 0, which needs none"
+        "container more (docker run --shm-size=8g or --ipc=host; in Kubernetes an emptyDir of medium Memory on "
+        "/dev/shm), or set num_workers (of data and of evaluation) to fewer, or to 0, which needs none"
     )
 
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from hornet.cli.shard_commands.parsing import Commands
 from hornet.shards.processes import count_cores
-from launch.shard_commands.parsing import Commands
 
 DEFAULT_RATE = 1000.0
 
@@ -14,8 +14,7 @@ def bench(options: argparse.Namespace) -> None:
     # These bring torch: seconds that the other commands need not wait for.
     import torch
 
-    from hornet.data.augment.transforms import TransformConfig
-    from hornet.data.loader import StreamConfig
+    from hornet.data.config import StreamConfig, TransformConfig
     from hornet.data.speed import describe_speed, measure_speed
 
     torch.set_num_threads(1)  # as in a worker

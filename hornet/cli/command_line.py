@@ -8,15 +8,16 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
+from hornet.cli import BAD_INPUT
+from hornet.cli.configs import find_config
 from hornet.config import ConfigError, describe_fields, load_config
 from hornet.errors import UserError
-from hornet.world import read_world
+from hornet.world import read_world, report_to_launcher
 
 Config = TypeVar("Config")
 
-BAD_INPUT = 2
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 NUM_ROLLBACK_BATCHES = 200  # PaLM (arXiv 2204.02311, 5.1) left out 200 to 500 around a spike
@@ -29,12 +30,18 @@ def read_command_line(
 
     `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description,
         epilog=f"example:\n  {example}\n\nkeys of the config:\n{describe_fields(config_class)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file; see configs/")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML file; see `hornet configs`",
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument(
         "--rollback",
@@ -50,11 +57,24 @@ def read_command_line(
     options = parser.parse_intermixed_args(arguments)
     try:
         overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
-        return load_config(config_class, path=options.config, overrides=overrides)
+        return load_config(config_class, path=find_config(options.config), overrides=overrides)
     except ConfigError as error:
-        if _is_main():  # every rank finds the same problems: say them once
-            print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line on one rank."""
+
+    def error(self, message: str) -> NoReturn:
+        _refuse(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _refuse(text: str) -> NoReturn:
+    """End every rank, which has found the same: rank 0 says it, the others give it to their launcher alone."""
+    report_to_launcher(text)
+    if _is_main():  # every rank finds the same problems: say them once
+        print(text, file=sys.stderr, flush=True)
+    sys.exit(BAD_INPUT)
 
 
 def _is_main() -> bool:
@@ -78,7 +98,8 @@ def exit_on_bad_input(run: Callable[[], None]) -> None:
     try:
         run()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report_to_launcher(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
