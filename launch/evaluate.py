@@ -8,6 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
@@ -48,7 +49,7 @@ def main() -> None:
 
 def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
-    if not source.exists():
+    if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     values = {"source": str(source)}
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300

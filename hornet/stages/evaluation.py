@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,9 @@ class EvaluateConfig:
     """What to evaluate, on what."""
 
     source: Path
-    """A run directory, a checkpoint folder in one, or a weight file."""
+    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
     weights: Weights = "raw"
-    """Which weights of a checkpoint: the last step's, or their moving average."""
+    """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
     """For a weight file: its name in timm; a checkpoint knows its own."""
     label_space: str | None = None
@@ -46,6 +47,8 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     device = choose_device(world)
     with open_process_group(world, device=device):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
+        if world.is_main:
+            print(f"reading {pretrained.source}", file=sys.stderr, flush=True)  # stdout may be one JSON object
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
         require_head_of(pretrained, pretrained.label_space or labelled.label_space)
