@@ -1,12 +1,12 @@
 """State dicts as other programs leave them: under which key, behind which prefixes, with what beside the parameters.
 
-Pure functions of mappings. Not here: reading files (hornet/training/checkpoints/weight_file.py), filters of another grid
-(resize.py).
+Pure functions of mappings. Not here: reading files (hornet/training/checkpoints/weight_file.py), filters of another
+grid (resize.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,11 +55,14 @@ def find_state_dicts(content: object, *, source: str) -> dict[Kind, Found]:
     found: dict[Kind, Found] = {}
     if isinstance(content, Mapping):
         for kind, keys in KEYS.items():
-            there = {key: inner for key in keys if _is_state_dict(inner := _unwrap(content.get(key)))}
+            there = {key: inner for key in keys if (inner := _as_state_dict(_unwrap(content.get(key)))) is not None}
             if len(there) > 1:
-                raise UserError(f"{source} holds weights under {' and '.join(there)}; save the ones you mean by themselves")
-            found |= {kind: Found(key=key, state_dict=inner) for key, inner in there.items()}
-        if not found and _is_state_dict(content):
+                raise UserError(
+                    f"{source} holds weights under {' and '.join(there)}; save the ones you mean by themselves"
+                )
+            for key, inner in there.items():
+                found[kind] = Found(key=key, state_dict=inner)
+        if not found and _as_state_dict(content) is not None:
             found["raw"] = Found(key=None, state_dict=content)
     if not found:
         known = ", ".join(key for keys in KEYS.values() for key in keys)
@@ -68,7 +71,7 @@ def find_state_dicts(content: object, *, source: str) -> dict[Kind, Found]:
 
 
 def find_only_state_dict(content: object, *, source: str) -> Mapping[str, Any]:
-    """Find the weights in what a training script saved; raises UserError if there are none, or raw and averaged ones."""
+    """Find the weights in what a training script saved; raises UserError if there are none, or both raw and averaged."""
     found = list(find_state_dicts(content, source=source).values())
     if len(found) > 1:
         raise UserError(
@@ -81,8 +84,8 @@ def find_only_state_dict(content: object, *, source: str) -> Mapping[str, Any]:
 def plain_names(state_dict: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
     """Return a state dict under the network's own names, and remarks on what was left out.
 
-    Takes away prefixes of wrappers, counters, and what a dense model has around the backbone. The dict itself is returned
-    if its names need nothing.
+    Takes away prefixes of wrappers, counters, and what a dense model has around the backbone. The dict itself is
+    returned if its names need nothing.
     """
     names = {name: ".".join(part for part in name.split(".") if part not in _WRAPPER_PARTS) for name in state_dict}
     counters = [name for name in names.values() if name.rpartition(".")[2] in COUNTERS]
@@ -91,7 +94,9 @@ def plain_names(state_dict: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[
     while (prefix := _find_prefix(plain)) is not None:
         others += [name for name in plain if not name.startswith(prefix) and name not in _AROUND]
         plain = {
-            name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix) or name in _AROUND
+            name.removeprefix(prefix): value
+            for name, value in plain.items()
+            if name.startswith(prefix) or name in _AROUND
         }
     dense = [name for name in plain if name.startswith(_DENSE_NORMS)]
     plain = {name: value for name, value in plain.items() if name not in dense}
@@ -101,7 +106,9 @@ def plain_names(state_dict: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[
     if dense:
         remarks.append(f"norms of the dense outputs ({_list_distinct(name.split('.')[0] for name in dense)})")
     if others:
-        remarks.append(f"{len(others)} tensors beside the backbone ({_list_distinct(name.split('.')[0] for name in others)})")
+        remarks.append(
+            f"{len(others)} tensors beside the backbone ({_list_distinct(name.split('.')[0] for name in others)})"
+        )
     return (state_dict if plain.keys() == state_dict.keys() else plain), remarks
 
 
@@ -124,11 +131,12 @@ def _unwrap(value: object) -> object:
     return value
 
 
-def _is_state_dict(value: object) -> bool:
+def _as_state_dict(value: object) -> Mapping[str, Any] | None:
+    """Return `value` if it is tensors by name, but for counters; else None."""
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-        return False
+        return None
     weights = [item for name, item in value.items() if name.rpartition(".")[2] not in COUNTERS]
-    return bool(weights) and all(isinstance(item, Tensor) for item in weights)
+    return value if weights and all(isinstance(item, Tensor) for item in weights) else None
 
 
 def _describe(content: object) -> str:
@@ -137,7 +145,7 @@ def _describe(content: object) -> str:
         return f"it is a {type(content).__name__}"
     if not content:
         return "it is an empty dict"
-    elsewhere = [key for key, value in content.items() if _is_state_dict(_unwrap(value))]
+    elsewhere = [key for key, value in content.items() if _as_state_dict(_unwrap(value)) is not None]
     if elsewhere:
         return f"there are tensors under {elsewhere[0]!a}: if these are the weights, save them by themselves"
     kinds = [f"{key!a} ({type(value).__name__})" for key, value in list(content.items())[:6]]
@@ -146,7 +154,7 @@ def _describe(content: object) -> str:
     return f"it holds {remark}{', '.join(kinds)}{', ...' if len(content) > 6 else ''}"
 
 
-def _list_distinct(names: Any) -> str:
+def _list_distinct(names: Iterable[str]) -> str:
     distinct = list(dict.fromkeys(names))
     return ", ".join(name if name.isprintable() else ascii(name) for name in distinct[:4]) + (
         ", ..." if len(distinct) > 4 else ""

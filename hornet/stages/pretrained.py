@@ -5,6 +5,7 @@ Not here: fitting them to another network (finetune/start.py).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) ->
     training scripts are known to leave beside them.
     """
     file = path
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  a path that cannot be looked at is no folder, and the reader says why
         found = None if (path / MANIFEST).exists() else find_weights_in_folder(path)
         if found is None:
             return _read_checkpoint(path, weights=weights, label_space=label_space)

@@ -1,4 +1,4 @@
-"""What a file is that holds no weights, told from its first bytes: a sentence that helps more than a parser's complaint."""
+"""What a file is that holds no weights, told from its first bytes, since a parser's complaint helps nobody."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from pathlib import Path
 HEAD_BYTES = 512
 """How much of a file's start is looked at; the mark of a tar lies at byte 257."""
 
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"7z\xbc\xaf": "7z"}
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"7z\xbc\xaf": "7z",
+}
 _FORMATS = {
     b"\x89HDF": "is an HDF5 file, as Keras writes it; give weights of this network in PyTorch's format",
     b"\x93NUMPY": "is a NumPy array; save the tensors with torch.save or safetensors",
     b"GGUF": "is a GGUF file; give weights of this network in PyTorch's format",
-    b"\x80": "is a Python pickle that torch.save did not write; load it where it was made and save its tensors by torch.save",
+    b"\x80": "is a Python pickle that torch.save did not write; save its tensors by torch.save where it was made",
 }
 
 

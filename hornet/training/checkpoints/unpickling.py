@@ -63,7 +63,10 @@ def load_pickled(path: Path, *, classes: Mapping[str, Any], mmap: bool) -> Any:
     try:
         with only_these_classes(classes), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            if path.suffix != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+            with path.open("rb") as file:  # by its name torch would take it for safetensors
+                return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path} is refused: {_explain_refusal(str(error))}") from error
     except FileNotFoundError as error:

@@ -112,7 +112,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 def _read_index(index: Path) -> dict[str, str]:
     """Return tensor name -> file name; raises UserError if it is no such index, or names files elsewhere."""
-    head, num_bytes = _read_head(index)
+    _, num_bytes = _read_head(index)
     if num_bytes > _MAX_INDEX_BYTES:
         raise UserError(f"{index} has {num_bytes} bytes; an index of weights has {_MAX_INDEX_BYTES} at most")
     try:

@@ -51,9 +51,7 @@ def load_shard(path: Path) -> Any:
     anything else: a checkpoint from a stranger runs no code here.
     """
     publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
-    known = {
-        f"{module}.{name}": getattr(importlib.import_module(module), name) for module, name in _KNOWN_CLASSES
-    }
+    known = {f"{module}.{name}": getattr(importlib.import_module(module), name) for module, name in _KNOWN_CLASSES}
     return load_pickled(path, classes=known, mmap=True)
 
 
