@@ -71,7 +71,7 @@ def find_state_dicts(content: object, *, source: str) -> dict[Kind, Found]:
 
 
 def find_only_state_dict(content: object, *, source: str) -> Mapping[str, Any]:
-    """Find the weights in what a training script saved; raises UserError if there are none, or both raw and averaged."""
+    """Find the weights in what a training script saved; raises UserError if there are none, or two kinds."""
     found = list(find_state_dicts(content, source=source).values())
     if len(found) > 1:
         raise UserError(

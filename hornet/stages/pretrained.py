@@ -82,14 +82,11 @@ def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -
     if label_space is not None:
         raise UserError(f"{path}: a checkpoint knows its own label space; give none")
     checkpoint = verify_checkpoint(path) if (path / MANIFEST).exists() else _newest_of_run(path)
-    source = f"{checkpoint.folder} ({weights} weights)"
-    state_dict = read_weights(checkpoint, weights=weights)
-    _require_usable(state_dict, source=source)
     return Pretrained(
-        state_dict=state_dict,
+        state_dict=read_weights(checkpoint, weights=weights),
         label_space=read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST),
         description=checkpoint.description,
-        source=source,
+        source=f"{checkpoint.folder} ({weights} weights)",
     )
 
 
@@ -103,8 +100,8 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
     damaged = [name for name, weight in state_dict.items() if weight.dtype in DTYPES and not weight.isfinite().all()]
     if damaged:
         raise UserError(
-            f"{source}: {len(damaged)} tensors hold NaN or infinity ({_list_first(damaged)}); the training that wrote "
-            "them had failed, take an earlier checkpoint"
+            f"{source}: holds NaN or infinity in {len(damaged)} tensors ({_list_first(damaged)}); the training that "
+            "wrote them had failed, take an earlier checkpoint"
         )
 
 

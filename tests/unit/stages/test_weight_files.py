@@ -212,7 +212,7 @@ def test_weights_of_another_precision_become_the_models(tmp_path, dtype):
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     state = make_state()
     state["norm.bias"][3] = float("nan")
-    assert "1 tensors hold NaN or infinity (norm.bias)" in refusal(save(tmp_path, state))
+    assert "holds NaN or infinity in 1 tensors (norm.bias)" in refusal(save(tmp_path, state))
 
 
 def test_a_tensor_that_claims_more_than_its_memory_is_refused(tmp_path):
