@@ -6,6 +6,7 @@ grid (resize.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,10 +28,9 @@ _MAX_WRAPPERS = 4
 COUNTERS = ("total_ops", "total_params", "num_batches_tracked", "n_averaged")
 """Last parts of names that count and are no weights: of profilers (thop), of batch norms and of averaged models."""
 
-_TRUNK = ("downsample_layers.", "stages.")
+_TRUNK = re.compile(r"((?:(?:module|model|backbone)\.)*)(?:downsample_layers|stages)\.")
+"""The stages, and the prefixes that data parallelism, Lightning and OpenMMLab put before them."""
 _AROUND = ("norm.weight", "norm.bias", "head.weight", "head.bias")
-_PREFIXES = ("module.", "model.", "backbone.")
-"""What data parallelism, Lightning and OpenMMLab put before the names."""
 _WRAPPER_PARTS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 """What torch.compile, FSDP and checkpointing put between them."""
 _DENSE_NORMS = tuple(f"norm{stage}." for stage in range(4))
@@ -90,16 +90,12 @@ def plain_names(state_dict: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[
     names = {name: ".".join(part for part in name.split(".") if part not in _WRAPPER_PARTS) for name in state_dict}
     counters = [name for name in names.values() if name.rpartition(".")[2] in COUNTERS]
     plain = {name: state_dict[old] for old, name in names.items() if name.rpartition(".")[2] not in COUNTERS}
-    others: list[str] = []
-    while (prefix := _find_prefix(plain)) is not None:
-        others += [name for name in plain if not name.startswith(prefix) and name not in _AROUND]
-        plain = {
-            name.removeprefix(prefix): value
-            for name, value in plain.items()
-            if name.startswith(prefix) or name in _AROUND
-        }
+    prefix = _find_prefix(plain)
+    others = [name for name in plain if not name.startswith(prefix) and name not in _AROUND]
+    left_out = set(others)
+    plain = {name.removeprefix(prefix): value for name, value in plain.items() if name not in left_out}
     dense = [name for name in plain if name.startswith(_DENSE_NORMS)]
-    plain = {name: value for name, value in plain.items() if name not in dense}
+    plain = {name: value for name, value in plain.items() if not name.startswith(_DENSE_NORMS)}
     remarks = []
     if counters:
         remarks.append(f"{len(counters)} counters ({_list_distinct(name.rpartition('.')[2] for name in counters)})")
@@ -112,11 +108,10 @@ def plain_names(state_dict: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[
     return (state_dict if plain.keys() == state_dict.keys() else plain), remarks
 
 
-def _find_prefix(state_dict: Mapping[str, Any]) -> str | None:
-    """Return the prefix behind which the network lies; None if it lies open, or nowhere."""
-    if any(name.startswith(_TRUNK) for name in state_dict):
-        return None
-    return next((prefix for prefix in _PREFIXES if any(name.startswith(prefix) for name in state_dict)), None)
+def _find_prefix(state_dict: Mapping[str, Any]) -> str:
+    """Return what stands before the names of the stages; empty if nothing does, or if there are none."""
+    found = {match[1] for name in state_dict if (match := _TRUNK.match(name))}
+    return min(found, key=len, default="")
 
 
 def _unwrap(value: object) -> object:
