@@ -20,10 +20,9 @@ from hornet.drills.launched import TORCHRUN, LaunchedRun, Script, read_rows
 from hornet.durable import write_text
 from hornet.errors import UserError
 from hornet.shards.shard_set import open_shards
+from hornet.stages.config import StageConfig
 from hornet.stages.recipe import RecipeConfig
-from hornet.stages.stage import StageConfig
-from hornet.training.profile import ProfileConfig
-from hornet.training.trackers import TrackingConfig
+from hornet.training.config import ProfileConfig, TrackingConfig
 from hornet.world import World
 
 MICRO_BATCH_SIZE = 2  # the fewest that can be mixed with each other
@@ -124,7 +123,7 @@ def rehearse(
     num_micro_steps = min(2, max(1, config.global_batch_size // one_step))
     short = shorten(config, folder=folder, num_processes=num_processes, num_micro_steps=num_micro_steps)
     write_text(path, to_yaml(short))
-    arguments = [str(script.file), "--config", str(path)]
+    arguments = [*script.words, "--config", str(path)]
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
     launcher = f"env CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS={num_threads} {TORCHRUN}"
 

@@ -14,13 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from hornet.config import free, list_changes, read_yaml, to_yaml
+from hornet.config import Settings, free, list_changes, read_yaml, to_yaml
 from hornet.durable import read_json_lines, write_bytes, write_json, write_text
 from hornet.errors import UserError
 from hornet.runs.lock import Lease
@@ -32,7 +30,7 @@ State = Literal["starting", "running", "stopped", "finished", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """What the run is called and what all its randomness follows from."""
 
     name: str
@@ -49,16 +47,16 @@ class RunConfig:
     first step's compilation, a save or the reading of a checkpoint. The default lies above NCCL's own 600 s, whose
     report names the collective, and below gloo's 1800 s, which would end the run without stacks."""
 
-    def __post_init__(self) -> None:
+    def _find_problems(self) -> Iterator[str]:
         # DeepSpeed reads checkpoint paths as patterns, so [ ] * ? would find other files than they name.
         if not re.fullmatch(r"[\w.-][\w./-]*", self.name):
-            raise ValueError(f"name: may hold letters, digits, _ - . and /, not {self.name!r}")
+            yield f"name: may hold letters, digits, _ - . and /, not {self.name!r}"
         if re.search(r"[\[\]*?]", str(self.root)):
-            raise ValueError(f"root: must not hold [ ] * or ?, as {self.root} does")
+            yield f"root: must not hold [ ] * or ?, as {self.root} does"
         if self.stop_at is not None and self.stop_at.tzinfo is None:
-            raise ValueError(f"stop_at: needs a time zone, such as {self.stop_at.isoformat()}+00:00")
+            yield f"stop_at: needs a time zone, such as {self.stop_at.isoformat()}+00:00"
         if self.stall_seconds is not None and self.stall_seconds <= 0:
-            raise ValueError(f"stall_seconds: must be above 0, or null, not {self.stall_seconds:g}")
+            yield f"stall_seconds: must be above 0, or null, not {self.stall_seconds:g}"
 
 
 class RunDirectory:
@@ -212,18 +210,28 @@ class RunDirectory:
 
 def describe_environment(world: World) -> dict[str, Any]:
     """Return what a reader needs to tell why two runs differ: versions, devices, code, command, world."""
+    import torch  # seconds that a wrong config need not wait for
+
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "host": platform.node(),
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: _find_version(name) for name in LIBRARIES},
         "git": _describe_git(),
         "gpus": gpus,
         "cpus": os.cpu_count(),
         "world": asdict(world),
     }
+
+
+def _find_version(library: str) -> str | None:
+    """Return its version; None if it is not installed, as what a run does not use need not be."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _describe_git() -> dict[str, Any] | None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from hornet.durable import sync_files, sync_folder
+from hornet.durable import replacing
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, ShardIndex
 from hornet.shards.label_report import describe_space
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, read_manifest, write_manifest
+from hornet.shards.sample_label import NO_LABEL
 
 
 def open_set(folder: Path, *, name: str, label_space: LabelSpace) -> Manifest:
@@ -88,18 +89,14 @@ def put_split(
 def _write_index(path: Path, indexes: Sequence[ShardIndex]) -> str:
     """Write the records one shard after the other, atomically; return the file's SHA-256."""
     num_samples = sum(len(index.records) for index in indexes)
-    temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file,
             {"descr": np.lib.format.dtype_to_descr(RECORD), "fortran_order": False, "shape": (num_samples,)},
         )
         for index in indexes:
             file.write(index.records.tobytes())
-    sync_files([temporary])
-    temporary.replace(path)
-    sync_folder(path.parent)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -109,6 +106,11 @@ def _check_labels(shard: str, index: ShardIndex, label_space: LabelSpace) -> Non
     outside = (labels < 0) | (labels >= len(label_space))
     if outside.any():
         first = int(outside.argmax())
+        if labels[first] == NO_LABEL:
+            raise UserError(
+                f"{shard}: label -1 of the image at byte {int(index.records['offset'][first])} stands for no class; "
+                "leave such samples out with `--incomplete skip`"
+            )
         raise UserError(
             f"{shard}: label {int(labels[first])} of the image at byte {int(index.records['offset'][first])} is "
             f"outside the label space {label_space.name!r} of {len(label_space)} classes (0 to "

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from hornet.config import free
-from hornet.data.augment.mixing import MixingConfig
-from hornet.data.loader import EvaluationConfig, open_evaluation_stream
+from hornet.data.config import MixingConfig
+from hornet.data.loader import open_evaluation_stream
+from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.stages.classification import Classification, require_same_labels
+from hornet.stages.config import EvaluateConfig
 from hornet.stages.pretrained import load_weights, read_pretrained, require_head_of
 from hornet.training.evaluate import Evaluation
-from hornet.training.loop import Weights
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What to evaluate, on what."""
-
-    source: Path
-    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
-    weights: Weights = "raw"
-    """Which weights of a checkpoint or file: the last step's, or their moving average."""
-    model: str | None = None
-    """For a weight file: its name in timm; a checkpoint knows its own."""
-    label_space: str | None = None
-    """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
-    evaluation: EvaluationConfig
-    """The labelled set."""
-    mixing: MixingConfig = free(MixingConfig())
-    """For a weight file: its mean and std; a checkpoint knows its own."""
 
 
 def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
@@ -45,12 +26,13 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     Raises UserError if the weights do not fit the model or the set's label space.
     """
     device = choose_device(world)
-    with open_process_group(world, device=device):
+    with open_process_group(world, device=device, purpose=f"an evaluation of {config.source}"):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
         if world.is_main:
             print(f"reading {pretrained.source}", file=sys.stderr, flush=True)  # stdout may be one JSON object
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
+            require_shared_memory([labelled.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
         require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)

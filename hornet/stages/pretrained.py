@@ -23,7 +23,7 @@ from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
 from hornet.training.checkpoints.weight_file import FOLDER_FILES, find_weights_in_folder, read_weight_file
 from hornet.training.checkpoints.weights import read_weights
-from hornet.training.loop import Weights
+from hornet.training.config import Weights
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Numbers that mean what they say; integers and 8-bit floats need scales that their own tools know."""
