@@ -14,16 +14,18 @@ import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from hornet.errors import UserError
+from hornet.formats import CONFIG, read_run_values
 
 Config = TypeVar("Config")
 
-FREE = "may_change_on_resume"
+RESUMABLE = "is_resumable"
 
 
 class ConfigError(UserError):
@@ -34,9 +36,23 @@ class ConfigError(UserError):
         super().__init__("\n".join([f"{source}: {_count(len(self.problems), 'problem')}", *self.problems]))
 
 
-def free(default: Any = dataclasses.MISSING) -> Any:
-    """Declare a field that does not change what is learned (workers, cadence), so a resumed run may change it."""
-    return dataclasses.field(default=default, metadata={FREE: True})
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is known of one key of a config."""
+
+    default: Any
+    """As YAML or JSON hold it; dataclasses.MISSING where the key must be given."""
+    is_resumable: bool
+    """Whether a resumed run may give another value than it was begun with."""
+
+
+def resumable(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that a run may be resumed with another value of.
+
+    Most do not change what is learned (workers, cadence, paths). Some do, from the resumed step on, and are asked for
+    in the middle of a run on purpose: the batches to leave out, a micro batch that fits other GPUs.
+    """
+    return dataclasses.field(default=default, metadata={RESUMABLE: True})
 
 
 def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -45,6 +61,8 @@ def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[s
     Raises ConfigError with all the problems found: unknown keys, wrong types, missing keys, broken rules.
     """
     values = read_yaml(path)
+    if CONFIG.key in values:  # a run's own config.yaml, which any release may have written
+        values = read_run_values(values, source=str(path))
     problems = apply_overrides(values, overrides)
     return _build(config_class, values, source=str(path), problems=problems)
 
@@ -83,23 +101,26 @@ def to_values(config: Any) -> dict[str, Any]:
     return _with_yaml_keys(TypeAdapter(type(config)).dump_python(config, mode="json"))
 
 
-def to_yaml(config: Any) -> str:
-    """Write a config as YAML with every field, defaults included."""
-    return str(yaml.safe_dump(to_values(config), sort_keys=False))
+def to_yaml(config: Any, *, header: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Write a config as YAML with every field, defaults included, below the entries of `header`."""
+    return str(yaml.safe_dump({**header, **to_values(config)}, sort_keys=False))
 
 
-def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:
-    """Return a line `key: 1 -> 2` for each key where `config` departs from the `earlier` run's values.
-
-    Keys whose field is declared `free()` are left out: they do not change what is learned.
-    """
-    lines = []
-    now = dict(flatten_values(to_values(config)))
-    before = dict(flatten_values(earlier))
-    for key in sorted(now.keys() | before.keys()):
-        if now.get(key) != before.get(key) and not _is_free(type(config), key.split(".")):
-            lines.append(f"{key}: {before.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}")
-    return lines
+def list_settings(config_class: type[Any], *, prefix: str = "", is_resumable: bool = False) -> dict[str, Setting]:
+    """Return every key of a config, dotted; a section that may be null is a key too, beside those in it."""
+    settings: dict[str, Setting] = {}
+    hints = get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        key, inner = f"{prefix}{_yaml_key(field.name)}", _dataclass_in(hints[field.name])
+        can_change = is_resumable or field.metadata.get(RESUMABLE, False)
+        if inner is None or inner is not hints[field.name]:
+            default = field.default
+            if default is not dataclasses.MISSING:
+                default = TypeAdapter(hints[field.name]).dump_python(default, mode="json")
+            settings[key] = Setting(default=default, is_resumable=can_change)
+        if inner is not None:
+            settings |= list_settings(inner, prefix=f"{key}.", is_resumable=can_change)
+    return settings
 
 
 def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
@@ -210,17 +231,6 @@ def _dataclass_in(hint: Any) -> type[Any] | None:
     """Return the dataclass that `hint` is, or is an optional of."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
-
-
-def _is_free(config_class: type[Any], path: Sequence[str]) -> bool:
-    fields = {_yaml_key(field.name): field for field in dataclasses.fields(config_class)}
-    field = fields.get(path[0])
-    if field is None:
-        return False
-    if field.metadata.get(FREE, False):
-        return True
-    inner = _dataclass_in(get_type_hints(config_class)[field.name])
-    return inner is not None and len(path) > 1 and _is_free(inner, path[1:])
 
 
 def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

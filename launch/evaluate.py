@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
+from hornet.runs.begun import read_run_config
 from hornet.stages.evaluation import EvaluateConfig, evaluate_weights
 from hornet.training.evaluate import format_evaluation
 from hornet.world import read_world
@@ -53,7 +54,7 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
     values = {"source": str(source)}
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
-            values["evaluation"] = read_yaml(folder / "config.yaml").get("evaluation") or {}
+            values["evaluation"] = read_run_config(folder).get("evaluation") or {}
             break
     values |= read_yaml(config) if config is not None else {}
     problems = apply_overrides(values, overrides)

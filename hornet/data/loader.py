@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hornet.batch import Batch
-from hornet.config import free
+from hornet.config import resumable
 from hornet.data.augment.transforms import EvaluationTransform, Interpolation, TrainTransform, TransformConfig
 from hornet.data.order import ORDER_VERSION, Order, PartialBatch
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
@@ -24,7 +24,7 @@ from hornet.world import World
 class StreamConfig:
     """The training stream."""
 
-    shards: Path | str = free()
+    shards: Path | str = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "train"
     """Which of its splits."""
@@ -32,11 +32,11 @@ class StreamConfig:
     """Shards whose samples are shuffled together, after the shards themselves; all of them give a full shuffle."""
     partial_batch: PartialBatch = "drop"
     """What becomes of an epoch's last samples that do not fill a global batch: drop them, or carry them over."""
-    num_workers: int = free(0)
+    num_workers: int = resumable(0)
     """Processes that decode, for each rank; 0 decodes in the training process."""
-    prefetch: int = free(2)
+    prefetch: int = resumable(2)
     """Micro batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = free(0.0)
+    max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
     transform: TransformConfig
     """Augmentation."""
@@ -53,7 +53,7 @@ class StreamConfig:
 class EvaluationConfig:
     """The evaluation stream: every sample once."""
 
-    shards: Path | str = free()
+    shards: Path | str = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "validation"
     """Which of its splits."""
@@ -63,13 +63,13 @@ class EvaluationConfig:
     """Edge of the centre crop over the resized short edge; null warps the whole picture to the square instead."""
     interpolation: Interpolation = "bicubic"
     """Filter of the resize."""
-    batch_size: int = free(64)
+    batch_size: int = resumable(64)
     """Images of one rank's batch."""
-    num_workers: int = free(0)
+    num_workers: int = resumable(0)
     """Processes that decode, for each rank; 0 decodes in the main process."""
-    prefetch: int = free(2)
+    prefetch: int = resumable(2)
     """Batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = free(0.0)
+    max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How tars at a URL are read."""

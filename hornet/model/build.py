@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.model.hornet import HorNet
 from hornet.model.kernels import Kernels
 from hornet.model.variants import VARIANTS
@@ -25,11 +25,11 @@ class ModelConfig:
     """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
     layer_scale_init: float = 1e-6
     """Initial value of the layer scales."""
-    activation_checkpointing: bool = free(False)
+    activation_checkpointing: bool = resumable(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
-    kernels: Kernels = free("plain")
+    kernels: Kernels = resumable("plain")
     """"plain" operators, or "fused": our own kernels for CUDA devices, for 7x7 depthwise convolutions."""
-    compile: bool = free(False)
+    compile: bool = resumable(False)
     """Compile the network with torch.compile: slower to start, one graph for each image size."""
 
     def __post_init__(self) -> None:

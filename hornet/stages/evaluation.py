@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.data.augment.mixing import MixingConfig
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.errors import UserError
@@ -34,7 +34,7 @@ class EvaluateConfig:
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
     """The labelled set."""
-    mixing: MixingConfig = free(MixingConfig())
+    mixing: MixingConfig = resumable(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
 
 

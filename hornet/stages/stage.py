@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.data.augment.mixing import MixingConfig
 from hornet.data.loader import (
     EvaluationConfig,
@@ -35,7 +35,7 @@ from hornet.stages.classification import (
 )
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import RecipeConfig, format_audit, list_departures
-from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.checkpoints.saver import RetentionConfig
 from hornet.training.guard import GuardConfig
 from hornet.training.loop import CadenceConfig, Engine
@@ -83,7 +83,7 @@ class StageConfig:
     """Steps that are profiled."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
-    micro_batch_size: int | Literal["auto"] = free()
+    micro_batch_size: int | Literal["auto"] = resumable()
     """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
     size draws other partners."""
 
@@ -116,6 +116,7 @@ def run_stage(
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
+    config = run.go_on_as_begun(config)
     if report_finished(run, config, world=world):
         return
     device = choose_device(world)
@@ -126,11 +127,21 @@ def run_stage(
             labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
             if labelled is not None:
                 require_same_labels(labelled.label_space, stream.label_space)
+        identity = {
+            **engine_identity,
+            "model": config.model.name,
+            "label_space": stream.label_space.fingerprint,
+            "stream": stream.manifest_fingerprint,
+            "order_version": stream.order_version,
+        }
+
+        def require_fit(checkpoint: Checkpoint) -> None:
+            require_labels_of_checkpoint(checkpoint, stream.label_space)
+            require_identity(checkpoint, identity)
+
         held.enter_context(hold(run, world=world))  # not before: a wrong config leaves no folder behind
-        checkpoint = find_start(run, config, world=world)
+        checkpoint = find_start(run, config, require=require_fit, world=world)
         with run.failures_marked():
-            if checkpoint is not None:
-                require_labels_of_checkpoint(checkpoint, stream.label_space)
             with errors_shared():
                 audit_recipe(run, config, world=world)
             task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
@@ -156,7 +167,7 @@ def run_stage(
                 task=task,
                 parameter_shapes=list_shapes(model),  # before ZeRO-3 takes the parameters apart
                 engine=build_engine(model, task, checkpoint),
-                engine_identity=engine_identity,
+                identity=identity,
                 flops_per_image=flops_per_image,
             )
             run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
@@ -213,20 +224,14 @@ def assemble(
     stream: TrainStream,
     task: Classification,
     engine: Engine,
-    engine_identity: Mapping[str, Any],
+    identity: Mapping[str, Any],
     parameter_shapes: Mapping[str, tuple[int, ...]],
     flops_per_image: float,
 ) -> Parts:
     """Say in the session's words what the run consists of."""
     return Parts(
         engine=engine,
-        identity={
-            **engine_identity,
-            "model": config.model.name,
-            "label_space": stream.label_space.fingerprint,
-            "stream": stream.manifest_fingerprint,
-            "order_version": stream.order_version,
-        },
+        identity=identity,
         description={
             **describe_weights(
                 model=config.model.name,

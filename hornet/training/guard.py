@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import data_step_of
 from hornet.training.loop import RunState, StepRecord
@@ -33,15 +33,15 @@ class GuardConfig:
     finite."""
     window_steps: int = 128
     """How many of the last steps, dropped ones not counted, give mean and sigma; nothing is a spike before half."""
-    max_dropped_in_a_row: int = free(20)
+    max_dropped_in_a_row: int = resumable(20)
     """So many dropped steps in a row end the run, or take it back."""
-    skip_batches: tuple[tuple[int, int], ...] = free(())
+    skip_batches: tuple[tuple[int, int], ...] = resumable(())
     """Global batches to leave out: pairs [first, stop), 0-based; the run goes on from a checkpoint before them."""
-    max_rollbacks: int = free(0)
+    max_rollbacks: int = resumable(0)
     """How often the run may go back by itself, over all its lives; 0 ends it instead."""
-    rollback_steps: int = free(100)
+    rollback_steps: int = resumable(100)
     """It goes back to the newest checkpoint at least this many steps before the first dropped one."""
-    num_batches_after_spike: int = free(100)
+    num_batches_after_spike: int = resumable(100)
     """It then leaves out all batches from that checkpoint to the last dropped step, and this many behind."""
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.config import free
+from hornet.config import resumable
 from hornet.training.norms import NormWatch
 from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
@@ -100,15 +100,15 @@ class RunState:
 class CadenceConfig:
     """How often the run speaks, saves and is measured; none of it changes what is learned."""
 
-    log_every_steps: int = free(10)
+    log_every_steps: int = resumable(10)
     """Steps between lines of metrics.jsonl."""
-    save_every_steps: int = free(1000)
+    save_every_steps: int = resumable(1000)
     """Steps between checkpoints; the last step is always saved."""
-    evaluate_every_steps: int | None = free(None)
+    evaluate_every_steps: int | None = resumable(None)
     """Steps between evaluations; null evaluates only at the end."""
-    norms_every_steps: int | None = free(100)
+    norms_every_steps: int | None = resumable(100)
     """Steps between norms of gradient and weights by part of the network; null for none."""
-    pictures_every_steps: int | None = free(None)
+    pictures_every_steps: int | None = resumable(None)
     """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.runs.directory import RunDirectory
 from hornet.world import World
 
@@ -18,9 +18,9 @@ NUM_OPERATIONS = 40
 class ProfileConfig:
     """Which steps are profiled on rank 0; they are slower, and learn the same."""
 
-    first_step: int | None = free(None)
+    first_step: int | None = resumable(None)
     """The first one, counted from 1; null for none. Leave the first few out: they compile and warm up."""
-    num_steps: int = free(3)
+    num_steps: int = resumable(3)
     """How many; a trace takes some MB a step."""
 
     def __post_init__(self) -> None:

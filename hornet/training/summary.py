@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hornet.errors import UserError
+from hornet.formats import MADE_BY, PROGRAM
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
@@ -24,6 +25,7 @@ def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, 
     utilisations = [row["mfu"] for row in rows if row.get("mfu") is not None]
     summary = {
         "name": run.path.name,
+        MADE_BY: PROGRAM,
         "steps": state.step,
         "epochs": count_data_steps(state.step, state.skipped_batches) / parts.steps_per_epoch,
         "images_seen": state.step * parts.global_batch_size,

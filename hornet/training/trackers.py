@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.errors import UserError
 from hornet.runs.directory import RunDirectory
 from hornet.world import World
@@ -20,9 +20,9 @@ from hornet.world import World
 class TrackingConfig:
     """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
 
-    tensorboard: bool = free(True)
+    tensorboard: bool = resumable(True)
     """Write runs/NAME/tensorboard."""
-    wandb_project: str | None = free(None)
+    wandb_project: str | None = resumable(None)
     """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
     WANDB_MODE=offline."""
 

@@ -9,9 +9,9 @@ from hornet.config import (
     apply_overrides,
     build_config,
     describe_fields,
-    free,
     list_changes,
     load_config,
+    resumable,
     to_values,
     to_yaml,
 )
@@ -41,7 +41,7 @@ class Outer:
     """Another part, or none."""
     from_: Path = Path("x")
     """A word of Python's."""
-    num_workers: int = free(2)
+    num_workers: int = resumable(2)
     """Does not matter."""
     name: str
     """Required."""

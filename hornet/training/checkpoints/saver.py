@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from hornet.config import free
+from hornet.config import resumable
 from hornet.durable import sync_folder, write_json, write_text
 from hornet.errors import UserError
+from hornet.formats import CHECKPOINT
 from hornet.training.checkpoints.checkpoint import (
     FORMAT,
     LATEST,
     MANIFEST,
     PARTIAL,
-    VERSION,
     list_checkpoints,
     name_of,
     seal,
@@ -40,13 +40,13 @@ from hornet.world import World
 class RetentionConfig:
     """Which checkpoints stay on disk, and how they get there; none of it changes what is learned."""
 
-    newest: int = free(3)
+    newest: int = resumable(3)
     """Newest checkpoints kept."""
-    every_steps: int | None = free(None)
+    every_steps: int | None = resumable(None)
     """Checkpoints at multiples of this are kept for good (for rolling back, or to look at later); null for none."""
-    best: bool = free(False)
+    best: bool = resumable(False)
     """Keep the checkpoint with the best top-1 of the run's evaluations too; evaluated steps are saved for it."""
-    asynchronous: bool = free(True)
+    asynchronous: bool = resumable(True)
     """Write beside the training, from a copy in host memory; false holds the run up until all is on disk."""
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ class Checkpointer:
             files = self._collect()
             manifest = {
                 "format": FORMAT,
-                "version": VERSION,
+                **CHECKPOINT.header,
                 "step": pending.state["step"],
                 "state": pending.state,
                 "identity": dict(self._identity),

@@ -1,0 +1,139 @@
+"""Makes the run directories of a release, by that release's own code, for the test that today's code resumes them.
+
+    git worktree add /tmp/release v0.2.0
+    python tests/golden/runs/make.py /tmp/release tests/golden/runs/0.2.0.tar.xz
+
+`pretrain` (ZeRO-2, two ranks) and `finetune` (Accelerate) were killed on their way; `finished` is the same pretraining
+to its end. `expected.json` holds the numbers of the undisturbed runs: what a resumed one must give.
+The pictures are scikit-learn's digits; the network is hornet_atto_gf, made small enough for a repository (`SMALL`).
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+
+SMALL = {"width": 4, "depths": (1, 1, 1, 1)}
+NUM_IMAGES = {"train": 52, "validation": 12}
+KILLED_AFTER = 6
+
+PARTS = {
+    "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.1, "layer_scale_init": 0.5},
+    "data": {"shards": "shards", "transform": {"image_size": 32, "flip_probability": 0.5, "erase_probability": 0.25}},
+    "mixing": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.1},
+    "evaluation": {"shards": "shards", "image_size": 32, "batch_size": 4},
+    "optimizer": {"weight_decay": 0.05, "clip_grad_norm": 1.0, "ema_decay": 0.9},
+    "schedule": {"num_epochs": 5, "warmup_epochs": 1, "peak_lr": 5e-3},
+    "cadence": {"log_every_steps": 1, "save_every_steps": 4},
+    "global_batch_size": 8,
+    "micro_batch_size": 2,
+}
+PRETRAIN = {**PARTS, "zero": {"stage": 2, "precision": "fp32"}}
+FINETUNE = {**PARTS, "start": {"from": "runs/finished", "weights": "ema"}, "precision": "fp32"}
+
+LAUNCH = f"""
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+from hornet.model.variants import VARIANTS
+VARIANTS["hornet_atto_gf"].update({SMALL!r})
+script = sys.argv[2]
+sys.argv = [script, *sys.argv[3:]]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def make(checkout: Path, target: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_shards(checkout, folder)
+        expected = {}
+        for script, config, whole in (("pretrain", PRETRAIN, "finished"), ("finetune", FINETUNE, "whole_finetune")):
+            run_to_end(checkout, folder, script, config, name=whole)
+            run_until_killed(checkout, folder, script, config, name=script)
+            expected[script] = [
+                {key: row[key] for key in ("step", "loss", "grad_norm", "batch_digest")}
+                for row in read_rows(folder / "runs" / whole)
+            ]
+            expected[f"{script}_evaluations"] = read_rows(folder / "runs" / whole, "evaluations")
+        (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
+        with tarfile.open(target, "w:xz", preset=9) as tar:
+            for kept in ("shards", "expected.json", "runs/finished", "runs/pretrain", "runs/finetune"):
+                tar.add(folder / kept, arcname=kept, filter=anonymous)
+
+
+def make_shards(checkout: Path, folder: Path) -> None:
+    digits = load_digits(n_class=3)
+    pairs = zip(digits.images, digits.target.tolist(), strict=True)
+    for split, count in NUM_IMAGES.items():
+        for number in range(count):
+            pixels, label = next(pairs)
+            path = folder / "images" / split / str(label) / f"{split}_{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels * 15).astype("uint8")).save(path)
+        command = [folder / "images" / split, folder / "shards", "--split", split, "--samples-per-shard", "13"]
+        script = checkout / "launch" / "shards.py"
+        subprocess.run([sys.executable, script, "build", *command, "--name", "digits"], check=True, cwd=folder)
+
+
+def run_to_end(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> None:
+    codes = [process.wait() for process in start(checkout, folder, script, config, name=name)]
+    assert not any(codes), codes
+
+
+def run_until_killed(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> None:
+    ranks = start(checkout, folder, script, config, name=name)
+    run = folder / "runs" / name
+    while not (run / "metrics.jsonl").exists() or len(read_rows(run)) < KILLED_AFTER:
+        assert all(process.poll() is None for process in ranks), "the run ended too soon"
+        time.sleep(0.002)
+    for process in ranks:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (run / "summary.json").exists(), "the run was finished before the kill"
+    newest = max((run / "checkpoints").glob("step_*[0-9]"))
+    for older in (run / "checkpoints").iterdir():  # the fixture is to be small
+        if older.is_dir() and older != newest:
+            shutil.rmtree(older)
+
+
+def start(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> list[subprocess.Popen]:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"run": {"name": name, "seed": 3}, **config}))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    settings = {**os.environ, **world, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    settings.pop("PYTHONPATH", None)
+    command = [sys.executable, "-c", LAUNCH, str(checkout), str(checkout / "launch" / f"{script}.py"), "--config", path]
+    ranks = [{**settings, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [subprocess.Popen(command, cwd=folder, env=environment) for environment in ranks]
+
+
+def read_rows(run: Path, name: str = "metrics") -> list[dict[str, object]]:
+    lines = (run / f"{name}.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out TensorBoard's files, and whose and when the others are."""
+    if "tensorboard" in member.name:
+        return None
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+if __name__ == "__main__":
+    make(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
