@@ -61,8 +61,6 @@ def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[s
     Raises ConfigError with all the problems found: unknown keys, wrong types, missing keys, broken rules.
     """
     values = read_yaml(path)
-    if CONFIG.key in values:  # a run's own config.yaml, which any release may have written
-        values = read_run_values(values, source=str(path))
     problems = apply_overrides(values, overrides)
     return _build(config_class, values, source=str(path), problems=problems)
 
@@ -81,7 +79,21 @@ def build_config(config_class: type[Config], values: Mapping[str, Any], *, sourc
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+    """Read the settings in a YAML file: one that a user wrote, or a run's own config.yaml of any release.
+
+    Raises ConfigError if the file is missing, is not YAML, is not a mapping, or only another release can read it.
+    """
+    values = read_mapping(path)
+    if CONFIG.key not in values:
+        return values
+    try:
+        return read_run_values(values, source="this file")
+    except UserError as error:
+        raise ConfigError(str(path), [str(error)]) from error
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping as it stands.
 
     Raises ConfigError if the file is missing, is not YAML or is not a mapping.
     """

@@ -8,8 +8,10 @@ to its end. `expected.json` holds the numbers of the undisturbed runs: what a re
 The pictures are scikit-learn's digits; the network is hornet_atto_gf, made small enough for a repository (`SMALL`).
 """
 
+import importlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -22,7 +24,6 @@ from pathlib import Path
 
 import yaml
 from PIL import Image
-from sklearn.datasets import load_digits
 
 SMALL = {"width": 4, "depths": (1, 1, 1, 1)}
 NUM_IMAGES = {"train": 52, "validation": 12}
@@ -42,18 +43,13 @@ PARTS = {
 PRETRAIN = {**PARTS, "zero": {"stage": 2, "precision": "fp32"}}
 FINETUNE = {**PARTS, "start": {"from": "runs/finished", "weights": "ema"}, "precision": "fp32"}
 
-LAUNCH = f"""
-import runpy, sys
-sys.path.insert(0, sys.argv[1])
-from hornet.model.variants import VARIANTS
-VARIANTS["hornet_atto_gf"].update({SMALL!r})
-script = sys.argv[2]
-sys.argv = [script, *sys.argv[3:]]
-runpy.run_path(script, run_name="__main__")
-"""
-
 
 def make(checkout: Path, target: Path) -> None:
+    os.environ.update({"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"})
+    sys.path[0] = str(checkout)
+    for stage in ("pretrain", "finetune"):
+        importlib.import_module(f"{stage}.stage")
+    importlib.import_module("hornet.model.variants").VARIANTS["hornet_atto_gf"].update(SMALL)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_shards(checkout, folder)
@@ -73,6 +69,8 @@ def make(checkout: Path, target: Path) -> None:
 
 
 def make_shards(checkout: Path, folder: Path) -> None:
+    from sklearn.datasets import load_digits
+
     digits = load_digits(n_class=3)
     pairs = zip(digits.images, digits.target.tolist(), strict=True)
     for split, count in NUM_IMAGES.items():
@@ -87,7 +85,7 @@ def make_shards(checkout: Path, folder: Path) -> None:
 
 
 def run_to_end(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> None:
-    codes = [process.wait() for process in start(checkout, folder, script, config, name=name)]
+    codes = [rank.wait() for rank in start(checkout, folder, script, config, name=name)]
     assert not any(codes), codes
 
 
@@ -95,11 +93,11 @@ def run_until_killed(checkout: Path, folder: Path, script: str, config: dict[str
     ranks = start(checkout, folder, script, config, name=name)
     run = folder / "runs" / name
     while not (run / "metrics.jsonl").exists() or len(read_rows(run)) < KILLED_AFTER:
-        assert all(process.poll() is None for process in ranks), "the run ended too soon"
+        assert all(rank.is_running() for rank in ranks), "the run ended too soon"
         time.sleep(0.002)
-    for process in ranks:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for rank in ranks:
+        os.kill(rank.pid, signal.SIGKILL)
+        rank.wait()
     assert not (run / "summary.json").exists(), "the run was finished before the kill"
     newest = max((run / "checkpoints").glob("step_*[0-9]"))
     for older in (run / "checkpoints").iterdir():  # the fixture is to be small
@@ -107,18 +105,47 @@ def run_until_killed(checkout: Path, folder: Path, script: str, config: dict[str
             shutil.rmtree(older)
 
 
-def start(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> list[subprocess.Popen]:
+def start(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> list[Rank]:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({"run": {"name": name, "seed": 3}, **config}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    settings = {**os.environ, **world, "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    settings.pop("PYTHONPATH", None)
-    command = [sys.executable, "-c", LAUNCH, str(checkout), str(checkout / "launch" / f"{script}.py"), "--config", path]
-    ranks = [{**settings, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
-    return [subprocess.Popen(command, cwd=folder, env=environment) for environment in ranks]
+    script = str(checkout / "launch" / f"{script}.py")
+    return [
+        Rank(script, ["--config", str(path)], folder, {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+
+
+class Rank:
+    """A rank, forked from this process, which has imported what it needs."""
+
+    def __init__(self, script: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self.pid = os.fork()
+        if self.pid:
+            return
+        os.chdir(folder)
+        os.environ.update(environment)
+        sys.argv = [script, *arguments]
+        code = 1
+        try:
+            runpy.run_path(script, run_name="__main__")
+            code = 0
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def is_running(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def read_rows(run: Path, name: str = "metrics") -> list[dict[str, object]]:
