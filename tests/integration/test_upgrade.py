@@ -1,4 +1,4 @@
-"""Runs of earlier releases, made by their own code (tests/golden/runs), go on under today's as they would have there."""
+"""Runs of earlier releases, made by their own code (tests/golden/runs), go on under today's as they would have."""
 
 import json
 import shutil

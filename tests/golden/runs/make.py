@@ -8,6 +8,8 @@ to its end. `expected.json` holds the numbers of the undisturbed runs: what a re
 The pictures are scikit-learn's digits; the network is hornet_atto_gf, made small enough for a repository (`SMALL`).
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import os
