@@ -9,10 +9,8 @@ from hornet.config import (
     apply_overrides,
     build_config,
     describe_fields,
-    list_changes,
     load_config,
     resumable,
-    to_values,
     to_yaml,
 )
 
@@ -99,16 +97,6 @@ def test_yaml_round_trip(tmp_path):
     path = write(tmp_path, to_yaml(config))
     assert "from: a/b" in path.read_text()
     assert load_config(Outer, path=path) == config
-
-
-def test_changes_are_listed_but_not_those_that_do_not_matter():
-    earlier = to_values(Outer(name="n", inner=Inner(rate=0.5)))
-    now = Outer(name="n", inner=Inner(rate=0.25), num_workers=9, extra=Inner())
-    assert list_changes(now, earlier) == [
-        "extra.kind: 'absent' -> 'a'",
-        "extra.rate: 'absent' -> 0.5",
-        "inner.rate: 0.5 -> 0.25",
-    ]
 
 
 def test_help_shows_every_key_with_its_line():

@@ -182,12 +182,13 @@ def test_a_value_that_the_user_changed_is_refused(tmp_path):
 def test_a_section_that_was_null_was_not_missing():
     """An evaluation set that the user adds is a change; so is one taken away."""
     without, with_it = Config(rate=0.5), Config(rate=0.5, evaluation=Evaluation(image_size=32))
-    flat = {"rate": 0.5, "evaluation": None}
+    begun = {"rate": 0.5, "guard.spike_sigmas": 6.0}
+    flat = {**begun, "evaluation": None}
     assert list_changes(with_it, flat) == [
         "evaluation.crop: 'absent' -> 0.875",
         "evaluation.image_size: 'absent' -> 32",
     ]
-    flat = {"rate": 0.5, "evaluation.crop": 0.875, "evaluation.image_size": 32}
+    flat = {**begun, "evaluation.crop": 0.875, "evaluation.image_size": 32}
     assert list_changes(with_it, flat) == []
     assert len(list_changes(without, flat)) == 2
 
