@@ -127,13 +127,7 @@ def run_stage(
             labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
             if labelled is not None:
                 require_same_labels(labelled.label_space, stream.label_space)
-        identity = {
-            **engine_identity,
-            "model": config.model.name,
-            "label_space": stream.label_space.fingerprint,
-            "stream": stream.manifest_fingerprint,
-            "order_version": stream.order_version,
-        }
+        identity = {**engine_identity, **identify(config, stream)}
 
         def require_fit(checkpoint: Checkpoint) -> None:
             require_labels_of_checkpoint(checkpoint, stream.label_space)
@@ -171,6 +165,16 @@ def run_stage(
                 flops_per_image=flops_per_image,
             )
             run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def identify(config: StageConfig, stream: TrainStream) -> dict[str, Any]:
+    """Return what a checkpoint must have in common with a run that goes on from it, besides the engine."""
+    return {
+        "model": config.model.name,
+        "label_space": stream.label_space.fingerprint,
+        "stream": stream.manifest_fingerprint,
+        "order_version": stream.order_version,
+    }
 
 
 def make_task(

@@ -13,6 +13,7 @@ from hornet.config import ConfigError, load_config, resumable, to_values
 from hornet.errors import UserError
 from hornet.formats import CHECKPOINT, CONFIG, REMOVED, RENAMED, SHARDS, UNWRITTEN, LaterFormatError, Removed
 from hornet.runs.begun import go_on_as_begun, list_changes, read_run_config, refuse_changes, write_config
+from hornet.shards.manifest import parse_info
 from tests.golden.config_keys import RELEASES, STAGES, describe_keys
 
 RULE = (
@@ -241,3 +242,12 @@ def test_a_number_that_is_none_is_named(tmp_path, number):
 def test_every_format_has_a_number_for_each_release_that_changed_it():
     assert [kind.number for kind in (CONFIG, CHECKPOINT, SHARDS)] == [2, 2, 1]
     assert asdict(SHARDS)["key"] not in ("name", "splits", "label_space", "title", "license"), "timm reads those"
+
+
+def test_a_set_says_its_format_and_one_of_a_later_is_refused():
+    content = {"splits": {}, **SHARDS.header}
+    assert parse_info(json.dumps(content).encode(), source="_info.json") == content
+    later = json.dumps({**content, "hornet_format": 9, "made_by": "hornet 4.1.0"}).encode()
+    with pytest.raises(LaterFormatError, match=r"_info\.json: was written by hornet 4\.1\.0 in format 9, "):
+        parse_info(later, source="_info.json")
+    assert parse_info(b'{"splits": {}, "format": "webdataset"}', source="_info.json"), "a stranger's word is not ours"
