@@ -22,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -46,17 +47,20 @@ PRETRAIN = {**PARTS, "zero": {"stage": 2, "precision": "fp32"}}
 FINETUNE = {**PARTS, "start": {"from": "runs/finished", "weights": "ema"}, "precision": "fp32"}
 
 
-def make(checkout: Path, target: Path) -> None:
+RUNS = (("pretrain", PRETRAIN, "finished"), ("finetune", FINETUNE, "whole_finetune"))
+
+
+def make(checkout: Path, target: Path, stages: Sequence[str]) -> None:
     os.environ.update({"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"})
     sys.path[0] = str(checkout)
-    for stage in ("pretrain", "finetune"):
+    for stage in stages:
         importlib.import_module(f"{stage}.stage")
     importlib.import_module("hornet.model.variants").VARIANTS["hornet_atto_gf"].update(SMALL)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_shards(checkout, folder)
         expected = {}
-        for script, config, whole in (("pretrain", PRETRAIN, "finished"), ("finetune", FINETUNE, "whole_finetune")):
+        for script, config, whole in (run for run in RUNS if run[0] in stages):
             run_to_end(checkout, folder, script, config, name=whole)
             run_until_killed(checkout, folder, script, config, name=script)
             expected[script] = [
@@ -66,7 +70,7 @@ def make(checkout: Path, target: Path) -> None:
             expected[f"{script}_evaluations"] = read_rows(folder / "runs" / whole, "evaluations")
         (folder / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
         with tarfile.open(target, "w:xz", preset=9) as tar:
-            for kept in ("shards", "expected.json", "runs/finished", "runs/pretrain", "runs/finetune"):
+            for kept in ("shards", "expected.json", "runs/finished", *(f"runs/{stage}" for stage in stages)):
                 tar.add(folder / kept, arcname=kept, filter=anonymous)
 
 
@@ -165,4 +169,4 @@ def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 if __name__ == "__main__":
-    make(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())
+    make(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve(), sys.argv[3:] or ["pretrain", "finetune"])
