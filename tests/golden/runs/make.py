@@ -85,7 +85,7 @@ def make_shards(checkout: Path, folder: Path) -> None:
             path = folder / "images" / split / str(label) / f"{split}_{number:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((pixels * 15).astype("uint8")).save(path)
-        command = [folder / "images" / split, folder / "shards", "--split", split, "--samples-per-shard", "13"]
+        command = [f"images/{split}", "shards", "--split", split, "--samples-per-shard", "13"]
         script = checkout / "launch" / "shards.py"
         subprocess.run([sys.executable, script, "build", *command, "--name", "digits"], check=True, cwd=folder)
 
@@ -93,6 +93,7 @@ def make_shards(checkout: Path, folder: Path) -> None:
 def run_to_end(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> None:
     codes = [rank.wait() for rank in start(checkout, folder, script, config, name=name)]
     assert not any(codes), codes
+    tidy(folder / "runs" / name, checkout)
 
 
 def run_until_killed(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> None:
@@ -105,22 +106,29 @@ def run_until_killed(checkout: Path, folder: Path, script: str, config: dict[str
         os.kill(rank.pid, signal.SIGKILL)
         rank.wait()
     assert not (run / "summary.json").exists(), "the run was finished before the kill"
+    tidy(run, checkout)
+
+
+def tidy(run: Path, checkout: Path) -> None:
+    """Remove all checkpoints but the newest, since a repository is to hold them, and where the code lay."""
+    environment = run / "environment.json"
+    environment.write_text(environment.read_text().replace(f"{checkout}/", ""))
     newest = max((run / "checkpoints").glob("step_*[0-9]"))
-    for older in (run / "checkpoints").iterdir():  # the fixture is to be small
+    for older in (run / "checkpoints").iterdir():
         if older.is_dir() and older != newest:
             shutil.rmtree(older)
 
 
 def start(checkout: Path, folder: Path, script: str, config: dict[str, object], *, name: str) -> list[Rank]:
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"run": {"name": name, "seed": 3}, **config}))
+    path = f"{name}.yaml"  # the ranks work in `folder`
+    (folder / path).write_text(yaml.safe_dump({"run": {"name": name, "seed": 3}, **config}))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     script = str(checkout / "launch" / f"{script}.py")
     return [
-        Rank(script, ["--config", str(path)], folder, {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        Rank(script, ["--config", path], folder, {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(2)
     ]
 
