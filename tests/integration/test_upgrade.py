@@ -55,6 +55,8 @@ def resume(folder, name, *overrides, check=True):
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_killed_run_of_an_earlier_release_goes_on_as_it_would_have_there(of_release, stage):
     run = of_release / "runs" / stage
+    if not run.exists():
+        pytest.skip("none was made by that code")
     expected = json.loads((of_release / "expected.json").read_text())
     _, output = resume(of_release, stage)
     assert f"resuming {run} from step " in output
