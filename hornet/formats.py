@@ -46,9 +46,7 @@ class Format:
         """
         number = content.get(self.key, 1)
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise UserError(
-                f"{source}: {self.key} must be a whole number from 1, as the pipeline writes it: {number!r}"
-            )
+            raise UserError(f"{source}: {self.key} must be a whole number from 1, not {number!r}")
         if number > self.number:
             writer = content.get(MADE_BY, "a later release")
             raise LaterFormatError(
