@@ -114,7 +114,7 @@ def list_files(run):
     return {
         path.relative_to(run): path.read_bytes()
         for path in run.rglob("*")
-        if path.is_file() and path.suffix in (".yaml", ".json", ".jsonl")
+        if path.is_file() and path.suffix in (".yaml", ".json", ".jsonl") and path.name != "owner.json"
     }
 
 
