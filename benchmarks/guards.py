@@ -33,17 +33,14 @@ import hornet  # noqa: F401  registers the models
 from hornet.batch import Batch
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.stages.micro_batch import draw_batch
-from hornet.training.checkpoints.saver import RetentionConfig
-from hornet.training.guard import GuardConfig
-from hornet.training.loop import CadenceConfig, Judge, StepResult, Weights, Writer
+from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
+from hornet.training.loop import Judge, StepResult, Writer
 from hornet.training.norms import NormWatch
 from hornet.training.parts import Parts
 from hornet.training.process_group import open_process_group
-from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import Schedule
 from hornet.training.session import run_session
 from hornet.training.step_clock import StepClock
-from hornet.training.trackers import TrackingConfig
 from hornet.training.watchdog import Watchdog
 from hornet.world import ALONE, World
 

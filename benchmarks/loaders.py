@@ -30,9 +30,9 @@ from torchvision.datasets import ImageFolder
 
 from benchmarks.shards import make_pictures
 from hornet.data.augment import jpeg as regions
-from hornet.data.augment.mixing import MixingConfig, prepare
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, TrainStream, open_train_stream
+from hornet.data.augment.mixing import prepare
+from hornet.data.config import MixingConfig, StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream, open_train_stream
 from hornet.shards.build.build import build
 from hornet.shards.build.image import PictureOptions
 from hornet.shards.build.plan import BuildPlan

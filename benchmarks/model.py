@@ -33,7 +33,7 @@ import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
 from benchmarks.machine import describe_machine, measure_copy_bandwidth, measure_product_rate
 from hornet.model.hornet import HorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 CONTENDERS = (
     "literal", "ours", "ours-compiled", "ours-fused", "ours-fused-compiled", "convnext", "convnext-compiled", "swin"

@@ -24,8 +24,8 @@ import torch
 
 from benchmarks.servers import S3_KEYS, run_nginx, run_s3
 from benchmarks.shards import make_pictures
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.shards.build.build import build
 from hornet.shards.build.image import PictureOptions
 from hornet.shards.build.plan import BuildPlan

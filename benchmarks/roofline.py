@@ -34,7 +34,7 @@ from benchmarks.traffic import Traffic, count_traffic
 from benchmarks.work import Rates, Row, Work, add_up, add_up_all
 from hornet.model.cost import count_multiply_adds, count_parameters, count_training_flops
 from hornet.model.hornet import HorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 DROP_PATH_RATE = 0.1
 """Any rate above 0 costs the same."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.stream_memory import make_large
 from benchmarks.stream_resume import make_set
 from hornet.data.order import Order
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.shards.manifest import read_manifest
 from hornet.shards.shard_set import open_index, open_shards
 from hornet.world import ALONE

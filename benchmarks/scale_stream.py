@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, TrainStream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream
 from hornet.data.order import Order
 from hornet.shards.index import RECORD
 from hornet.shards.label_space import LabelSpace

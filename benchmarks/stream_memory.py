@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.stream_resume import make_set
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Manifest, Split, read_manifest, write_manifest
 from hornet.shards.shard_set import open_shards

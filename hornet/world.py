@@ -1,11 +1,15 @@
-"""Who this process is among the others. The only module that reads the environment."""
+"""Who this process is among the others. The only module that reads the environment (but for `$NAME` in a path)."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from hornet.errors import UserError
 
@@ -115,6 +119,19 @@ def publish_world(world: World) -> None:
         MASTER_ADDR=world.master_address,
         MASTER_PORT=str(world.master_port),
     )
+
+
+def report_to_launcher(sentence: str) -> None:
+    """Give torchrun (and accelerate launch, which is built on it) what to print at the end of its own report.
+
+    Without it, it says that a rank ended, in a page of its own stack, and where one may read about tracebacks.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path is None:
+        return
+    extra = {"py_callstack": sentence, "timestamp": str(int(time.time()))}
+    with suppress(OSError):  # the sentence was printed, too
+        Path(path).write_text(json.dumps({"message": {"message": sentence, "extraInfo": extra}}))
 
 
 def publish_accelerator(kind: str) -> None:

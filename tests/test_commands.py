@@ -16,8 +16,9 @@ import pytest
 from finetune.config import FinetuneConfig
 from hornet.cli import COMMANDS
 from hornet.cli.configs import list_configs
-from hornet.config import ConfigError, apply_overrides, build_config, read_yaml
-from hornet.stages.evaluation import EvaluateConfig
+from hornet.config import ConfigError, build_config, read_yaml
+from hornet.overrides import apply_overrides
+from hornet.stages.config import EvaluateConfig
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

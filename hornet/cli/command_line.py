@@ -8,13 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from hornet.cli import BAD_INPUT
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, describe_fields, load_config
 from hornet.errors import UserError
-from hornet.world import read_world
+from hornet.world import read_world, report_to_launcher
 
 Config = TypeVar("Config")
 
@@ -30,7 +30,7 @@ def read_command_line(
 
     `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         description=description,
         epilog=f"example:\n  {example}\n\nkeys of the config:\n{describe_fields(config_class)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,9 +59,22 @@ def read_command_line(
         overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
         return load_config(config_class, path=find_config(options.config), overrides=overrides)
     except ConfigError as error:
-        if read_world().is_main:  # every rank finds the same problems: say them once
-            print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line on one rank."""
+
+    def error(self, message: str) -> NoReturn:
+        _refuse(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _refuse(text: str) -> NoReturn:
+    """End every rank, which has found the same: rank 0 says it, the others give it to their launcher alone."""
+    report_to_launcher(text)
+    if read_world().is_main:
+        print(text, file=sys.stderr, flush=True)
+    sys.exit(BAD_INPUT)
 
 
 def read_window(text: str) -> tuple[int, int]:
@@ -78,7 +91,8 @@ def exit_on_bad_input(run: Callable[[], None]) -> None:
     try:
         run()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        report_to_launcher(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

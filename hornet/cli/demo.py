@@ -12,10 +12,6 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from sklearn.datasets import load_digits
-
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 DATA = ROOT / "data" / "demo"
@@ -29,9 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     if not (ROOT / "launch").exists():
-        print(
-            "error: the demo starts the files of launch/, so it runs in a checkout of the repository", file=sys.stderr
-        )
+        print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
     started = time.monotonic()
     for folder in (DATA, RUNS):
@@ -82,6 +76,10 @@ def main() -> None:
 
 def write_images(folder: Path) -> None:
     """Write scikit-learn's 1,797 digits as class folders of PNG and JPEG files; every fifth is validation."""
+    import numpy as np  # with scikit-learn seconds that --help need not wait for
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     counts = dict.fromkeys(range(10), 0)
     for pixels, label in zip(digits.images, digits.target.tolist(), strict=True):

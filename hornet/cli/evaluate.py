@@ -10,10 +10,11 @@ from typing import Any
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
-from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
+from hornet.config import ConfigError, build_config, describe_fields, read_settings
+from hornet.errors import UserError
+from hornet.overrides import apply_overrides
 from hornet.runs.begun import read_run_config
-from hornet.stages.evaluation import EvaluateConfig, evaluate_weights
-from hornet.training.evaluate import format_evaluation
+from hornet.stages.config import EvaluateConfig
 from hornet.world import read_world
 
 EPILOG = f"""examples:
@@ -40,7 +41,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     try:
         config = read_config(options.source, config=options.config, overrides=options.overrides)
-    except ConfigError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
     exit_on_bad_input(lambda: report(config, as_json=options.json))
@@ -50,20 +51,25 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
     """Take the run's own evaluation settings, then --config, then the overrides."""
     if not source.exists():
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
-    values: dict[str, Any] = {"source": str(source)}
+    values: dict[str, Any] = {"source": source}
+    problems: list[str] = []
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
-            values["evaluation"] = read_run_config(folder).get("evaluation") or {}
+            evaluation = read_run_config(folder).get("evaluation")
+            values["evaluation"] = evaluation if isinstance(evaluation, dict) else {}
             break
-    values |= read_yaml(find_config(config)) if config is not None else {}
-    problems = apply_overrides(values, overrides)
-    if problems:
-        raise ConfigError("command line", problems)
-    return build_config(EvaluateConfig, values, source=str(config or source))
+    if config is not None:
+        given, problems = read_settings(find_config(config))
+        values |= given
+    problems += apply_overrides(values, overrides)
+    return build_config(EvaluateConfig, values, source=str(config or source), problems=problems)
 
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
     """Evaluate, and let rank 0 print the result."""
+    from hornet.stages.evaluation import evaluate_weights  # torch takes seconds, which bad input need not wait for
+    from hornet.training.evaluate import format_evaluation
+
     world = read_world()
     evaluation = evaluate_weights(config, world=world)
     if not world.is_main:

@@ -10,7 +10,7 @@ from typing import Any
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import print_to_pipe
 from hornet.cli.configs import find_config
-from hornet.config import ConfigError, apply_overrides, build_config, read_yaml
+from hornet.config import ConfigError, build_config, read_settings
 from hornet.errors import UserError
 from hornet.hardware import GPUS, get_gpu
 from hornet.planning.question import Question
@@ -140,19 +140,17 @@ def read_config(path: Path, overrides: list[str]) -> tuple[Any, Any, Any]:
 
     Raises ConfigError with all that is wrong.
     """
-    from finetune.config import FinetuneConfig  # torch takes seconds, which --help need not wait for
+    from finetune.config import FinetuneConfig
     from pretrain.config import PretrainConfig
 
-    values = read_yaml(find_config(path))
-    problems = apply_overrides(values, overrides)
+    values, problems = read_settings(find_config(path), overrides)
     if "zero" not in values and "start" not in values:
         problems.append("is neither a pretraining config (zero) nor a finetuning config (start)")
-    if problems:
         raise ConfigError(str(path), problems)
     if "start" in values:
-        finetuning = build_config(FinetuneConfig, values, source=str(path))
+        finetuning = build_config(FinetuneConfig, values, source=str(path), problems=problems)
         return finetuning, None, finetuning.precision
-    pretraining = build_config(PretrainConfig, values, source=str(path))
+    pretraining = build_config(PretrainConfig, values, source=str(path), problems=problems)
     return pretraining, pretraining.zero, pretraining.zero.precision
 
 

@@ -14,14 +14,12 @@ from typing import Any
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
-from hornet.config import ConfigError, apply_overrides, build_config, read_yaml, to_yaml
-from hornet.data.loader import check_division
-from hornet.drills.certificate import Life, compare, count_devices, format_table
+from hornet.config import ConfigError, build_config, read_settings, to_yaml
 from hornet.drills.launched import TORCHRUN, Script
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
 from hornet.shards.shard_set import open_shards
-from hornet.stages.stage import StageConfig
+from hornet.stages.config import StageConfig
 
 EPILOG = """examples:
   python launch/verify_resume.py --config configs/demo/pretrain.yaml
@@ -40,7 +38,7 @@ def main() -> None:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a pretraining or finetuning run")
-    parser.add_argument("--ranks", type=int, default=count_devices(), help="ranks (default: the GPUs here, 2 on a CPU)")
+    parser.add_argument("--ranks", type=int, help="ranks (default: the GPUs here, 2 on a CPU)")
     parser.add_argument("--other-ranks", type=int, help="of the third run (default: half, or 2)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of each run (default 20)")
     parser.add_argument("--folder", type=Path, default=Path("runs/verify_resume"), help="where the runs are kept")
@@ -68,17 +66,14 @@ def main() -> None:
 
 def read_config(path: Path, overrides: list[str]) -> tuple[Script, StageConfig]:
     """Return the script a config is for, and the config."""
-    values = read_yaml(find_config(path))
-    problems = apply_overrides(values, overrides)
-    if problems:
-        raise ConfigError("command line", problems)
+    values, problems = read_settings(find_config(path), overrides)
     if "start" in values:
         from finetune.config import FinetuneConfig
 
-        return Script("finetune"), build_config(FinetuneConfig, values, source=str(path))
+        return Script("finetune"), build_config(FinetuneConfig, values, source=str(path), problems=problems)
     from pretrain.config import PretrainConfig
 
-    return Script("pretrain"), build_config(PretrainConfig, values, source=str(path))
+    return Script("pretrain"), build_config(PretrainConfig, values, source=str(path), problems=problems)
 
 
 def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig:
@@ -98,12 +93,16 @@ def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig
 
 def certify(script: Script, config: StageConfig, options: Any) -> bool:
     """Run the lives, print and write the report, and return whether all agrees. Raises UserError on bad input."""
-    other_ranks = options.other_ranks or (options.ranks // 2 if options.ranks > 1 else 2)
     if options.steps < 8:
         raise UserError(f"--steps: must be at least 8, to be killed between checkpoints, not {options.steps}")
+    from hornet.data.loader import check_division  # torch takes seconds, which bad input need not wait for
+    from hornet.drills.certificate import Life, compare, count_devices, format_table
+
+    num_ranks = options.ranks or count_devices()
+    other_ranks = options.other_ranks or (num_ranks // 2 if num_ranks > 1 else 2)
     if isinstance(config.micro_batch_size, int):
-        for num_ranks in (options.ranks, other_ranks):
-            check_division(config.global_batch_size, num_ranks=num_ranks, micro_batch_size=config.micro_batch_size)
+        for tried in (num_ranks, other_ranks):
+            check_division(config.global_batch_size, num_ranks=tried, micro_batch_size=config.micro_batch_size)
     folder = options.folder.absolute()
     if folder.exists() and not (folder / "certificate.yaml").exists():
         raise UserError(f"{folder}: holds something else; choose another --folder")
@@ -113,9 +112,9 @@ def certify(script: Script, config: StageConfig, options: Any) -> bool:
     write_text(path, to_yaml(shorten(config, num_steps=options.steps, folder=folder)))
     kill_after = options.steps // 4 * 2 + 1  # at least a step beyond the second checkpoint
     lives = [
-        Life(name="undisturbed", num_ranks=options.ranks, kill_after=None),
-        Life(name="killed", num_ranks=options.ranks, kill_after=kill_after),
-        Life(name="moved", num_ranks=options.ranks, kill_after=kill_after, resumed_ranks=other_ranks),
+        Life(name="undisturbed", num_ranks=num_ranks, kill_after=None),
+        Life(name="killed", num_ranks=num_ranks, kill_after=kill_after),
+        Life(name="moved", num_ranks=num_ranks, kill_after=kill_after, resumed_ranks=other_ranks),
     ]
     for life in lives:
         life.run(script, path, folder=folder, launcher=options.launcher)

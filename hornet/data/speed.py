@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from hornet.data.augment.sampling import unchanged_randomness
 from hornet.data.augment.transforms import TrainTransform
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.pipeline import load_picture
 from hornet.errors import UserError
 from hornet.shards.reader import ShardReader

@@ -20,10 +20,9 @@ from hornet.drills.launched import TORCHRUN, LaunchedRun, Script, read_rows
 from hornet.durable import write_text
 from hornet.errors import UserError
 from hornet.shards.shard_set import open_shards
+from hornet.stages.config import StageConfig
 from hornet.stages.recipe import RecipeConfig
-from hornet.stages.stage import StageConfig
-from hornet.training.profile import ProfileConfig
-from hornet.training.trackers import TrackingConfig
+from hornet.training.config import ProfileConfig, TrackingConfig
 from hornet.world import World
 
 MICRO_BATCH_SIZE = 2  # the fewest that can be mixed with each other

@@ -22,8 +22,9 @@ from hornet.model.block import Block
 from hornet.model.convolution import DepthwiseConv, build_patch_conv
 from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
 from hornet.model.gnconv import GnConv
-from hornet.model.kernels import Kernels, require_kernels
+from hornet.model.kernels import require_kernels
 from hornet.model.layer_groups import build_layer_matcher
+from hornet.model.sizes import Kernels
 
 NUM_STAGES = 4
 STEM_STRIDE = 4

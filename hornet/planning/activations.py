@@ -24,7 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.model.hornet import HorNet
 
 Precision = Literal["bf16", "fp32"]

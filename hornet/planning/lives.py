@@ -7,7 +7,7 @@ from math import ceil
 
 from hornet.planning.question import Question
 from hornet.quantities import FP32_BYTES
-from hornet.training.checkpoints.saver import RetentionConfig
+from hornet.training.config import RetentionConfig
 
 SPARE_SECONDS = 30
 """Beyond two steps and two saves: SLURM's own delay, and the end of all processes (docs/slurm.md)."""

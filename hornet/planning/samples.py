@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hornet.data.loader import StreamConfig
+from hornet.data.config import StreamConfig
 from hornet.errors import UserError
 from hornet.planning.question import Question
 from hornet.shards.imagenet import LAYOUTS

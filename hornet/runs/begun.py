@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hornet.config import build_config, flatten_values, list_settings, read_mapping, to_values, to_yaml
+from hornet.config import build_config, flatten_values, list_settings, read_yaml, to_values, to_yaml
 from hornet.durable import write_text
 from hornet.errors import UserError
 from hornet.formats import CONFIG, PROGRAM, UNWRITTEN, describe_writer, read_run_values
@@ -26,7 +26,7 @@ def write_config(folder: Path, config: Any) -> None:
 def read_run_config(folder: Path) -> dict[str, Any]:
     """Return the settings of a run by today's names; raises UserError if only another release can read them."""
     path = folder / CONFIG_NAME
-    return read_run_values(read_mapping(path), source=str(path))
+    return read_run_values(read_yaml(path), source=str(path))
 
 
 def go_on_as_begun(config: Config, folder: Path) -> tuple[Config, list[str]]:
@@ -92,7 +92,7 @@ def _flatten_known(config_class: type[Any], folder: Path) -> dict[str, Any]:
     if unknown:
         raise UserError(
             f"{path}: holds {', '.join(unknown)}, which {PROGRAM} does not know; go on with "
-            f"{describe_writer(read_mapping(path))}, or choose another run.name to start a new run"
+            f"{describe_writer(read_yaml(path))}, or choose another run.name to start a new run"
         )
     return earlier
 

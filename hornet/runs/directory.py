@@ -18,10 +18,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import torch
-
 from hornet import __version__
-from hornet.config import resumable
+from hornet.config import Settings, resumable
 from hornet.durable import read_json_lines, write_bytes, write_json, write_text
 from hornet.errors import UserError
 from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
@@ -35,7 +33,7 @@ State = Literal["starting", "running", "stopped", "finished", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Settings):
     """What the run is called and what all its randomness follows from."""
 
     name: str
@@ -52,16 +50,16 @@ class RunConfig:
     first step's compilation, a save or the reading of a checkpoint. The default lies above NCCL's own 600 s, whose
     report names the collective, and below gloo's 1800 s, which would end the run without stacks."""
 
-    def __post_init__(self) -> None:
+    def _find_problems(self) -> Iterator[str]:
         # DeepSpeed reads checkpoint paths as patterns, so [ ] * ? would find other files than they name.
         if not re.fullmatch(r"[\w.-][\w./-]*", self.name):
-            raise ValueError(f"name: may hold letters, digits, _ - . and /, not {self.name!r}")
+            yield f"name: may hold letters, digits, _ - . and /, not {self.name!r}"
         if re.search(r"[\[\]*?]", str(self.root)):
-            raise ValueError(f"root: must not hold [ ] * or ?, as {self.root} does")
+            yield f"root: must not hold [ ] * or ?, as {self.root} does"
         if self.stop_at is not None and self.stop_at.tzinfo is None:
-            raise ValueError(f"stop_at: needs a time zone, such as {self.stop_at.isoformat()}+00:00")
+            yield f"stop_at: needs a time zone, such as {self.stop_at.isoformat()}+00:00"
         if self.stall_seconds is not None and self.stall_seconds <= 0:
-            raise ValueError(f"stall_seconds: must be above 0, or null, not {self.stall_seconds:g}")
+            yield f"stall_seconds: must be above 0, or null, not {self.stall_seconds:g}"
 
 
 class RunDirectory:
@@ -219,6 +217,8 @@ class RunDirectory:
 
 def describe_environment(world: World) -> dict[str, Any]:
     """Return what a reader needs to tell why two runs differ: versions, devices, code, command, world."""
+    import torch  # seconds that a wrong config need not wait for
+
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

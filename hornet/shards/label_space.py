@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,21 @@ from hornet.errors import UserError
 
 NUM_NAMED = 5  # how many offenders a message lists
 NUMBERED = "numbered"
+
+MORE_THAN_NAMES = {
+    re.compile(r"\t"): "a tab, as a table does",
+    re.compile(r"^n\d{8}[\s,;:]"): "more than a synset",
+    re.compile(r"^\d+\s*[,;:]\s*n\d{8}\b|^\d+\s+n\d{8}\b"): "a number beside the synset",
+    re.compile(r"^[\[{]"): "a bracket, as JSON does",
+    re.compile(r"^#(\s|$)"): "a comment",
+}
+"""What no class name is, and how it is called."""
+
+NUMBERED_NAMES = (
+    re.compile(r"(?P<number>\d{1,9})\s*[\s,;:=]\s*(?P<name>\S.*)"),
+    re.compile(r"(?P<name>.*\S)\s*[,;:=]\s*(?P<number>\d{1,9})"),
+)
+"""Lines of a table of names and numbers, if the numbers count the lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +64,11 @@ class LabelSpace:
         """SHA-256 (hex) of the ordered class names joined by newlines: equal exactly if labels mean the same."""
         return hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape")).hexdigest()
 
+    @cached_property
+    def labels(self) -> Mapping[str, int]:
+        """The label of each class name."""
+        return {name: label for label, name in enumerate(self.classes)}
+
     @property
     def is_numbered(self) -> bool:
         """Whether the meaning of its labels is not known: names as `class_00000` say nothing of another set's."""
@@ -81,12 +102,42 @@ def number_classes(num_classes: int) -> LabelSpace:
 
 
 def read_class_list(path: Path) -> LabelSpace:
-    """Read a text file with one class name a line, in the order of the labels; the space is named after the file."""
+    """Read a text file with one class name a line, in the order of the labels; the space is named after the file.
+
+    A byte order mark, CRLF and blank lines do not count. Raises UserError if the lines hold more than names: a number,
+    a synset's words, a table, a comment.
+    """
     try:
-        lines = path.read_text().splitlines()
+        lines = [line.strip() for line in path.read_text("utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: the list of classes cannot be read ({error})") from error
-    return LabelSpace(name=path.stem, classes=tuple(line.strip() for line in lines if line.strip()))
+        raise UserError(
+            f"{path}: the list of classes cannot be read ({error}); it must be text in UTF-8, one class name a line"
+        ) from error
+    _refuse_more_than_names(path, lines)
+    return LabelSpace(name=path.stem, classes=tuple(line for line in lines if line))
+
+
+def _refuse_more_than_names(path: Path, lines: Sequence[str]) -> None:
+    """Refuse lists whose lines would be taken whole for names, and are not: wrong classes without an error."""
+    for number, line in enumerate(lines, start=1):
+        found = next((text for pattern, text in MORE_THAN_NAMES.items() if pattern.search(line)), None)
+        if found is not None:
+            raise _more_than_a_name(path, number, line, found)
+    rows = [(number, line) for number, line in enumerate(lines, start=1) if line]
+    for pattern in NUMBERED_NAMES:
+        matches = [pattern.fullmatch(line) for _, line in rows]
+        numbers = [int(match["number"]) for match in matches if match]
+        names = {match["name"] for match in matches if match}
+        is_counted = len(numbers) == len(rows) and numbers in ([*range(len(rows))], [*range(1, len(rows) + 1)])
+        if len(rows) > 1 and is_counted and len(names) == len(rows):
+            raise _more_than_a_name(path, *rows[0], "a number beside the name")
+
+
+def _more_than_a_name(path: Path, number: int, line: str, found: str) -> UserError:
+    return UserError(
+        f"{path}: line {number} holds {found}, {line[:60]!r}; a list of classes has one name a line, nothing else, in "
+        "the order of the labels (`python launch/shards.py labels NAME --plain` prints one)"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

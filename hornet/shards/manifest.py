@@ -169,7 +169,7 @@ def parse_info(content: bytes, *, source: str) -> dict[str, Any]:
     """As `read_info`, for bytes from anywhere; `source` names them in messages."""
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source}: is not readable as JSON ({error})") from error
     splits = value.get("splits") if isinstance(value, dict) else None
     if not isinstance(splits, dict) or not all(isinstance(content, dict) for content in splits.values()):
@@ -178,12 +178,41 @@ def parse_info(content: bytes, *, source: str) -> dict[str, Any]:
     return dict(value)
 
 
+def read_listing(split: Mapping[str, Any], *, source: str) -> tuple[list[str], list[int]]:
+    """Return the tars that a split lists, and how many samples each is said to hold (as far as it says).
+
+    `source` is the file, for messages. Raises UserError if they are no lists.
+    """
+    names, lengths = split.get("filenames") or [], split.get("shard_lengths") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{source}: filenames of split {split.get('name', '')!r} must be a list of names of tars")
+    if not isinstance(lengths, list) or not all(type(length) is int for length in lengths):
+        raise UserError(f"{source}: shard_lengths of split {split.get('name', '')!r} must be a list of whole numbers")
+    return names, lengths
+
+
+LISTED_TYPES: Mapping[str, tuple[type, ...]] = {
+    "filenames": (str,),
+    "shard_lengths": (int,),
+    "shard_bytes": (int,),
+    "shard_sha256": (str, type(None)),
+}
+
+
+def _find_wrong(values: list[Any], types: tuple[type, ...]) -> Any:
+    return next(str(value)[:60] for value in values if not isinstance(value, types))
+
+
 def _read_split(content: Mapping[str, Any], *, name: str, path: Path) -> Split:
     where = f"{path}: splits.{name}"
     lists = {key: content.get(key) for key in ("filenames", "shard_lengths", "shard_bytes", "shard_sha256")}
     for key, value in lists.items():
         if not isinstance(value, list) or len(value) != len(lists["filenames"] or []):
             raise UserError(f"{where}.{key}: must be a list with an entry for each of filenames")
+        if not all(isinstance(item, LISTED_TYPES[key]) for item in value):
+            raise UserError(
+                f"{where}.{key}: holds {_find_wrong(value, LISTED_TYPES[key])!r}, which is none of its values"
+            )
     if not lists["filenames"]:
         raise UserError(f"{where}.filenames: is empty; a split needs at least one shard")
     split = Split(

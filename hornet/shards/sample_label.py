@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 from hornet.errors import UserError
 
@@ -18,11 +19,15 @@ MAX_CLS_BYTES = 512
 MAX_JSON_BYTES = 1 << 20
 
 _INTEGER = re.compile(rb"[+-]?\d{1,9}")
-_INTEGERS = re.compile(rb"\d{1,9}(?:,\d{1,9})*")
+_DIGITS = re.compile("[+-]?[0-9]+")
 
 
 class LabelError(Exception):
-    """What is wrong with the content of a label's member."""
+    """What is wrong with a sample's label."""
+
+
+class MissingLabelError(LabelError):
+    """There is a member for the label, but none in it."""
 
 
 def label_extension(label_key: str | None) -> str:
@@ -45,39 +50,59 @@ def read_label_option(text: str | None) -> str | None:
     return key
 
 
-def parse_label(content: bytes, label_key: str | None) -> int:
+def parse_label(content: bytes, label_key: str | None, names: Mapping[str, int] | None = None) -> int:
     """Return the label in a .cls member's content (`label_key` None) or in that key of a .json member's.
 
-    Raises LabelError.
+    A key with dots that is not there itself leads through objects within objects. `names` are the labels of class names
+    that may stand for numbers. Raises MissingLabelError where there is none, and LabelError.
     """
     if label_key is not None:
-        return _parse_json(content, label_key)
+        return _parse_json(content, label_key, names)
     text = content.strip()
-    if len(content) > MAX_CLS_BYTES or not _INTEGER.fullmatch(text):
-        raise LabelError(f"must hold one integer, not {content[:20]!r}")
-    return int(text)
+    if len(content) <= MAX_CLS_BYTES and _INTEGER.fullmatch(text):
+        return int(text)
+    if not text:
+        raise MissingLabelError("is empty, where an integer is wanted")
+    return _look_up(text[:MAX_CLS_BYTES].decode("utf-8", "replace"), names, "must hold one integer", repr(content[:20]))
 
 
-def parse_labels(contents: Sequence[bytes], label_key: str | None) -> list[int]:
-    """As `parse_label`, for many; faster for .cls members that are plain numbers."""
-    if label_key is None:
-        text = b",".join(contents)
-        if _INTEGERS.fullmatch(text) and text.count(b",") == len(contents) - 1:
-            return [int(content) for content in contents]
-    return [parse_label(content, label_key) for content in contents]
+def _look_up(text: str, names: Mapping[str, int] | None, wanted: str, shown: str) -> int:
+    """Return the label of a class by its name."""
+    if names is not None and text in names:
+        return names[text]
+    if _DIGITS.fullmatch(text):
+        raise LabelError(f"{wanted}, not {shown}" if len(text) < 10 else f"{wanted} below 10^9, not {shown}")
+    if names is None:
+        raise LabelError(f"{wanted}, not {shown}; class names are looked up in the list given with --classes NAME|FILE")
+    raise LabelError(f"{wanted} or one of the {len(names)} class names given with --classes, not {shown}")
 
 
-def _parse_json(content: bytes, key: str) -> int:
+def _parse_json(content: bytes, key: str, names: Mapping[str, int] | None) -> int:
     if len(content) > MAX_JSON_BYTES:
         raise LabelError(f"is larger than the {MAX_JSON_BYTES} bytes of a description")
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise LabelError(f"is not JSON ({str(error)[:100]})") from error
-    if not isinstance(value, dict) or key not in value:
-        known = ", ".join(sorted(value)[:10]) if isinstance(value, dict) else "no keys at all"
-        raise LabelError(f"has no key {key!r} for the label; it has: {known}")
-    label = value[key]
+    label = _find_key(value, key)
+    if label is None:
+        raise MissingLabelError(f"must hold one integer under {key!r}, not null")
+    if isinstance(label, str):
+        return _look_up(label, names, f"must hold one integer under {key!r}", repr(label[:20]))
     if not isinstance(label, int) or isinstance(label, bool) or abs(label) >= 10**9:
-        raise LabelError(f"must hold one integer under {key!r}, not {str(label)[:20]!r}")
+        shown = f"a whole number of {label.bit_length()} bits" if type(label) is int else repr(str(label)[:20])
+        raise LabelError(f"must hold one integer under {key!r}, not {shown}")
     return label
+
+
+def _find_key(value: Any, key: str) -> Any:
+    """Return what stands under a key, or under its pieces between dots; raises MissingLabelError."""
+    if isinstance(value, dict) and key in value:
+        return value[key]
+    place, whole = value, key
+    for piece in whole.split("."):
+        if not isinstance(place, dict) or piece not in place:
+            known = ", ".join(sorted(place)[:10]) if isinstance(place, dict) else "no keys at all"
+            raise MissingLabelError(f"has no key {key!r} for the label; it has: {known}")
+        place = place[piece]
+    return place

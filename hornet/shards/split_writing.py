@@ -15,6 +15,7 @@ from hornet.shards.index import RECORD, ShardIndex
 from hornet.shards.label_report import describe_space
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, read_manifest, write_manifest
+from hornet.shards.sample_label import NO_LABEL
 
 
 def open_set(folder: Path, *, name: str, label_space: LabelSpace) -> Manifest:
@@ -105,6 +106,11 @@ def _check_labels(shard: str, index: ShardIndex, label_space: LabelSpace) -> Non
     outside = (labels < 0) | (labels >= len(label_space))
     if outside.any():
         first = int(outside.argmax())
+        if labels[first] == NO_LABEL:
+            raise UserError(
+                f"{shard}: label -1 of the image at byte {int(index.records['offset'][first])} stands for no class; "
+                "leave such samples out with `--incomplete skip`"
+            )
         raise UserError(
             f"{shard}: label {int(labels[first])} of the image at byte {int(index.records['offset'][first])} is "
             f"outside the label space {label_space.name!r} of {len(label_space)} classes (0 to "

@@ -14,7 +14,8 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.data.augment.mixing import MixingConfig, normalise, prepare
+from hornet.data.augment.mixing import normalise, prepare
+from hornet.data.config import MixingConfig
 from hornet.data.loader import EvaluationStream
 from hornet.errors import UserError
 from hornet.seeding import derive_seed

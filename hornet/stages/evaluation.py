@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 
-from hornet.config import resumable
-from hornet.data.augment.mixing import MixingConfig
-from hornet.data.loader import EvaluationConfig, open_evaluation_stream
+from hornet.data.config import MixingConfig
+from hornet.data.loader import open_evaluation_stream
 from hornet.errors import UserError
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.stages.classification import Classification, require_same_labels
+from hornet.stages.config import EvaluateConfig
 from hornet.stages.pretrained import load_weights, read_pretrained, require_head_of
 from hornet.training.evaluate import Evaluation
-from hornet.training.loop import Weights
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """What to evaluate, on what."""
-
-    source: Path
-    """A run directory, a checkpoint folder in one, or a weight file."""
-    weights: Weights = "raw"
-    """Which weights of a checkpoint: the last step's, or their moving average."""
-    model: str | None = None
-    """For a weight file: its name in timm; a checkpoint knows its own."""
-    label_space: str | None = None
-    """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
-    evaluation: EvaluationConfig
-    """The labelled set."""
-    mixing: MixingConfig = resumable(MixingConfig())
-    """For a weight file: its mean and std; a checkpoint knows its own."""
 
 
 def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:

@@ -22,7 +22,7 @@ from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
 from hornet.training.checkpoints.weights import read_weights
-from hornet.training.loop import Weights
+from hornet.training.config import Weights
 
 WRAPPERS = ("model", "state_dict", "module")
 """Keys under which weight files are known to keep their state dict."""

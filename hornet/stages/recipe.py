@@ -8,12 +8,12 @@ and TRAINING.md with 100, TRAINING.md stands here.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hornet.config import flatten_values, resumable, to_values
-from hornet.training.optimizer import Clipping
+from hornet.config import Settings, flatten_values, resumable, to_values
+from hornet.training.config import Clipping
 
 # main.py's defaults and what all commands of TRAINING.md share, by our keys.
 _EVERYWHERE: dict[str, Any] = {
@@ -113,7 +113,7 @@ _REMARKS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeConfig:
+class RecipeConfig(Settings):
     """Which published recipe a run follows, and how its gradients are clipped."""
 
     published: str | None = resumable(None)
@@ -122,11 +122,11 @@ class RecipeConfig:
     """standard: the gradient is clipped once a step; paper: as the original in fp32, what has accumulated over all
     ranks is clipped after every micro batch."""
 
-    def __post_init__(self) -> None:
+    def _find_problems(self) -> Iterator[str]:
         if self.published is not None and self.published not in PUBLISHED:
             near = difflib.get_close_matches(self.published, PUBLISHED, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(PUBLISHED)}"
-            raise ValueError(f"published: no published recipe is called {self.published!r}; {hint}")
+            yield f"published: no published recipe is called {self.published!r}; {hint}"
 
 
 @dataclass(frozen=True, kw_only=True)

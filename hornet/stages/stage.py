@@ -7,26 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import torch
 
-from hornet.config import resumable
-from hornet.data.augment.mixing import MixingConfig
 from hornet.data.loader import (
-    EvaluationConfig,
     EvaluationStream,
-    StreamConfig,
     TrainStream,
     open_evaluation_stream,
     open_train_stream,
 )
-from hornet.model.build import ModelConfig, build_model, list_shapes
+from hornet.model.build import build_model, list_shapes
 from hornet.model.cost import count_training_flops
 from hornet.model.hornet import HorNet
 from hornet.model.resize import get_filter_grids
-from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.seeding import derive_seed
 from hornet.stages.classification import (
     Classification,
@@ -34,70 +30,18 @@ from hornet.stages.classification import (
     require_labels_of_checkpoint,
     require_same_labels,
 )
+from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
-from hornet.stages.recipe import RecipeConfig, format_audit, list_departures
+from hornet.stages.recipe import format_audit, list_departures
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
-from hornet.training.checkpoints.saver import RetentionConfig
-from hornet.training.guard import GuardConfig
-from hornet.training.loop import CadenceConfig, Engine
-from hornet.training.optimizer import OptimizerConfig
+from hornet.training.loop import Engine
 from hornet.training.parts import Parts
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
-from hornet.training.profile import ProfileConfig
-from hornet.training.schedule import ScheduleConfig, plan_schedule
+from hornet.training.schedule import plan_schedule
 from hornet.training.session import find_start, hold, run_session
 from hornet.training.summary import report_finished
-from hornet.training.trackers import TrackingConfig
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageConfig:
-    """One training run, apart from its engine and its starting weights."""
-
-    run: RunConfig
-    """Name, place and seed."""
-    model: ModelConfig
-    """The network."""
-    data: StreamConfig
-    """Shards, their order and the augmentation."""
-    mixing: MixingConfig
-    """What happens to whole batches on the device: normalising, mixup, cutmix, label smoothing."""
-    evaluation: EvaluationConfig | None = None
-    """A labelled set to evaluate on; null for none."""
-    optimizer: OptimizerConfig
-    """AdamW, layer decay, clipping, EMA."""
-    schedule: ScheduleConfig
-    """Length and learning rate."""
-    cadence: CadenceConfig
-    """How often to log, save, evaluate, draw."""
-    recipe: RecipeConfig = field(default_factory=RecipeConfig)
-    """The published recipe that the run is compared with, and how gradients are clipped."""
-    checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
-    """How checkpoints are written, and which are kept."""
-    guard: GuardConfig = field(default_factory=GuardConfig)
-    """Steps that are dropped, batches that are left out, going back."""
-    tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """TensorBoard, Weights & Biases."""
-    profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """Steps that are profiled."""
-    global_batch_size: int
-    """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
-    micro_batch_size: int | Literal["auto"] = resumable()
-    """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
-    size draws other partners."""
-
-    def __post_init__(self) -> None:
-        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
-        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
-            raise ValueError(
-                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
-                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
-            )
-        if self.recipe.clipping == "paper" and self.optimizer.clip_grad_norm is None:
-            raise ValueError("recipe.clipping: paper needs optimizer.clip_grad_norm; set it, or choose standard")
-
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
 BuildEngine = Callable[[HorNet, Classification, Checkpoint | None], Engine]

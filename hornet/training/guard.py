@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from hornet.config import resumable
 from hornet.runs.directory import RunDirectory
+from hornet.training.config import GuardConfig
 from hornet.training.data_steps import data_step_of
 from hornet.training.loop import RunState, StepMessage, StepRecord
 from hornet.training.process_group import errors_shared, gather_from_all
@@ -19,38 +19,6 @@ from hornet.world import World
 
 MIN_RELATIVE_SIGMA = 0.01
 """Sigma counts as at least this share of the mean. See `find_spike`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardConfig:
-    """Steps that are dropped, batches that are left out, and when a run goes back by itself."""
-
-    spike_sigmas: float | None = 6.0
-    """A loss or gradient norm above mean + this many sigmas of the last steps is dropped; null drops only what is not
-    finite."""
-    window_steps: int = 128
-    """How many of the last steps, dropped ones not counted, give mean and sigma; nothing is a spike before half."""
-    max_dropped_in_a_row: int = resumable(20)
-    """So many dropped steps in a row end the run, or take it back."""
-    skip_batches: tuple[tuple[int, int], ...] = resumable(())
-    """Global batches to leave out: pairs [first, stop), 0-based; the run goes on from a checkpoint before them."""
-    max_rollbacks: int = resumable(0)
-    """How often the run may go back by itself, over all its lives; 0 ends it instead."""
-    rollback_steps: int = resumable(100)
-    """It goes back to the newest checkpoint at least this many steps before the first dropped one."""
-    num_batches_after_spike: int = resumable(100)
-    """It then leaves out all batches from that checkpoint to the last dropped step, and this many behind."""
-
-    def __post_init__(self) -> None:
-        if self.spike_sigmas is not None and not self.spike_sigmas > 0:
-            raise ValueError(f"spike_sigmas: must be above 0, or null, not {self.spike_sigmas}")
-        least = {"window_steps": 2, "max_dropped_in_a_row": 1}
-        for name in (*least, "max_rollbacks", "rollback_steps", "num_batches_after_spike"):
-            if getattr(self, name) < least.get(name, 0):
-                raise ValueError(f"{name}: must be at least {least.get(name, 0)}, not {getattr(self, name)}")
-        for first, stop in self.skip_batches:
-            if not 0 <= first < stop:
-                raise ValueError(f"skip_batches: a pair is [first, stop) with 0 <= first < stop, not {[first, stop]}")
 
 
 @dataclass(frozen=True, kw_only=True)

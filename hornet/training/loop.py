@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.config import resumable
+from hornet.training.config import CadenceConfig, Weights
 from hornet.training.norms import NormWatch
 from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
-
-Weights = Literal["raw", "ema"]
 
 # Called exactly once a step, before the weights change, with this rank's mean loss (0-dim, on the device) and the whole
 # gradient's norm; False drops the step. A step whose norm is not finite is dropped whatever the answer. Collective:
@@ -125,31 +123,6 @@ class RunState:
         for recent, value in ((self.recent_losses, message.mean_loss), (self.recent_norms, result.grad_norm)):
             recent.append(value)
             del recent[:-window_steps]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CadenceConfig:
-    """How often the run speaks, saves and is measured; none of it changes what is learned."""
-
-    log_every_steps: int = resumable(10)
-    """Steps between lines of metrics.jsonl."""
-    save_every_steps: int = resumable(1000)
-    """Steps between checkpoints; the last step is always saved."""
-    evaluate_every_steps: int | None = resumable(None)
-    """Steps between evaluations; null evaluates only at the end."""
-    norms_every_steps: int | None = resumable(100)
-    """Steps between norms of gradient and weights by part of the network; null for none."""
-    pictures_every_steps: int | None = resumable(None)
-    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
-
-    def __post_init__(self) -> None:
-        for name in ("log_every_steps", "save_every_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
-        for name in ("evaluate_every_steps", "norms_every_steps", "pictures_every_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, or null, not {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ from typing import Any
 from hornet.errors import UserError
 from hornet.runs.directory import RunDirectory
 from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.config import GuardConfig
 from hornet.training.data_steps import count_data_steps, data_step_of
-from hornet.training.guard import DroppedInARowError, GuardConfig
+from hornet.training.guard import DroppedInARowError
 from hornet.training.process_group import errors_shared
 from hornet.training.resume import Start, adopt, find_newest, list_new, read_rows
 from hornet.world import World

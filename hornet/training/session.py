@@ -16,10 +16,11 @@ from hornet.batch import Batch
 from hornet.runs.directory import RunDirectory
 from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.interruption import Interruption, explain_stop
-from hornet.training.loop import RunState, Weights, Wish, is_evaluation_due, train
+from hornet.training.loop import RunState, Wish, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.parts import Parts
 from hornet.training.process_group import errors_shared, tell_all

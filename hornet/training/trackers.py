@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from hornet.config import resumable
 from hornet.errors import UserError
 from hornet.runs.directory import RunDirectory
+from hornet.training.config import TrackingConfig
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
-
-    tensorboard: bool = resumable(True)
-    """Write runs/NAME/tensorboard."""
-    wandb_project: str | None = resumable(None)
-    """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
-    WANDB_MODE=offline."""
 
 
 class Tracker(Protocol):

@@ -167,7 +167,7 @@ def canonical(requirement):
 
 def test_the_model_needs_nothing_but_the_base(tmp_path):
     blocked = list_blocked(None)
-    assert {"deepspeed", "accelerate", "pydantic", "isal", "numba", "webdataset", "psutil", "fsspec"} - blocked == {
+    assert {"deepspeed", "accelerate", "isal", "numba", "webdataset", "psutil", "fsspec"} - blocked == {
         "fsspec"  # torch asks for it
     }
     code = BLOCKED.format(blocked=blocked) + FORWARD

@@ -7,8 +7,8 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hornet.config import load_config
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.model.build import build_model
 from hornet.seeding import derive_seed
 from hornet.stages.classification import Classification

@@ -16,8 +16,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from hornet.cli.openclipart import find_tree
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.errors import UserError
 from hornet.shards.build.build import build
 from hornet.shards.build.plan import BuildPlan

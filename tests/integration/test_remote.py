@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks.servers import JUICEFS, NGINX, S3_KEYS, run_nginx, run_s3
 from hornet.batch import Batch
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
+from hornet.data.config import EvaluationConfig, StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream, open_evaluation_stream, open_train_stream
 from hornet.errors import UserError
 from hornet.shards.remote import cache as shard_cache
 from hornet.shards.remote import download as shard_download

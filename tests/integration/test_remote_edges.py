@@ -17,8 +17,8 @@ import pytest
 
 from benchmarks.servers import NGINX, run_nginx
 from hornet.data import prefetch as shard_prefetch
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.order import Order
 from hornet.errors import UserError
 from hornet.shards.reader import ShardReader

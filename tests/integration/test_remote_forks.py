@@ -24,9 +24,10 @@ FORGETFUL = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.loader import open_train_stream
+from hornet.data.config import StreamConfig
 from hornet.shards.remote.files import RemoteConfig
-from hornet.data.augment.transforms import TransformConfig
+from hornet.data.config import TransformConfig
 from hornet.world import ALONE
 
 remote = RemoteConfig(cache=Path({cache!r}), deadline_seconds=20.0)

@@ -14,8 +14,7 @@ def bench(options: argparse.Namespace) -> None:
     # These bring torch: seconds that the other commands need not wait for.
     import torch
 
-    from hornet.data.augment.transforms import TransformConfig
-    from hornet.data.loader import StreamConfig
+    from hornet.data.config import StreamConfig, TransformConfig
     from hornet.data.speed import describe_speed, measure_speed
 
     torch.set_num_threads(1)  # as in a worker

@@ -23,6 +23,7 @@ def build(options: argparse.Namespace) -> None:
         devkit=options.devkit,
         source_split=options.source_split,
         source_labels=options.labels,
+        incomplete=options.incomplete,
         damaged_parts=options.damaged_parts,
         classes=options.classes,
         selection=Selection(
@@ -71,6 +72,9 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--source-split", metavar="NAME", help="which split of a webdataset or parquet source")
     group.add_argument("--damaged-parts", choices=["refuse", "salvage"], default="refuse", help="cut tars within")
     group.add_argument("--labels", metavar="json:KEY", help="labels of a webdataset source (default: .cls members)")
+    group.add_argument(
+        "--incomplete", choices=["refuse", "skip"], default="refuse", help="webdataset: no label or image"
+    )
 
     group = command.add_argument_group("the set")
     group.add_argument("--name", help="name of the set (default: the output folder's)")
@@ -90,9 +94,13 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--check", choices=["decode", "header"], default="decode", help="what is looked at (decode)")
     group.add_argument("--min-short-edge", type=int, default=1, metavar="PX", help="drop smaller pictures")
     group.add_argument("--max-short-edge", type=int, metavar="PX", help="shrink larger pictures; none is enlarged")
-    group.add_argument("--format", choices=["jpeg", "png", "webp"], help="of pictures written anew")
+    group.add_argument(
+        "--format",
+        choices=["jpeg", "png", "webp"],
+        help="of pictures written anew (default: jpeg with --max-short-edge, else png, which loses nothing)",
+    )
     group.add_argument("--quality", type=int, default=90, metavar="Q", help="of JPEG and WebP written anew (90)")
-    group.add_argument("--rewrite-all", action="store_true", help="write every picture anew")
+    group.add_argument("--rewrite-all", action="store_true", help="write every picture anew, in --format")
     group.add_argument("--apply-orientation", action="store_true", help="turn pictures as their EXIF says")
     group.add_argument("--convert-colour", action="store_true", help="pictures with an ICC profile to sRGB")
     group.add_argument("--repair", action="store_true", help="keep what can be decoded of cut JPEGs")

@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 from hornet.cli.shard_commands.parsing import Commands
+from hornet.errors import UserError
 from hornet.pages.set.page import write_set_page
 from hornet.shards.check.verify import VerifyPlan, describe_verification, verify_set
 from hornet.shards.indexing.folder import split_pattern
 from hornet.shards.indexing.index_set import DEFAULT_PATTERN, IndexPlan, index_folder
+from hornet.shards.indexing.report import describe_rest
 from hornet.shards.manifest import read_manifest
 from hornet.shards.sample_label import read_label_option
 from hornet.shards.summary import describe_set
@@ -19,19 +21,23 @@ ERRORS_FOUND = 1  # bad input is 2
 def index(options: argparse.Namespace) -> None:
     """Index tars that are there."""
     folder, pattern = split_pattern(options.folder)
+    if pattern and options.pattern:
+        raise UserError(f"--pattern: {options.folder} names the tars already; give one of them")
     plan = IndexPlan(
         folder=folder,
         output=options.output,
         split=options.split,
-        pattern=pattern or options.pattern,
+        pattern=pattern or options.pattern or DEFAULT_PATTERN,
         classes=options.classes,
         name=options.name,
         label_key=read_label_option(options.labels),
+        incomplete=options.incomplete,
         checksums=options.checksums,
         num_workers=options.workers,
     )
     report = index_folder(plan)
     print(describe_set(report.manifest))
+    print("\n".join(describe_rest(report)), end="\n" if describe_rest(report) else "")
     for split, key in report.left_out.items():
         print(
             f"left out     {split}: its labels ({key!r} in the .json members) are of other classes; index it with "
@@ -77,10 +83,21 @@ def add_index(commands: Commands) -> None:
         "--output", type=Path, metavar="FOLDER", help="for index and manifest (default: beside the tars)"
     )
     command.add_argument("--split", help="only this split (default: all in _info.json, else train)")
-    command.add_argument("--pattern", default=DEFAULT_PATTERN, help="tars of a split that no _info.json lists (*.tar)")
+    command.add_argument(
+        "--pattern",
+        action="append",
+        metavar="P",
+        help="tars of a split that no _info.json lists (default '*.tar'); braces and folders too; may be given again",
+    )
     command.add_argument("--classes", metavar="NAME|FILE", help="label space (see `labels`; default: numbered)")
     command.add_argument("--name", help="name of the set (default: that of _info.json, else the folder's)")
     command.add_argument("--labels", metavar="cls|json:KEY", help="where labels stand (default: as in _info.json)")
+    command.add_argument(
+        "--incomplete",
+        choices=["refuse", "skip"],
+        default="refuse",
+        help="samples without label (or -1 in .cls) or image, or with an image of 0 bytes: skip leaves them out",
+    )
     command.add_argument("--checksums", action="store_true", help="read every byte, so that later damage is noticed")
     command.add_argument("--workers", type=int, metavar="N", help="tars at once (default: one a core; 32 remote ones)")
     command.set_defaults(run=index)

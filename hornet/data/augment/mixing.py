@@ -11,45 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 
 from hornet.batch import Batch
-from hornet.errors import UserError
-
-Channels = tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixingConfig:
-    """What is done to a micro batch on the device."""
-
-    mean: Channels = IMAGENET_DEFAULT_MEAN
-    """Subtracted, a channel (R, G, B), of values from 0 to 1."""
-    std: Channels = IMAGENET_DEFAULT_STD
-    """Divided by, a channel."""
-    mixup_alpha: float = 0.0
-    """Both parameters of mixup's Beta distribution; 0 for no mixup."""
-    cutmix_alpha: float = 0.0
-    """Both parameters of cutmix's Beta distribution; 0 for no cutmix."""
-    probability: float = 1.0
-    """Of mixing a micro batch at all."""
-    switch_probability: float = 0.5
-    """Of cutmix rather than mixup when both are on."""
-    label_smoothing: float = 0.0
-    """Share of each target that is spread evenly over all classes."""
-
-    def __post_init__(self) -> None:
-        if min(self.std) <= 0:
-            raise UserError(f"std: must be over 0 in each channel, not {self.std}")
-        for key in ("mixup_alpha", "cutmix_alpha"):
-            if getattr(self, key) < 0:
-                raise UserError(f"{key}: must be 0 or more, not {getattr(self, key)}")
-        for key in ("probability", "switch_probability"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"{key}: must be a probability from 0 to 1, not {getattr(self, key)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"label_smoothing: must be at least 0 and under 1, not {self.label_smoothing}")
+from hornet.data.config import Channels, MixingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

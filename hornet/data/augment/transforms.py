@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,49 +21,12 @@ from torchvision.transforms import functional
 from hornet.data.augment.jpeg import Pixels, decode_region
 from hornet.data.augment.operations import BICUBIC_OPERATIONS, COLOUR_OPERATIONS, compile_all
 from hornet.data.augment.sampling import NO_BOX, Box, Draw, Drawing, Operation, draw_erase_box
-from hornet.errors import UserError
+from hornet.data.config import Interpolation, TransformConfig
 from hornet.seeding import derive_seed
 from hornet.shards.decode import decode_image, open_image
 
-Interpolation = Literal["bicubic", "bilinear"]
-Backend = Literal["fast", "pil"]
-
 FILL = tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN)
 """What RandAugment shows where it has moved a picture away, as in the original."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformConfig:
-    """Augmentation of training pictures: random resized crop, flip, RandAugment, erasing, in this order."""
-
-    image_size: int
-    """Edge of the square given to the model, pixels."""
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's share of the picture's area."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the crop's width over its height."""
-    interpolation: Interpolation = "bicubic"
-    """Filter of the resize, and of RandAugment's geometric operations."""
-    flip_probability: float = 0.0
-    """Of mirroring left and right."""
-    rand_augment: str | None = None
-    """timm's RandAugment text, such as rand-m9-mstd0.5-inc1; null for none."""
-    erase_probability: float = 0.0
-    """Of filling one random rectangle with noise."""
-    backend: Backend = "fast"
-    """Who carries this out: compiled code, or Pillow as in the original; few pixels differ, and those by little."""
-
-    def __post_init__(self) -> None:
-        if self.image_size < 1:
-            raise UserError(f"image_size: must be at least 1 pixel, not {self.image_size}")
-        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise UserError(f"crop_scale: must be two shares of the area, 0 < low <= high <= 1, not {self.crop_scale}")
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise UserError(f"crop_ratio: must be two ratios, 0 < low <= high, not {self.crop_ratio}")
-        for key in ("flip_probability", "erase_probability"):
-            if not 0 <= getattr(self, key) <= 1:
-                raise UserError(f"{key}: must be a probability from 0 to 1, not {getattr(self, key)}")
-        _build_drawing(self)
 
 
 class TrainTransform:

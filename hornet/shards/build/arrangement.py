@@ -100,7 +100,8 @@ def identify(plan: BuildPlan, source: Source) -> dict[str, Any]:
         source.classes,  # names of labels that are only numbers in the source
     ]
     digest = hashlib.sha256(json.dumps(states).encode()).hexdigest()
-    return {
+    rest = {} if plan.incomplete == "refuse" else {"incomplete": plan.incomplete}
+    return rest | {
         "source": str(plan.source.resolve()),
         "layout": plan.layout,
         "split": plan.source_split,

@@ -92,6 +92,7 @@ def open_plan_source(plan: BuildPlan) -> Source:
         split=plan.source_split,
         labels=plan.source_labels,
         label_space=given,
+        incomplete=plan.incomplete,
     )
 
 

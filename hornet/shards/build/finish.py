@@ -14,6 +14,7 @@ from hornet.shards.build.arrangement import Arrangement
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.selection import Labels
 from hornet.shards.build.writing import read_record, shard_name
+from hornet.shards.check.image_check import MIN_EDGE_PIXELS
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, write_manifest
 from hornet.shards.split_writing import put_split
 
@@ -25,7 +26,7 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement, there: Manifest | No
         path=plan.output / MANIFEST_NAME, name=plan.name, label_space=labels.label_space, splits={}
     )
     totals: Counter[str] = Counter()
-    mended = 0
+    mended = num_small = 0
     paths = []
     for split in plan.splits:
         tasks = [task for task in arrangement.tasks if task.split == split]
@@ -39,6 +40,7 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement, there: Manifest | No
         paths += _write_notes(plan, split, notes)
         dropped = Counter(note["kind"] for note in notes if note["action"] == "dropped")
         totals += dropped
+        num_small += sum(record.num_small for record in records)
         mended += sum(note["action"] == "mended" for note in notes)
         kept = [(task, record.index) for task, record in zip(tasks, records, strict=True) if len(record.index.records)]
         if not kept:
@@ -57,7 +59,7 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement, there: Manifest | No
         dropped=totals,
         mended=mended,
         notes=tuple(paths),
-        remarks=(*arrangement.listing.progress.remarks, *_remark(labels)),
+        remarks=(*_remark(labels, num_small), *arrangement.listing.progress.remarks),
     )
 
 
@@ -83,7 +85,7 @@ def _write_notes(plan: BuildPlan, split: str, notes: list[dict[str, Any]]) -> li
     return [path]
 
 
-def _remark(labels: Labels) -> list[str]:
+def _remark(labels: Labels, num_small: int) -> list[str]:
     remarks = []
     if labels.dropped:
         first, reason = next(iter(labels.dropped.items()))
@@ -91,5 +93,10 @@ def _remark(labels: Labels) -> list[str]:
     if labels.empty:
         remarks.append(
             f"{len(labels.empty)} of the {len(labels.label_space)} classes have no pictures; first: {labels.empty[0]}"
+        )
+    if num_small:
+        remarks.append(
+            f"{num_small} pictures have an edge of fewer than {MIN_EDGE_PIXELS} pixels and are in the set (`verify` "
+            f"names them); --min-short-edge {MIN_EDGE_PIXELS} leaves them out"
         )
     return remarks

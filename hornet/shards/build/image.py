@@ -74,6 +74,8 @@ class Picture:
     """jpg, png or webp: the true format, whatever the file was called."""
     content: bytes
     """Encoded."""
+    size: tuple[int, int]
+    """Width and height, pixels."""
     mended: str | None
     """What was wrong and is no more; None for nearly all."""
 
@@ -108,7 +110,7 @@ def prepare_picture(content: bytes, options: PictureOptions) -> Picture:
         if extension and not _changes(content, header, options):
             if options.check == "decode":
                 decode_image(content)
-            return Picture(extension=extension, content=content, mended=mended)
+            return Picture(extension=extension, content=content, size=header.size, mended=mended)
         return _write_anew(_change(content, options), options, mended)
     except UndecodableImageError as error:
         if not options.repair or not content.startswith(b"\xff\xd8"):
@@ -226,7 +228,8 @@ def _write_anew(picture: Image.Image, options: PictureOptions, mended: str | Non
         picture.save(buffer, options.format.upper(), **quality)
     except (OSError, ValueError) as error:  # WebP ends at 16,383 pixels
         raise UndecodableImageError(f"cannot be written as {options.format} ({error})") from error
-    return Picture(extension=WRITTEN_FORMATS[options.format], content=buffer.getvalue(), mended=mended)
+    extension = WRITTEN_FORMATS[options.format]
+    return Picture(extension=extension, content=buffer.getvalue(), size=picture.size, mended=mended)
 
 
 def _repair(content: bytes, options: PictureOptions, cause: UndecodableImageError) -> Picture:

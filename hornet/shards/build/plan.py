@@ -13,6 +13,7 @@ from hornet.shards.build.image import PictureOptions
 from hornet.shards.build.listing import DamagedParts
 from hornet.shards.build.selection import Selection
 from hornet.shards.manifest import Manifest
+from hornet.shards.sample_parts import Incomplete
 
 WORK_FOLDER = ".build"
 
@@ -37,6 +38,8 @@ class BuildPlan:
     """Which split of the source, where it has several."""
     source_labels: str | None = None
     """Where the labels stand in a source of tars: None for .cls, `json:KEY`."""
+    incomplete: Incomplete = "refuse"
+    """What becomes of samples in a source of tars that lack their label or image."""
     classes: str | None = None
     """Label space to keep: a known name or a file; None for that of the set in `output`, else the source's classes."""
     damaged_parts: DamagedParts = "refuse"
@@ -89,6 +92,8 @@ class BuildPlan:
     def describe(self) -> dict[str, Any]:
         """Return what the set's bytes depend on, beside the source's: JSON."""
         kept = {"source", "name", "split", "layout", "source_split", "source_labels", "classes", "damaged_parts"}
+        if self.incomplete != "refuse":  # a plan from before this option had none
+            kept.add("incomplete")
         plain = {key: str(value) for key, value in vars(self).items() if key in kept and value is not None}
         return plain | {
             "source": str(self.source.resolve()),

@@ -14,7 +14,8 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from hornet.durable import replacing
-from hornet.shards.index import LABEL_EXTENSION, RECORD, ShardIndex
+from hornet.shards.index import RECORD, ShardIndex
+from hornet.shards.sample_label import LABEL_EXTENSION
 from hornet.shards.tar import BLOCK_BYTES
 
 

@@ -26,6 +26,7 @@ from hornet.shards.build.keys import make_key
 from hornet.shards.build.listing import Item, Listing
 from hornet.shards.build.selection import Int32Array
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
+from hornet.shards.check.image_check import MIN_EDGE_PIXELS
 from hornet.shards.index import RECORD, ShardIndex
 
 NUM_READ_AHEAD = 32  # pictures the system is told of before they are read
@@ -76,6 +77,8 @@ class ShardRecord:
     """part, name, class_id, kind, reason of each picture left out."""
     mended: tuple[dict[str, Any], ...] = ()
     """part, name, class_id, what was done, of each that was damaged."""
+    num_small: int = 0
+    """Pictures in the tar with an edge of fewer than MIN_EDGE_PIXELS."""
 
 
 @dataclass
@@ -128,13 +131,15 @@ def build_shard(task: ShardTask) -> None:
     numbers = items[task.number * place.samples_per_shard : (task.number + 1) * place.samples_per_shard].tolist()
     dropped: list[dict[str, Any]] = []
     mended: list[dict[str, Any]] = []
-    samples = _encode(_process, _read(_process, numbers), dropped, mended)
+    small: list[Item] = []
+    samples = _encode(_process, _read(_process, numbers), dropped, mended, small)
     first = next(samples, None)
     if first is None:
         index = ShardIndex(records=np.empty(0, RECORD), num_bytes=0, sha256=None)
     else:
         index = write_shard(place.output / shard_name(place.name, task), _chain(first, samples))
-    write_record(record_path(place.work, task), ShardRecord(index=index, dropped=tuple(dropped), mended=tuple(mended)))
+    record = ShardRecord(index=index, dropped=tuple(dropped), mended=tuple(mended), num_small=len(small))
+    write_record(record_path(place.work, task), record)
 
 
 def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
@@ -143,7 +148,12 @@ def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
         notes = json.loads(arrays["notes"].tobytes())
         records = arrays["records"]
     index = ShardIndex(records=records, num_bytes=notes["num_bytes"], sha256=notes["sha256"])
-    return ShardRecord(index=index, dropped=tuple(notes["dropped"]), mended=tuple(notes["mended"]))
+    return ShardRecord(
+        index=index,
+        dropped=tuple(notes["dropped"]),
+        mended=tuple(notes["mended"]),
+        num_small=notes.get("num_small", 0),  # not there in a build that was stopped before it was counted
+    )
 
 
 def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
@@ -173,6 +183,7 @@ def write_record(path: Path, record: ShardRecord) -> None:
         "sha256": index.sha256,
         "dropped": record.dropped,
         "mended": record.mended,
+        "num_small": record.num_small,
     }
     buffer = io.BytesIO()
     np.savez(buffer, records=index.records, notes=np.frombuffer(json.dumps(notes).encode(), np.uint8))
@@ -222,6 +233,7 @@ def _encode(
     contents: Iterator[tuple[Item, bytes | DroppedPictureError]],
     dropped: list[dict[str, Any]],
     mended: list[dict[str, Any]],
+    small: list[Item],
 ) -> Iterator[EncodedSample]:
     place = process.place
     part_names = place.listing.progress.part_names
@@ -234,6 +246,8 @@ def _encode(
         except DroppedPictureError as error:
             dropped.append({**note, "kind": error.kind, "reason": error.reason})
             continue
+        if min(picture.size) < MIN_EDGE_PIXELS:
+            small.append(item)
         if picture.mended:
             mended.append({**note, "kind": "mended", "reason": picture.mended})
         yield EncodedSample(

@@ -13,18 +13,11 @@ from isal.isal_zlib import crc32
 
 from hornet.shards.check.finding import Finding, make_finding
 from hornet.shards.check.image_check import check_picture
-from hornet.shards.index import (
-    IMAGE_EXTENSIONS,
-    RECORD,
-    UNKNOWN_CRC,
-    Records,
-    check_payload,
-    read_label,
-)
-from hornet.shards.sample_label import NO_LABEL, label_extension
+from hornet.shards.index import RECORD, UNKNOWN_CRC, Records, check_payload, read_label
+from hornet.shards.sample_label import NO_LABEL, LabelError, MissingLabelError
+from hornet.shards.sample_parts import SampleRule, choose_parts
 from hornet.shards.shard_set import shard_stem
-from hornet.shards.tar import Member, TarError, check_end, read_member, split_name
-from hornet.shards.tar_source import LocalTar, TarStream
+from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_member, split_name
 
 DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("stem", "<u8")])
 """high, low: 128 bits of the SHA-256 of the image, or zeros if it cannot be read; stem: 64 bits of that of the name."""
@@ -46,8 +39,8 @@ class ShardTask:
     """The split's index; None if that is unusable, and then only the tar itself is checked."""
     samples: tuple[int, int]
     """The rows of the index that belong to the tar: first and end."""
-    label_key: str | None
-    """As Split.label_key."""
+    rule: SampleRule
+    """What the split's samples are."""
     is_view: bool
     """Whether the split was chosen from a larger one: then the tar may hold more, under other labels."""
     num_classes: int
@@ -94,8 +87,8 @@ class _Checker:
         self._task = task
         self._source = source
         self._check = check
+        self._found: dict[str, tuple[dict[str, Member], dict[str, Member]]] = {}
         self._images: dict[int, Member] = {}
-        self._stems: dict[str, int] = {}
         self._labels: dict[str, int | None] = {}
         self._is_whole = False
 
@@ -109,6 +102,8 @@ class _Checker:
             self._is_whole = True
         except TarError as error:
             self._find("tar", error.problem, byte=error.offset)
+        if not task.is_view:
+            self._pair()
         if stream.is_hashed:
             stream.skip(stream.size - stream.position)
             self._check.sha256 = stream.sha256
@@ -135,24 +130,55 @@ class _Checker:
 
     def _note(self, member: Member, stream: TarStream) -> None:
         stem, extension = split_name(member.name)
-        is_label = extension == label_extension(self._task.label_key)
-        if not is_label and extension not in IMAGE_EXTENSIONS:
+        ending = extension.rpartition(".")[2]
+        is_label = ending == self._task.rule.label
+        if not is_label and ending not in self._task.rule.images:
             return
         if not member.is_file:
             self._find("tar", f"member {member.name!r} is not a plain file", stem=stem, byte=member.offset)
-        elif not is_label:
-            if stem in self._stems:
+            return
+        base = member.name[: -len(ending) - 1]
+        images, labels = self._found.setdefault(stem, ({}, {}))
+        if not is_label:
+            if base in images:
                 self._find("repeated-key", f"a second image, {member.name!r}", stem=stem, byte=member.offset)
-            self._stems.setdefault(stem, member.offset)
+            images.setdefault(base, member)
             self._images[member.offset] = member
-        elif stem in self._labels:
+        elif base in labels:
             self._find("repeated-key", f"a second label, {member.name!r}", stem=stem, byte=member.offset)
-        elif not self._task.is_view:
-            self._labels[stem] = None
+        else:
+            labels[base] = member
+
+    def _pair(self) -> None:
+        """Find out which members make the samples, and read their labels; the rest is passed over as in `index`."""
+        for stem, (images, labels) in self._found.items():
+            offset = min(member.offset for member in (*images.values(), *labels.values()))
             try:
-                self._labels[stem] = read_label(member, stream, self._task.label_key)
-            except TarError as error:
-                self._find("label-member", error.problem, stem=stem, byte=member.offset)
+                image, label = choose_parts(stem, images, labels)
+            except LabelError as error:
+                self._find("repeated-key", str(error), stem=stem, byte=offset)
+                continue
+            for base, member in images.items():
+                if base != image:
+                    del self._images[member.offset]
+            if label is not None:
+                self._labels[stem] = self._read_label(stem, labels[label])
+            if self._task.rule.incomplete == "skip" or not self._is_whole:
+                continue
+            if label is None:
+                self._find("half-sample", f"no .{self._task.rule.label}", stem=stem, byte=offset)
+            elif image is None:
+                self._find("half-sample", f"a .{self._task.rule.label} without an image", stem=stem)
+
+    def _read_label(self, stem: str, member: Member) -> int | None:
+        stream = TarStream(self._source, hashed=False, position=member.payload_offset)
+        try:
+            return read_label(member, stream, self._task.rule)
+        except TarError as error:
+            if self._task.rule.incomplete == "skip" and isinstance(error.__cause__, MissingLabelError):
+                return NO_LABEL
+            self._find("label-member", error.problem, stem=stem, byte=member.offset)
+        return None
 
     def _check_against(self, records: Records) -> None:
         offsets = records["offset"].tolist()
@@ -170,15 +196,13 @@ class _Checker:
             self._check_sample(number, records[number])
 
     def _check_completeness(self, indexed: set[int]) -> None:
-        extension = label_extension(self._task.label_key)
-        for stem, offset in self._stems.items():
-            if stem not in self._labels:
-                self._find("half-sample", f"no .{extension}", stem=stem, byte=offset)
-        for stem in self._labels.keys() - self._stems.keys():
-            self._find("half-sample", f"a .{extension} without an image", stem=stem)
+        rule = self._task.rule
+        may_skip = rule.label_key is not None or rule.incomplete == "skip"
         for offset, member in self._images.items():
             stem = split_name(member.name)[0]
-            is_skipped = self._task.label_key is not None and self._labels.get(stem) == NO_LABEL
+            is_skipped = may_skip and self._labels.get(stem) == NO_LABEL
+            if rule.incomplete == "skip":
+                is_skipped = is_skipped or stem not in self._labels or member.size == 0
             if offset not in indexed and not is_skipped:
                 self._find("not-indexed", "the index leaves this image out", stem=stem, byte=offset)
 
@@ -213,7 +237,7 @@ class _Checker:
         except TarError as error:
             self._find("unreadable", error.problem, stem=f"@{offset}", byte=offset)
             return None
-        if member is None or split_name(member.name)[1] not in IMAGE_EXTENSIONS:
+        if member is None or split_name(member.name)[1].rpartition(".")[2] not in self._task.rule.images:
             self._find("index", "no image of the tar begins at this byte", stem=f"@{offset}", byte=offset)
             return None
         return member
@@ -236,5 +260,5 @@ class _Checker:
         name = np.frombuffer(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:8], "<u8")[0]
         self._check.digests[number] = (high, low, name)
         if self._task.decode:
-            for kind, detail in check_picture(content, extension=extension):
+            for kind, detail in check_picture(content, extension=extension.rpartition(".")[2]):
                 self._find(kind, detail, stem=stem, byte=offset)

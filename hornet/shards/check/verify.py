@@ -21,6 +21,7 @@ from hornet.shards.check.set_repeats import CheckedSplit, find_set_repeats
 from hornet.shards.check.shard_check import ShardCheck, ShardTask, check_shard
 from hornet.shards.manifest import Manifest, Split, is_url, read_manifest
 from hornet.shards.processes import count_cores, map_in_processes
+from hornet.shards.sample_parts import SampleRule
 from hornet.shards.shard_set import open_index
 
 NUM_EXAMPLES = 20
@@ -124,6 +125,12 @@ def _verify_split(plan: VerifyPlan, report: VerifyReport, split: Split, file: IO
 
 
 def _list_tasks(plan: VerifyPlan, manifest: Manifest, split: Split, index: Path | None) -> list[ShardTask]:
+    rule = SampleRule(
+        label_key=split.label_key,
+        label_names=None if manifest.label_space.is_numbered else manifest.label_space.labels,
+        num_classes=len(manifest.label_space),
+        incomplete="skip" if split.origin.get("incomplete") == "skip" else "refuse",
+    )
     tasks, first = [], 0
     for number, shard in enumerate(split.shards):
         end = first + split.shard_lengths[number]
@@ -135,7 +142,7 @@ def _list_tasks(plan: VerifyPlan, manifest: Manifest, split: Split, index: Path 
                 sha256=split.shard_sha256[number],
                 index=index,
                 samples=(first, end) if index else (0, 0),
-                label_key=split.label_key,
+                rule=rule,
                 is_view=split.origin.get("command") == VIEW_COMMAND,
                 num_classes=len(manifest.label_space),
                 decode=plan.decode,

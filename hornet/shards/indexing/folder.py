@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,10 @@ from hornet.shards.index import ShardIndex, index_source, index_tar
 from hornet.shards.indexing.remote_folder import RemoteFolder
 from hornet.shards.manifest import MANIFEST_NAME, is_url, parse_info, read_info
 from hornet.shards.processes import count_cores, map_in_processes
+from hornet.shards.sample_parts import SampleRule
 
 WILDCARDS = set("*?[")
+LIKE_TARS = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 NUM_REMOTE_WORKERS = 32  # threads that wait for answers, not for cores
 
 
@@ -56,21 +59,52 @@ class TarFolder:
         path = Path(self.place) / MANIFEST_NAME
         return read_info(path) if path.exists() else {"splits": {}}
 
-    def list(self, patterns: str) -> list[str]:
-        """Return the names that shell patterns, with spaces between them, stand for, each once.
+    def list(self, patterns: str | Sequence[str]) -> list[str]:
+        """Return the names that a shell pattern, or each of several, stands for, each name once.
 
         Braces stand for their names whether such files are there or not, so a server need not list them; `*`, `?` and
-        `[` for what is there, sorted.
+        `[` for what is there, sorted, hidden files left out. A local file of that very name goes before. Patterns may
+        hold folders. Raises UserError for patterns that are none.
         """
         found: dict[str, None] = {}
-        for pattern in (one for text in patterns.split() for one in braceexpand(text)):
-            found |= dict.fromkeys(self._find(pattern) if WILDCARDS & set(pattern) else [pattern])
+        for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+            for name in self._expand(pattern):
+                found |= dict.fromkeys(self._find(name) if WILDCARDS & set(name) else [name])
         return list(found)
+
+    def list_similar(self, shards: Sequence[str]) -> tuple[str, ...]:
+        """Return tars, packed ones too, in a local folder and the folders in it that are not among `shards`."""
+        if self.remote:
+            return ()
+        place, taken = Path(self.place), set(shards)
+        names = (path.relative_to(place) for pattern in ("*", "*/*") for path in place.glob(pattern))
+        found = [
+            name for name in names if LIKE_TARS.search(name.name) and not any(part[0] == "." for part in name.parts)
+        ]
+        return tuple(sorted(str(name) for name in found if str(name) not in taken))
+
+    def _expand(self, pattern: str) -> Iterator[str]:
+        if not self.remote and pattern and (Path(self.place) / pattern).is_file():
+            yield pattern
+            return
+        try:
+            yield from braceexpand(pattern)
+        except ValueError as error:
+            raise UserError(f"--pattern {pattern!r}: is no pattern of names ({error})") from error
 
     def _find(self, pattern: str) -> Iterable[str]:
         if self.remote:
             return self.remote.list(pattern)
-        return sorted(path.name for path in Path(self.place).glob(pattern))
+        if not self.remote and (Path(self.place) / pattern).is_file():
+            return [pattern]
+        place, wants_hidden = Path(self.place), pattern.rpartition("/")[2].startswith(".")
+        try:
+            paths = sorted(place.glob(pattern))
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(
+                f"--pattern {pattern!r}: must be a pattern of names below {self.place} ({error})"
+            ) from error
+        return [str(path.relative_to(place)) for path in paths if wants_hidden or not path.name.startswith(".")]
 
 
 def open_tar_folder(place: Path | str) -> TarFolder:
@@ -82,13 +116,18 @@ def open_tar_folder(place: Path | str) -> TarFolder:
 def split_pattern(place: str) -> tuple[str, str | None]:
     """Split `FOLDER/set-{000..127}.tar` or `s3://bucket/set-*.tar` into folder and pattern; None if it is a folder.
 
-    Raises UserError if folders are given by a pattern too.
+    What is there under that very name, brackets and all, is taken for it. Raises UserError if folders are given by a
+    pattern too.
     """
     head, _, tail = place.rpartition("/")
-    if not (WILDCARDS | {"{"}) & set(place) and not place.endswith(".tar"):
+    is_pattern = bool((WILDCARDS | {"{"}) & set(place)) or place.endswith(".tar")
+    if not is_pattern or (not is_url(place) and Path(place).is_dir()):
         return place, None
-    if (WILDCARDS | {"{"}) & set(head):
-        raise UserError(f"{place}: patterns and braces can stand in the last part only; index each folder by itself")
+    if (WILDCARDS | {"{"}) & set(head) and (is_url(place) or not Path(head).is_dir()):
+        raise UserError(
+            f"{place}: patterns and braces can stand in the last part only; give the folder above all, and the rest "
+            "with --pattern, or index each folder by itself"
+        )
     return head or ("/" if place.startswith("/") else "."), tail
 
 
@@ -98,14 +137,14 @@ def index_tars(
     *,
     title: str,
     checksums: bool,
-    label_key: str | None,
+    rule: SampleRule,
     num_workers: int | None,
 ) -> list[ShardIndex]:
     """Index tars in their order, many at once: local ones by processes, remote ones by threads.
 
     `num_workers` None stands for one process a core, or 32 threads. Raises UserError at the first bad tar.
     """
-    index_one = partial(_index_one, folder, checksums=checksums, label_key=label_key)
+    index_one = partial(_index_one, folder, checksums=checksums, rule=rule)
     found: list[ShardIndex] = []
     if folder.remote:
         results = _map_in_threads(index_one, shards, folder.remote, num_workers or NUM_REMOTE_WORKERS)
@@ -121,11 +160,11 @@ def index_tars(
     return found
 
 
-def _index_one(folder: TarFolder, shard: str, *, checksums: bool, label_key: str | None) -> ShardIndex:
+def _index_one(folder: TarFolder, shard: str, *, checksums: bool, rule: SampleRule) -> ShardIndex:
     if folder.remote is None:
-        return index_tar(Path(folder.place) / shard, checksums=checksums, label_key=label_key)
+        return index_tar(Path(folder.place) / shard, checksums=checksums, rule=rule)
     source = folder.remote.open(shard, whole=checksums)
-    return index_source(source, name=folder.locate(shard), checksums=checksums, label_key=label_key)
+    return index_source(source, name=folder.locate(shard), checksums=checksums, rule=rule)
 
 
 def _map_in_threads(

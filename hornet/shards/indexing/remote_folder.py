@@ -5,19 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from typing import Any
 
 from hornet.errors import UserError
-from hornet.shards.tar_source import TarSource
+from hornet.shards.remote.files import open_file_system
+from hornet.shards.tar import TarSource
 
 READ_AHEAD_BYTES = 8192
 """The small members between two images (.json, .cls, their headers) come with one request: 2.5 to 5.6 KiB."""
 WHOLE_READ_AHEAD_BYTES = 4 << 20
 NUM_TRIES = 4
 FIRST_WAIT_SECONDS = 0.5  # doubled at each further try
-
-INSTALL = {"http": "'fsspec[http]'", "https": "'fsspec[http]'", "s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 
 
 class RemoteFolder:
@@ -27,17 +26,7 @@ class RemoteFolder:
         """Open it; raises UserError if a package that reads such URLs is missing."""
         self.url = url.rstrip("/")
         scheme = url.partition("://")[0]
-        try:
-            import fsspec
-
-            self._files: Any = fsspec.core.url_to_fs(self.url)[0]
-        except ImportError as error:
-            package = INSTALL.get(scheme, "fsspec")
-            raise UserError(
-                f"{url}: a package that reads {scheme}:// is not installed ({error}); run `pip install {package}`"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{url}: {error}; http(s)://, s3://, gs:// and hf:// are known") from error
+        self._files: Any = open_file_system(self.url)
         self._is_http = scheme in ("http", "https")
         self._stopped = threading.Event()
 
@@ -54,15 +43,25 @@ class RemoteFolder:
             return None
 
     def list(self, pattern: str) -> list[str]:
-        """Return the sorted names that match a shell pattern, as the server lists them."""
+        """Return the sorted names that match a shell pattern, as the server lists them; hidden ones are left out.
+
+        Folders before the last `/` are folders of the server, not patterns. Raises UserError.
+        """
+        folder, slash, pattern = pattern.rpartition("/")
+        if any(char in folder for char in "*?["):
+            raise UserError(
+                f"{self.url}/{folder}: `*`, `?` and `[` can stand in the last part of a remote pattern only"
+            )
+        place = self.locate(folder) if slash else self.url
         try:
-            paths = self._repeat(self.url, lambda: self._files.ls(self._path(self.url + "/"), detail=False))
+            paths = self._repeat(place, lambda: self._files.ls(self._path(place + "/"), detail=False))
         except FileNotFoundError as error:
             raise UserError(
-                f"{self.url}: is not there, or the server does not list it; give a folder with an _info.json"
+                f"{place}: is not there, or the server does not list it; give a folder with an _info.json"
             ) from error
         names = {str(path).partition("?")[0].rstrip("/").rsplit("/", 1)[-1] for path in paths}
-        return sorted(name for name in names if fnmatch(name, pattern))
+        found = (name for name in names if fnmatchcase(name, pattern) and (name[0] != "." or pattern[0] == "."))
+        return sorted(folder + slash + name for name in found)
 
     def open(self, name: str, *, whole: bool) -> TarSource:
         """Open a tar for reading by ranges; `whole` if all of it will be read. Raises UserError."""

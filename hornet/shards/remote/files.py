@@ -7,14 +7,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hornet.config import resumable
+from hornet.config import Settings, resumable
 from hornet.errors import UserError
 
 INSTALL = {"http": "'fsspec[http]'", "https": "'fsspec[http]'", "s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
@@ -30,7 +30,7 @@ NUM_THREADS = 16  # requests of one process under way at once; they wait, they d
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoteConfig:
+class RemoteConfig(Settings):
     """How tars at a URL are read; of no effect where they are local."""
 
     cache: Path | None = resumable(None)
@@ -43,13 +43,13 @@ class RemoteConfig:
     """Shell command that writes the tar at {url} to its output, such as `aws s3 cp {url} -`, for servers that are
     read in no other way; needs the cache. Runs on this machine: set it only to what you would type."""
 
-    def __post_init__(self) -> None:
+    def _find_problems(self) -> Iterator[str]:
         if self.cache_gigabytes <= 0:
-            raise UserError(f"cache_gigabytes: must be over 0, not {self.cache_gigabytes}")
+            yield f"cache_gigabytes: must be over 0, not {self.cache_gigabytes}"
         if self.deadline_seconds <= 0:
-            raise UserError(f"deadline_seconds: must be over 0, not {self.deadline_seconds}")
+            yield f"deadline_seconds: must be over 0, not {self.deadline_seconds}"
         if self.command is not None and (self.cache is None or "{url}" not in self.command):
-            raise UserError("command: must hold {url}, and needs `cache`, a folder for the tars it writes")
+            yield "command: must hold {url}, and needs `cache`, a folder for the tars it writes"
 
 
 class Patience:

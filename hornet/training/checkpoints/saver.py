@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from hornet.config import resumable
 from hornet.durable import sync_folder, write_json, write_text
 from hornet.errors import UserError
 from hornet.formats import CHECKPOINT
@@ -31,29 +30,10 @@ from hornet.training.checkpoints.checkpoint import (
     step_of,
 )
 from hornet.training.checkpoints.writer import CheckpointWriter
+from hornet.training.config import RetentionConfig
 from hornet.training.loop import Engine, RunState
 from hornet.training.process_group import errors_shared, gather_from_all, raise_together, sum_over_ranks
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class RetentionConfig:
-    """Which checkpoints stay on disk, and how they get there; none of it changes what is learned."""
-
-    newest: int = resumable(3)
-    """Newest checkpoints kept."""
-    every_steps: int | None = resumable(None)
-    """Checkpoints at multiples of this are kept for good (for rolling back, or to look at later); null for none."""
-    best: bool = resumable(False)
-    """Keep the checkpoint with the best top-1 of the run's evaluations too; evaluated steps are saved for it."""
-    asynchronous: bool = resumable(True)
-    """Write beside the training, from a copy in host memory; false holds the run up until all is on disk."""
-
-    def __post_init__(self) -> None:
-        if self.newest < 1:
-            raise ValueError(f"newest: must be at least 1, not {self.newest}")
-        if self.every_steps is not None and self.every_steps < 1:
-            raise ValueError(f"every_steps: must be at least 1, or null, not {self.every_steps}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hornet.errors import UserError
 from hornet.training.checkpoints.checkpoint import Checkpoint
-from hornet.training.loop import Weights
+from hornet.training.config import Weights
 
 
 def read_weights(checkpoint: Checkpoint, *, weights: Weights) -> dict[str, Tensor]:

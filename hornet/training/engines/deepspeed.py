@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hornet.batch import Batch
+from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
 from hornet.training.engines.deepspeed_private import (
@@ -30,9 +31,9 @@ from hornet.training.engines.deepspeed_private import (
 )
 from hornet.training.engines.deepspeed_state import fill, list_owners, list_slices, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import Judge, StepResult, Weights, Writer
+from hornet.training.loop import Judge, StepResult, Writer
 from hornet.training.norms import NormWatch
-from hornet.training.optimizer import Clipping, OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
 from hornet.training.step_clock import StepClock
 from hornet.world import publish_accelerator

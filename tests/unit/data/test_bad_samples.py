@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hornet.batch import BadSample, Batch
 from hornet.data import pipeline
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.errors import UserError
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import open_shards

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornet.batch import Batch
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.order import PartialBatch
 from hornet.digest import batch_digest
 from hornet.shards.reader import ShardReader

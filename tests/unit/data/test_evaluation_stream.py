@@ -12,7 +12,8 @@ from torch import nn
 
 from hornet.batch import Batch
 from hornet.data.augment.transforms import EvaluationTransform
-from hornet.data.loader import EvaluationConfig, open_evaluation_stream
+from hornet.data.config import EvaluationConfig
+from hornet.data.loader import open_evaluation_stream
 from hornet.errors import UserError
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards

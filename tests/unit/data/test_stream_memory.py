@@ -15,8 +15,8 @@ import pytest
 
 from hornet.batch import Batch
 from hornet.data import loader
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.pipeline import Failure, Pick, TrainBatches
 from tests.unit.shards.making import make_set, rank_of
 

@@ -18,8 +18,8 @@ import torch
 
 from hornet.batch import Batch
 from hornet.config import build_config, flatten_values, to_values
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, TrainStream, check_division, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream, check_division, open_train_stream
 from hornet.data.order import PartialBatch
 from hornet.digest import batch_digest
 from hornet.errors import UserError

@@ -8,7 +8,8 @@ import torch
 from hornet.drills.certificate import Life, compare, format_table
 from hornet.drills.launched import LaunchedRun, Script
 from hornet.errors import UserError
-from hornet.training.checkpoints.saver import Checkpointer, RetentionConfig
+from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.config import RetentionConfig
 from hornet.training.loop import RunState
 from hornet.world import ALONE
 

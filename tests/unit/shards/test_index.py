@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
-from hornet.shards import index as index_module
+from hornet.shards import tar as tar_module
 from hornet.shards.index import index_tar
-from hornet.shards.indexing import header_scan
+from hornet.shards.sample_parts import SampleRule
 from hornet.shards.tar import split_name
 
 IMAGE = bytes(range(256)) * 5
@@ -225,17 +225,16 @@ def tars(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=300)
-@given(tars(), st.sampled_from([None, "label"]), st.sampled_from([(1, 6144), (3, 2048), (1024, 6144)]))
-def test_headers_alone_give_what_all_bytes_give(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, label_key: str | None, windows: tuple[int, int]
+@given(tars(), st.sampled_from([None, "label"]))
+def test_headers_read_here_are_those_that_tarfile_reads(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, label_key: str | None
 ) -> None:
-    path = put(tmp_path_factory.mktemp("same"), content)
+    path, rule = put(tmp_path_factory.mktemp("same"), content), SampleRule(label_key=label_key)
+    ours = outcome(path, checksums=False, rule=rule)
+    assert ours == outcome(path, checksums=True, rule=rule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(header_scan, "NUM_WINDOWS", windows[0])
-        patch.setattr(header_scan, "PLAIN_WINDOW_BYTES", windows[1])
-        patch.setattr(header_scan, "PAX_WINDOW_BYTES", windows[1])
-        quick = outcome(path, checksums=False, label_key=label_key)
-    assert quick == outcome(path, checksums=True, label_key=label_key)
+        patch.setattr(tar_module, "_read_plain_header", lambda _: None)
+        assert ours == outcome(path, checksums=False, rule=rule)
 
 
 @settings(max_examples=300)
@@ -258,22 +257,21 @@ def test_headers_alone_find_the_damage_that_all_bytes_show(
     else:
         damaged += data.draw(st.sampled_from([b"x", bytes(512), content]))
     path = put(tmp_path_factory.mktemp("damaged"), bytes(damaged))
-    assert outcome(path, checksums=False) == outcome(path, checksums=True)
+    ours = outcome(path, checksums=False)
+    assert ours == outcome(path, checksums=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tar_module, "_read_plain_header", lambda _: None)
+        assert ours == outcome(path, checksums=False)
 
 
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
-def test_ordinary_tars_go_the_fast_way(tmp_path: Path, tar_format: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
-        for name, content in [("folder", b""), *((f"folder/{name}", content) for name, content in TWO)]:
-            info = tarfile.TarInfo(name)
-            info.size, info.mtime = len(content), 1700000000.5  # type: ignore[assignment]
-            info.type = tarfile.REGTYPE if content else tarfile.DIRTYPE
-            tar.addfile(info, io.BytesIO(content))
-    path = put(tmp_path, buffer.getvalue())
-    expected = outcome(path)
-    monkeypatch.setattr(index_module, "index_source", None)
-    assert outcome(path, checksums=False) == expected
+def test_ordinary_headers_need_no_tarfile(tmp_path: Path, tar_format: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path, make_tar(TWO, tar_format))
+    expected, read = outcome(path), []
+    plain = tarfile.TarInfo.frombuf
+    monkeypatch.setattr(tarfile.TarInfo, "frombuf", lambda *arguments: read.append(1) or plain(*arguments))
+    assert outcome(path) == expected
+    assert len(read) == 1  # the archive's end
 
 
 def test_a_pax_path_behind_other_records_is_seen(tmp_path: Path) -> None:
@@ -301,8 +299,8 @@ JSON = [("a.jpg", IMAGE), ("a.json", b'{"label": 3, "k": -1}'), ("b.jpg", IMAGE)
 @pytest.mark.parametrize("checksums", [True, False])
 def test_labels_may_stand_in_the_json_members_where_minus_one_skips(tmp_path: Path, checksums: bool) -> None:
     path = put(tmp_path, make_tar(JSON))
-    assert index_tar(path, checksums=checksums, label_key="label").records["label"].tolist() == [3, 4]
-    found = index_tar(path, checksums=checksums, label_key="k")
+    assert index_tar(path, checksums=checksums, rule=SampleRule(label_key="label")).records["label"].tolist() == [3, 4]
+    found = index_tar(path, checksums=checksums, rule=SampleRule(label_key="k"))
     assert found.records["label"].tolist() == [7]
     assert found.num_skipped == 1
 
@@ -322,12 +320,12 @@ def test_labels_may_stand_in_the_json_members_where_minus_one_skips(tmp_path: Pa
 def test_labels_in_json_that_are_none(tmp_path: Path, checksums: bool, content: bytes, problem: str) -> None:
     path = put(tmp_path, make_tar([*JSON, ("c.json", content), ("c.png", IMAGE)]))
     with pytest.raises(UserError, match=problem):
-        index_tar(path, checksums=checksums, label_key="label")
+        index_tar(path, checksums=checksums, rule=SampleRule(label_key="label"))
 
 
 def test_images_without_json(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"byte 0: the image of 'a' has no \.json"):
-        index_tar(put(tmp_path, make_tar([("a.jpg", IMAGE), ("a.cls", b"1")])), label_key="label")
+        index_tar(put(tmp_path, make_tar([("a.jpg", IMAGE), ("a.cls", b"1")])), rule=SampleRule(label_key="label"))
 
 
 @pytest.mark.parametrize("size", ["-5", "1_0", "abc", "", "9" * 5000, " 5"])

@@ -15,7 +15,8 @@ import webdataset
 from hornet.errors import UserError
 from hornet.shards.imagenet import make_layout
 from hornet.shards.indexing.folder import split_pattern
-from hornet.shards.indexing.index_set import IndexPlan, IndexReport, index_folder
+from hornet.shards.indexing.index_set import IndexPlan, index_folder
+from hornet.shards.indexing.report import IndexReport
 from hornet.shards.label_space import number_classes
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.sample_label import read_label_option
@@ -286,7 +287,7 @@ def test_patterns_of_folders_are_refused() -> None:
 
 def test_braces_and_lists_choose_tars_in_their_order(tmp_path: Path) -> None:
     write_shards(tmp_path)
-    report = index(tmp_path, pattern="toy-{02..03}.tar toy-00.tar toy-0[0-1].tar", output=tmp_path / "out")
+    report = index(tmp_path, pattern=["toy-{02..03}.tar", "toy-00.tar", "toy-0[0-1].tar"], output=tmp_path / "out")
     assert report.manifest.split("train").shards == ("toy-02.tar", "toy-03.tar", "toy-00.tar", "toy-01.tar")
     with pytest.raises(UserError, match=r"toy-07\.tar"):
         index(tmp_path, pattern="toy-{02,07}.tar", output=tmp_path / "none")

@@ -90,6 +90,70 @@ def test_class_list_file(tmp_path: Path) -> None:
         read_class_list(tmp_path / "none.txt")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfn01\nn02\n",
+        b"n01\r\nn02\r\n",
+        b"n01\rn02",
+        b"n01 \t\n\n  n02\xc2\xa0\n\n",
+    ],
+)
+def test_what_editors_put_into_lists_does_not_count(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    assert read_class_list(tmp_path / "list.txt").classes == ("n01", "n02")
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("0\tn01440764\ttench\n1\tn01443537\tgoldfish", "line 1 holds a tab"),
+        ("cat\n\ndog\thound", "line 3 holds a tab"),
+        (
+            "n01440764 tench, Tinca tinca\nn01443537 goldfish",
+            "line 1 holds more than a synset, 'n01440764 tench, Tinca tinca'",
+        ),
+        ("n01440764,0\nn01443537,1", "line 1 holds more than a synset"),
+        ("n01440764 0", "line 1 holds more than a synset"),
+        ("0: n01440764", "line 1 holds a number beside the synset"),
+        ("0 cat\n1 dog", "line 1 holds a number beside the name"),
+        ("1,cat\n2,dog", "line 1 holds a number beside the name"),
+        ("cat,0\ndog,1", "line 1 holds a number beside the name"),
+        ("cat;0\ndog;1", "line 1 holds a number beside the name"),
+        ("# my classes\ncat\ndog", "line 1 holds a comment"),
+        ("{0: 'tench',\n 1: 'goldfish'}", "line 1 holds a bracket"),
+        ('["cat", "dog"]', "line 1 holds a bracket"),
+    ],
+)
+def test_lists_with_more_than_names_in_a_line_are_refused(tmp_path: Path, lines: str, problem: str) -> None:
+    (tmp_path / "list.txt").write_text(lines)
+    with pytest.raises(UserError, match=rf"list\.txt: {problem}.*one name a line, nothing else, in the order"):
+        read_class_list(tmp_path / "list.txt")
+
+
+def test_a_list_in_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("n01\nn02\n", "utf-16")
+    with pytest.raises(UserError, match=r"list\.txt: the list of classes cannot be read .*; it must be text in UTF-8"):
+        read_class_list(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("tench, Tinca tinca", "great white shark"),
+        ("1 euro", "2 euro"),
+        ("speaker 0", "speaker 1"),
+        ("7", "3"),
+        ("line\u2028break", "form\x0cfeed"),
+        ("#1", "a,b"),
+        ("0",),
+    ],
+)
+def test_names_that_look_like_more_are_names(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    (tmp_path / "list.txt").write_text("\n".join(classes))
+    assert read_class_list(tmp_path / "list.txt").classes == classes
+
+
 def test_numbered_classes() -> None:
     assert number_classes(2).classes == ("class_00000", "class_00001")
     assert number_classes(2).is_numbered

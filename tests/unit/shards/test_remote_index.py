@@ -166,6 +166,17 @@ def test_a_remote_set_gets_the_index_of_a_local_one_for_few_bytes(
     assert manifest["splits"]["train"]["shard_folder"] == server.url
 
 
+def test_a_remote_pattern_may_hold_a_folder(server: Server, tars: Path, tmp_path: Path) -> None:
+    (tars / "._big-0.tar").write_bytes(b"hidden")
+    index(server.url.removesuffix("/tars"), tmp_path / "remote", pattern="tars/*.tar")
+    manifest = json.loads((tmp_path / "remote" / "_info.json").read_text())
+    assert manifest["splits"]["train"]["filenames"] == [f"tars/big-{shard}.tar" for shard in range(3)]
+    with pytest.raises(
+        UserError, match=r"/t\*: `\*`, `\?` and `\[` can stand in the last part of a remote pattern only"
+    ):
+        index(server.url, tmp_path / "none", pattern="t*/big-*.tar")
+
+
 def test_checksums_of_remote_tars(server: Server, tars: Path, tmp_path: Path) -> None:
     index(server.url, tmp_path / "remote", checksums=True)
     assert_same_index(tmp_path / "remote", index(tars, tmp_path / "local", checksums=True) or tmp_path)

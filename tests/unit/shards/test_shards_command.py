@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hornet.cli.shards import main
 from tests.unit.shards.making import encode, picture, write_shards
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = ROOT / "launch" / "shards.py"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
-    """Run the script in this process: a new one would import torch for seconds."""
-    monkeypatch.syspath_prepend(ROOT)  # the script replaces the path's first entry; this one is put back
-    specification = importlib.util.spec_from_file_location("shards_command", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    """Run the command in this process: a new one would import torch for seconds."""
     monkeypatch.setattr(sys, "argv", ["shards.py", *map(str, arguments)])
-    module.main()
+    main()
 
 
 @pytest.fixture
@@ -62,6 +55,32 @@ def test_index_says_when_classes_are_numbered(
     )
 
 
+def test_patterns_may_be_given_again_and_not_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shards(tmp_path)
+    run(monkeypatch, "index", tmp_path, "--pattern", "toy-0[01].tar", "--pattern", "toy-03.tar")
+    out = capsys.readouterr().out
+    assert "split        train: 36 samples in 3 shards" in out
+    assert "passed over  36 .json ('s0000.json' for one)" in out
+    assert "note         1 other tars are not part of the set, toy-02.tar for one" in out
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "index", f"{tmp_path}/toy-*.tar", "--pattern", "toy-00.tar")
+    assert caught.value.code == 2
+    assert "toy-*.tar names the tars already; give one of them" in capsys.readouterr().err
+
+
+def test_help_names_the_format_of_pictures_written_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # no line ends within a word
+    with pytest.raises(SystemExit):
+        run(monkeypatch, "build", "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--rewrite-all write every picture anew, in --format" in text
+    assert "(default: jpeg with --max-short-edge, else png, which loses nothing)" in text
+
+
 def test_bad_input_ends_with_2_and_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,8 +95,9 @@ def test_bad_input_ends_with_2_and_a_sentence(
 FORGETFUL = """
 import sys
 from pathlib import Path
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.augment.transforms import TransformConfig
+from hornet.data.loader import open_train_stream
+from hornet.data.config import StreamConfig
+from hornet.data.config import TransformConfig
 from hornet.world import ALONE
 config = StreamConfig(shards=Path(sys.argv[1]), num_workers=2, transform=TransformConfig(image_size=8))
 def train():

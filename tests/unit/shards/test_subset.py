@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornet.data.augment.transforms import TransformConfig
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.errors import UserError
 from hornet.shards.manifest import fingerprint_split, read_manifest
 from hornet.shards.reader import ShardReader

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hornet.errors import UserError
 from hornet.shards.check import shard_check, verify
-from hornet.shards.check.repeats import find_repeats
+from hornet.shards.check.set_repeats import find_repeats
 from hornet.shards.check.shard_check import ShardCheck, ShardTask
 from hornet.shards.check.verify import VerifyPlan, VerifyReport, describe_verification, verify_set
 from hornet.shards.shard_set import open_shards

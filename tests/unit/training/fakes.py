@@ -6,15 +6,12 @@ import math
 import torch
 
 from hornet.batch import BadSample, Batch
-from hornet.training.checkpoints.saver import RetentionConfig
-from hornet.training.guard import GuardConfig
-from hornet.training.loop import CadenceConfig, StepMessage, StepResult
+from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig
+from hornet.training.loop import StepMessage, StepResult
 from hornet.training.norms import NormWatch
 from hornet.training.parts import Parts
-from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
-from hornet.training.trackers import TrackingConfig
 
 
 def make_batch(keys=(1, 2), bad=()):

@@ -9,10 +9,10 @@ import torch
 
 import hornet  # noqa: F401  registers the models
 from hornet.errors import UserError
+from hornet.training.config import OptimizerConfig
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.deepspeed_private import require_private_names
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import open_process_group
 from hornet.world import ALONE
 from tests.unit.training.fakes import make_batch

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hornet.runs.directory import RunConfig, RunDirectory
-from hornet.training.guard import DroppedInARowError, GuardConfig, NumericalGuard, find_spike
-from hornet.training.loop import CadenceConfig, RunState, StepResult, Wish, train
+from hornet.training.config import CadenceConfig, GuardConfig
+from hornet.training.guard import DroppedInARowError, NumericalGuard, find_spike
+from hornet.training.loop import RunState, StepResult, Wish, train
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
 from tests.unit.training.fakes import exchange, make_batch

@@ -7,7 +7,8 @@ import torch
 from hornet.errors import UserError
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunConfig, RunDirectory
-from hornet.training.loop import CadenceConfig, RunState, Wish, train
+from hornet.training.config import CadenceConfig
+from hornet.training.loop import RunState, Wish, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE

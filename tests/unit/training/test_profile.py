@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hornet.runs.directory import RunConfig, RunDirectory
-from hornet.training.profile import ProfileConfig, StepProfiler
+from hornet.training.config import ProfileConfig
+from hornet.training.profile import StepProfiler
 from hornet.world import ALONE
 
 

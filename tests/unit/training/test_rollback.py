@@ -7,7 +7,8 @@ from hornet.config import build_config, load_config, to_values
 from hornet.errors import UserError
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.checkpoints.checkpoint import Checkpoint
-from hornet.training.guard import DroppedInARowError, GuardConfig
+from hornet.training.config import GuardConfig
+from hornet.training.guard import DroppedInARowError
 from hornet.training.loop import RunState
 from hornet.training.resume import adopt, begin_life, find_fitting_start
 from hornet.training.rollback import go_back, refuse_new_windows

@@ -8,7 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hornet.errors import UserError
 from hornet.runs.directory import RunConfig, RunDirectory
-from hornet.training.trackers import TrackingConfig, open_trackers
+from hornet.training.config import TrackingConfig
+from hornet.training.trackers import open_trackers
 from hornet.world import ALONE
 
 PICTURE = torch.rand(3, 8, 8)
@@ -50,7 +51,8 @@ import sys
 from pathlib import Path
 import torch
 from hornet.runs.directory import RunConfig, RunDirectory
-from hornet.training.trackers import TrackingConfig, open_trackers
+from hornet.training.trackers import open_trackers
+from hornet.training.config import TrackingConfig
 from hornet.world import ALONE
 
 run = RunDirectory(RunConfig(name="r", root=Path(sys.argv[1])), world=ALONE)

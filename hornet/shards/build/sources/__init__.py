@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from hornet.errors import UserError
-from hornet.shards.build.source import Source
+from hornet.shards.build.source import SeekableSource, Source
 from hornet.shards.build.sources.archives import (
     open_folder_of_tars,
     open_tar_of_folders,
@@ -16,12 +18,12 @@ from hornet.shards.build.sources.archives import (
 from hornet.shards.build.sources.folders import open_image_folder
 from hornet.shards.build.sources.gzipped import GzippedTar
 from hornet.shards.build.sources.ilsvrc import NAME, open_ilsvrc_val
-from hornet.shards.build.sources.names import get_extension, is_picture
+from hornet.shards.build.sources.names import explain_unasked, get_extension, is_class_name, is_picture
 from hornet.shards.build.sources.parquet import open_parquet
 from hornet.shards.build.sources.webdataset_tars import INFO_NAMES, open_webdataset
 from hornet.shards.label_space import LabelSpace
-from hornet.shards.tar import TarError
-from hornet.shards.tar_source import LocalTar, TarStream
+from hornet.shards.sample_parts import Incomplete, PassedMembers
+from hornet.shards.tar import LocalTar, TarError, TarStream
 
 LAYOUTS = {
     "image-folder": "CLASS/NAME.jpg, as torchvision reads it",
@@ -45,18 +47,26 @@ def open_source(
     split: str | None = None,
     labels: str | None = None,
     label_space: LabelSpace | None = None,
+    incomplete: Incomplete = "refuse",
 ) -> Source:
     """Open raw pictures.
 
-    `devkit` is for ilsvrc-val; `split` for webdataset and parquet; `labels` (`json:KEY`) for webdataset; `label_space`
-    names the labels where the source only has numbers. Raises UserError, saying what was found, if the source is not of
-    the layout or an option has no meaning for it.
+    `devkit` is for ilsvrc-val; `split` for webdataset and parquet; `labels` (`json:KEY`) and `incomplete` for
+    webdataset; `label_space` names the labels where the source only has numbers. The name of a tar is taken for a class
+    only if it is a synset, one of `label_space`, or the layout was given. Raises UserError, saying what was found, if
+    the source is not of the layout or an option has no meaning for it.
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder")
-    layout = detect_layout(path) if layout == "auto" else layout
-    given = {"--devkit": devkit, "--source-split": split, "--labels": labels}
-    meant = {"ilsvrc-val": {"--devkit"}, "webdataset": {"--source-split", "--labels"}, "parquet": {"--source-split"}}
+    is_asked = layout != "auto"
+    layout = layout if is_asked else detect_layout(path, has_labels=bool(labels))
+    skip = incomplete if incomplete != "refuse" else None
+    given = {"--devkit": devkit, "--source-split": split, "--labels": labels, "--incomplete": skip}
+    meant = {
+        "ilsvrc-val": {"--devkit"},
+        "webdataset": {"--source-split", "--labels", "--incomplete"},
+        "parquet": {"--source-split"},
+    }
     for option, value in given.items():
         if value is not None and option not in meant.get(layout, set()):
             raise UserError(f"{path}: {option} has no meaning for a source of layout {layout}; leave it out")
@@ -64,22 +74,45 @@ def open_source(
     if layout == "ilsvrc-val":
         return open_ilsvrc_val(path, devkit)
     if layout == "webdataset":
-        return open_webdataset(path, split=split, labels=labels, label_space=label_space)
+        return open_webdataset(path, split=split, labels=labels, label_space=label_space, incomplete=incomplete)
     if layout == "parquet":
         return open_parquet(path, split=split, label_space=label_space)
     if layout == "tar-gz":
-        return GzippedTar(path=path)
-    openers = {
+        known = frozenset() if label_space is None else frozenset(label_space.classes)
+        return GzippedTar(path=path, known_classes=None if is_asked else known)
+    openers: dict[str, Callable[[Path], SeekableSource]] = {
         "image-folder": open_image_folder,
         "tar-of-tars": open_tar_of_tars,
         "folder-of-tars": open_folder_of_tars,
-        "tar-of-folders": open_tar_of_folders,
+        "tar-of-folders": partial(open_tar_of_folders, is_asked=is_asked),
     }
-    return openers[layout](path)
+    source = openers[layout](path)
+    if not is_asked and layout in ("tar-of-tars", "folder-of-tars"):
+        _refuse_names_of_shards(path, source, layout, label_space)
+    return source
 
 
-def detect_layout(path: Path) -> str:
-    """Find out a source's layout by what lies in it; raises UserError if it is none that is known."""
+def _refuse_names_of_shards(path: Path, source: SeekableSource, layout: str, label_space: LabelSpace | None) -> None:
+    """Refuse to make classes of tars' names that may be those of shards."""
+    known = () if label_space is None else label_space.classes
+    strange = [part for part in source.parts if not is_class_name(part.name, known)]
+    if strange:
+        members = PassedMembers()
+        for name in _peek(strange[0].path):
+            members.add(name)
+        raise UserError(
+            f"{path}: {explain_unasked(strange[0].name, layout)}; {strange[0].path.name} begins with "
+            f"{members.describe() or 'nothing'}"
+        )
+
+
+def detect_layout(path: Path, *, has_labels: bool = False) -> str:
+    """Find out a source's layout by what lies in it; raises UserError if it is none that is known.
+
+    `has_labels` says that the labels stand in members of its tars.
+    """
+    if has_labels and (path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))):
+        return "webdataset"
     if path.is_dir():
         return _detect_folder(path)
     if path.name.endswith((".tar.gz", ".tgz")):
@@ -92,7 +125,7 @@ def detect_layout(path: Path) -> str:
 
 
 def _detect_folder(path: Path) -> str:
-    tars = sorted(path.glob("*.tar"))
+    tars = sorted(file for file in path.glob("*.tar") if not file.name.startswith("."))
     if any((path / name).exists() for name in INFO_NAMES):
         return "webdataset"
     if tars:
@@ -113,7 +146,12 @@ def _detect_tar(path: Path) -> str:
             return "ilsvrc-val"
         if is_picture(name) and "/" in name.removeprefix("./"):
             return "tar-of-folders"
-    raise _unknown(path, f"a tar that begins with {names[:3]}" if names else "a tar without files")
+    raise _unknown(
+        path,
+        f"a tar that begins with {names[:3]}, without labels in .cls or .json members"
+        if names
+        else "a tar without files",
+    )
 
 
 def _holds_labels(names: list[str]) -> bool:

@@ -14,8 +14,7 @@ from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.names import PassedOver, is_picture
 from hornet.shards.index import check_payload
-from hornet.shards.tar import Member, TarError, check_end, read_member
-from hornet.shards.tar_source import LocalTar, TarStream
+from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_member
 
 SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 
@@ -128,7 +127,7 @@ def open_folder_of_tars(path: Path) -> SeekableSource:
     for file in sorted(path.iterdir()):
         if file.name.endswith((".tar.gz", ".tgz")):
             raise UserError(f"{file}: a gzip in a folder of tars cannot be entered by seeking; gunzip it first")
-        if file.suffix != ".tar":
+        if file.suffix != ".tar" or file.name.startswith("."):
             passed.add(file.name)
             continue
         name = file.name.removesuffix(".tar")
@@ -138,10 +137,14 @@ def open_folder_of_tars(path: Path) -> SeekableSource:
     return _sort(parts, passed)
 
 
-def open_tar_of_folders(path: Path) -> SeekableSource:
-    """Open a tar of class folders (CLASS/NAME.jpg, also below folders that all share); raises UserError."""
+def open_tar_of_folders(path: Path, *, is_asked: bool = True) -> SeekableSource:
+    """Open a tar of class folders (CLASS/NAME.jpg, also below folders that all share); raises UserError.
+
+    Unless the layout `is_asked` for, a tar that looks like a shard is refused: with labels, or one folder of pictures
+    and what belongs to them.
+    """
     passed = PassedOver(str(path))
-    members = []
+    members, others = [], set()
     for member in _walk_file(path):
         if not member.is_file:
             passed.add_link(member.name)
@@ -149,6 +152,7 @@ def open_tar_of_folders(path: Path) -> SeekableSource:
             members.append(member)
         else:
             passed.add(member.name)
+            others.add(member.name.rpartition(".")[0])
     shared = count_shared_folders([member.name for member in members])
     by_class: dict[str, list[Entry]] = defaultdict(list)
     for member in members:
@@ -157,6 +161,13 @@ def open_tar_of_folders(path: Path) -> SeekableSource:
             Entry(name=name, class_name=class_name, offset=member.payload_offset, size=member.size)
         )
     refuse_splits(by_class, where=str(path))
+    has_companions = any(member.name.rpartition(".")[0] in others for member in members)
+    if not is_asked and (passed.has("cls") or (len(by_class) == 1 and has_companions)):
+        raise UserError(
+            f"{path}: may be a shard, and no class is made from the folder {next(iter(by_class))!r} in it unasked "
+            f"({'; '.join(passed.remarks)}); if its folders are the classes, say --layout tar-of-folders; labels in "
+            "members are read with --layout webdataset, from .cls or with --labels json:KEY"
+        )
     parts = [
         ListedPart(name=name, path=path, entries=tuple(sorted(entries, key=lambda entry: entry.name)))
         for name, entries in by_class.items()

@@ -12,6 +12,9 @@ from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.archives import refuse_splits
 from hornet.shards.build.sources.names import PassedOver, is_picture
 
+NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that systems make; taken for classes, they would move the labels of others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolder:
@@ -37,7 +40,7 @@ def open_image_folder(path: Path) -> SeekableSource:
     for entry in _scan(path):
         if entry.is_symlink() and not (path / entry.name).exists():
             raise UserError(f"{entry.path}: is a link to nothing; mend or remove it")
-        if entry.name.startswith(".") or not entry.is_dir():
+        if entry.name.startswith(".") or entry.name in NO_CLASSES or not entry.is_dir():
             passed.add(entry.name)
         else:
             names.append(entry.name)

@@ -13,7 +13,8 @@ from hornet.errors import UserError
 from hornet.shards.build.image import MAX_CONTENT_BYTES
 from hornet.shards.build.source import StreamedPart
 from hornet.shards.build.sources.archives import count_shared_folders, split_class
-from hornet.shards.build.sources.names import PassedOver, is_picture
+from hornet.shards.build.sources.names import PassedOver, explain_unasked, get_extension, is_class_name, is_picture
+from hornet.shards.sample_label import LABEL_EXTENSION
 from hornet.shards.tar import Member, TarError, check_end, read_member
 
 PIECE_BYTES = 1 << 20
@@ -65,6 +66,8 @@ class GzippedTar:
     """A StreamedSource over one .tar.gz."""
 
     path: Path
+    known_classes: frozenset[str] | None = None
+    """What the tars within may be called beside synsets; None for anything, as the layout was asked for."""
     classes: tuple[str, ...] | None = None
     passed: PassedOver = field(init=False)
 
@@ -104,6 +107,8 @@ class GzippedTar:
         for member in outer.members():
             if member.is_file and member.name.endswith(".tar"):
                 name = Path(member.name).name.removesuffix(".tar")
+                if self.known_classes is not None and not is_class_name(name, self.known_classes):
+                    raise UserError(f"{self.path}: {explain_unasked(name, 'tar-gz')}")
                 inner = _Forward(outer._file, position=outer.position, end=outer.position + member.size)
                 yield StreamedPart(name=name, pictures=self._pictures(inner, name))
                 outer.position = inner.position
@@ -113,8 +118,7 @@ class GzippedTar:
                 yield StreamedPart(name=self.path.name.partition(".")[0], pictures=loose.pictures(member))
                 return
             else:
-                self.passed.add(member.name)
-                outer.skip(member, member.size + member.padding)
+                take_picture(outer, member, self.passed)
 
     def _pictures(self, inner: _Forward, class_name: str) -> Iterator[tuple[str, str, bytes]]:
         with self._named_errors():
@@ -156,7 +160,16 @@ def _folders_above(name: str, num_shared: int) -> list[str]:
 
 
 def take_picture(stream: _Forward, member: Member, passed: PassedOver) -> bytes | None:
-    """Return a picture's content, None for anything else; the stream stands at the next member afterwards."""
+    """Return a picture's content, None for anything else; the stream stands at the next member afterwards.
+
+    Raises TarError at a label: its pictures' classes are not their folders.
+    """
+    if member.is_file and get_extension(member.name) == LABEL_EXTENSION:
+        raise TarError(
+            member.offset,
+            f"{member.name!r} is a label, so these are samples and not class folders; unpack the gzip (`gunzip`) and "
+            "build from the tars",
+        )
     if not member.is_file or not is_picture(member.name) or member.size > MAX_CONTENT_BYTES:
         if member.is_file:
             passed.add(member.name)

@@ -12,8 +12,7 @@ from hornet.errors import UserError
 from hornet.shards.build.keys import make_plain
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.shard_set import open_shards
-from hornet.shards.tar import Member, TarError, read_member
-from hornet.shards.tar_source import LocalTar, TarStream
+from hornet.shards.tar import LocalTar, Member, TarError, TarStream, read_member
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Collection, Iterable
+
+from hornet.shards.build.keys import SYNSET
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 
-KNOWN_SPLITS = frozenset({"train", "validation", "val", "test"})
-"""Words in the names of tars, between dashes."""
+KNOWN_SPLITS = frozenset({"train", "training", "validation", "val", "valid", "dev", "test"})
+"""Words in the names of tars, and of the folders they lie in."""
+
+
+def find_splits(names: Iterable[str]) -> list[str]:
+    """Return the splits that the names of some tars speak of, sorted."""
+    return sorted({word for name in names for word in split_words(name)} & KNOWN_SPLITS)
+
+
+def split_words(name: str) -> set[str]:
+    """Return the words of a tar's name."""
+    return set(re.split(r"[-_./ ]+", name.lower()))
 
 
 def is_picture(name: str) -> bool:
@@ -22,6 +36,20 @@ def get_extension(name: str) -> str:
     """Return what stands behind the last dot of a path's last part, in lower case."""
     base = name.rpartition("/")[2]
     return base.rpartition(".")[2].lower() if "." in base else ""
+
+
+def is_class_name(tar: str, known: Collection[str]) -> bool:
+    """Whether a tar's name is taken for a class unasked: a synset, or one of the classes that are wanted."""
+    return SYNSET.fullmatch(tar) is not None or tar in known
+
+
+def explain_unasked(tar: str, layout: str) -> str:
+    """Return why a tar's name is not taken for a class, and what to do."""
+    return (
+        f"no class is made from a tar's name unasked, and {tar!r} may be a shard's; if each tar holds one class and is "
+        f"named after it, say --layout {layout}; if they are shards, labels are read from .cls members, or from .json "
+        "ones with --layout webdataset --labels json:KEY"
+    )
 
 
 class PassedOver:
@@ -43,6 +71,10 @@ class PassedOver:
         """Note a picture's name whose content is elsewhere: a link, a device."""
         self._num_links += 1
         self._first_link = self._first_link or name
+
+    def has(self, extension: str) -> bool:
+        """Whether files of an extension were passed over."""
+        return extension in self._counts
 
     @property
     def remarks(self) -> tuple[str, ...]:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torchvision import transforms
 
 from hornet.batch import Batch
-from hornet.data.augment.mixing import MixingConfig, draw_mix, fill_boxes, mix_images, mix_targets, normalise, prepare
+from hornet.data.augment.mixing import draw_mix, fill_boxes, mix_images, mix_targets, normalise, prepare
 from hornet.data.augment.sampling import unchanged_randomness
+from hornet.data.config import MixingConfig
 from hornet.errors import UserError
 
 CPU = torch.device("cpu")

@@ -13,7 +13,8 @@ from timm.data.auto_augment import NAME_TO_OP, rand_augment_transform
 
 from hornet.data.augment.operations import BICUBIC_OPERATIONS, COLOUR_OPERATIONS
 from hornet.data.augment.sampling import unchanged_randomness
-from hornet.data.augment.transforms import FILL, Pixels, TrainTransform, TransformConfig
+from hornet.data.augment.transforms import FILL, Pixels, TrainTransform
+from hornet.data.config import TransformConfig
 from tests.unit.shards.making import encode
 
 MAX_DIFFERENCE = 0.3  # mean, of 255

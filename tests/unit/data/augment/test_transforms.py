@@ -15,7 +15,8 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
 
 from hornet.data.augment.sampling import NO_BOX, draw_erase_box, seed_globally, unchanged_randomness
-from hornet.data.augment.transforms import EvaluationTransform, TrainTransform, TransformConfig
+from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
+from hornet.data.config import TransformConfig
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
 from tests.unit.shards.making import encode, picture
