@@ -12,7 +12,9 @@ from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, describe_fields, read_settings
+from hornet.errors import UserError
 from hornet.overrides import apply_overrides
+from hornet.runs.begun import read_run_config
 from hornet.stages.config import EvaluateConfig
 from hornet.world import read_world
 
@@ -40,7 +42,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     try:
         config = read_config(options.source, config=options.config, overrides=options.overrides)
-    except ConfigError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
     exit_on_bad_input(lambda: report(config, as_json=options.json))
@@ -54,7 +56,7 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
     problems: list[str] = []
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
-            evaluation = read_settings(folder / "config.yaml")[0].get("evaluation")
+            evaluation = read_run_config(folder).get("evaluation")
             values["evaluation"] = evaluation if isinstance(evaluation, dict) else {}
             break
     if config is not None:
