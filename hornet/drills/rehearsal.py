@@ -139,7 +139,9 @@ def rehearse(
 
     started = time.perf_counter()
     run = live(NUM_STEPS)
-    losses = ", ".join(f"{row['loss']:.3f}" for row in read_rows(folder / "metrics.jsonl"))
+    losses = ", ".join(
+        "not finite" if row["loss"] is None else f"{row['loss']:.3f}" for row in read_rows(folder / "metrics.jsonl")
+    )
     took = time.perf_counter() - started
     yield Finding(
         "two steps", True, f"{num_processes} processes over gloo, {took:.0f} s with the start, losses {losses}"
