@@ -12,8 +12,17 @@ from dataclasses import asdict
 
 from hornet.command_line import BAD_INPUT, exit_on_bad_input
 from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
-from hornet.stages.evaluation import EvaluateConfig, evaluate_weights
-from hornet.training.evaluate import format_evaluation
+from hornet.durable import replace_non_finite
+from hornet.stages.evaluation import (
+    NOT_FINITE,
+    EvaluateConfig,
+    add_preprocessing,
+    describe_used,
+    evaluate_weights,
+    list_used,
+    take_from_run,
+)
+from hornet.training.evaluate import format_evaluation, has_finite_loss
 from hornet.world import read_world
 
 EPILOG = f"""examples:
@@ -22,7 +31,9 @@ EPILOG = f"""examples:
       evaluation.shards=data/imagenet-1k evaluation.image_size=224
   torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600
 
-For a run or a checkpoint in one, the set and its preprocessing are by default those of the run's own config.yaml.
+For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
+config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
+whole picture, warped (evaluation.crop_fraction=null). What was used is printed.
 
 keys:
 {describe_fields(EvaluateConfig)}"""
@@ -53,13 +64,13 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
     values = {"source": str(source)}
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
-            values["evaluation"] = read_yaml(folder / "config.yaml").get("evaluation") or {}
+            values |= take_from_run(read_yaml(folder / "config.yaml"))
             break
     values |= read_yaml(config) if config is not None else {}
     problems = apply_overrides(values, overrides)
     if problems:
         raise ConfigError("command line", problems)
-    return build_config(EvaluateConfig, values, source=str(config or source))
+    return build_config(EvaluateConfig, add_preprocessing(values), source=str(config or source))
 
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
@@ -69,10 +80,16 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
     if not world.is_main:
         return
     if as_json:
-        print(json.dumps({"source": str(config.source), "weights": config.weights, **asdict(evaluation)}))
-        return
-    print(f"{config.source} ({config.weights} weights) on {config.evaluation.shards}, split {config.evaluation.split}")
-    print(f"  {format_evaluation(asdict(evaluation))}")
+        used = {"source": str(config.source), "weights": config.weights, **list_used(config)}
+        print(json.dumps(replace_non_finite({**used, **asdict(evaluation)}), allow_nan=False))
+    else:
+        data = config.evaluation
+        print(
+            f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {describe_used(config)}"
+        )
+        print(f"  {format_evaluation(asdict(evaluation))}")
+    if not has_finite_loss(asdict(evaluation)):
+        print(NOT_FINITE, file=sys.stderr)
 
 
 if __name__ == "__main__":

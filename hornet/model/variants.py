@@ -40,9 +40,11 @@ SIZES = {
     "huge": Size(width=352, depths=(2, 3, 18, 2)),
 }
 SIZES_AT_384 = ("base", "large")
+NATIVE_SIZE = 224
+"""Pixels that a network is shaped for whose name says nothing else."""
 
 
-def _describe_preprocessing(image_size: int) -> dict[str, Any]:
+def describe_preprocessing(image_size: int) -> dict[str, Any]:
     """Timm's pretrained_cfg: the original's evaluation, a centre crop at 224 and a squash to 384 (its datasets.py)."""
     evaluation = (
         {"crop_pct": 0.875, "crop_mode": "center"} if image_size < 384 else {"crop_pct": 1.0, "crop_mode": "squash"}
@@ -79,7 +81,7 @@ VARIANTS = _list_variants()
 
 # timm's registry looks for this name in the module of the entry point.
 default_cfgs = generate_default_cfgs(
-    {name: _describe_preprocessing(arguments.get("img_size", 224)) for name, arguments in VARIANTS.items()}
+    {name: describe_preprocessing(arguments.get("img_size", NATIVE_SIZE)) for name, arguments in VARIANTS.items()}
 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -12,6 +14,7 @@ from hornet.data.augment.mixing import MixingConfig
 from hornet.data.loader import EvaluationConfig, open_evaluation_stream
 from hornet.errors import UserError
 from hornet.model.build import ModelConfig, build_model
+from hornet.model.variants import NATIVE_SIZE, VARIANTS, describe_preprocessing
 from hornet.stages.classification import Classification, require_same_labels
 from hornet.stages.pretrained import load_weights, read_pretrained, require_head_of
 from hornet.training.evaluate import Evaluation
@@ -34,8 +37,60 @@ class EvaluateConfig:
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
     """The labelled set."""
+    precision: Literal["bf16", "fp32"] = "fp32"
+    """bf16: under autocast; for a run, by default as the run itself evaluates, for a weight file fp32, as the
+    original."""
     mixing: MixingConfig = free(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
+
+
+NOT_FINITE = (
+    "the loss is not finite: the network's output is NaN or infinite for some images, which count as missed; the "
+    "weights have diverged, or precision=fp32 is needed"
+)
+
+
+def take_from_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a run's config says how it evaluates: its set and preprocessing, and its precision.
+
+    A run that evaluates nothing says the size at least.
+    """
+    evaluation = run.get("evaluation") or {"image_size": run["data"]["transform"]["image_size"]}
+    precision = run["zero"]["precision"] if "zero" in run else run["precision"]
+    return {"evaluation": evaluation, "precision": precision}
+
+
+def add_preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what nobody has said of `values`: size and crop of the network's own preprocessing (timm's pretrained_cfg).
+
+    The crop is that of the size asked for: the original warps the whole picture from 384 pixels on.
+    """
+    evaluation = dict(values.get("evaluation") or {})
+    if "image_size" not in evaluation and values.get("model") in VARIANTS:
+        evaluation["image_size"] = VARIANTS[values["model"]].get("img_size", NATIVE_SIZE)
+    size = evaluation.get("image_size")
+    if "crop_fraction" not in evaluation and isinstance(size, int):
+        described = describe_preprocessing(size)
+        evaluation["crop_fraction"] = None if described["crop_mode"] == "squash" else described["crop_pct"]
+    return {**values, "evaluation": evaluation}
+
+
+def list_used(config: EvaluateConfig) -> dict[str, Any]:
+    """Return how images are brought to the network and in what it computes, as JSON values."""
+    data = config.evaluation
+    return {
+        "precision": config.precision,
+        "image_size": data.image_size,
+        "crop_fraction": data.crop_fraction,
+        "interpolation": data.interpolation,
+    }
+
+
+def describe_used(config: EvaluateConfig) -> str:
+    """Return the same for people."""
+    data = config.evaluation
+    shape = "warped whole" if data.crop_fraction is None else f"centre crop of {data.crop_fraction:g}"
+    return f"{data.image_size} pixels, {shape}, {data.interpolation}, computed in {config.precision}"
 
 
 def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
@@ -73,5 +128,5 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
             device=device,
             beat=lambda: None,
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             return task.evaluate(model)
