@@ -121,7 +121,10 @@ def rehearse(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     one_step = num_ranks * (1 if config.micro_batch_size == "auto" else config.micro_batch_size)
-    num_micro_steps = min(2, max(1, config.global_batch_size // one_step))
+    num_micro_steps = max(1, config.global_batch_size // one_step)
+    num_micro_steps = min(
+        num_micro_steps, 2 + num_micro_steps % 2
+    )  # as odd as the run's: not every clipping takes both
     short = shorten(config, folder=folder, num_processes=num_processes, num_micro_steps=num_micro_steps)
     write_text(path, to_yaml(short))
     arguments = [str(script.file), "--config", str(path)]

@@ -119,8 +119,8 @@ class RecipeConfig:
     published: str | None = free(None)
     """The published recipe that the config is compared with at the start, such as in1k_tiny_gf; null for none."""
     clipping: Clipping = "standard"
-    """standard: the gradient is clipped once a step; paper: as the original in fp32, what has accumulated over all
-    ranks is clipped after every micro batch."""
+    """standard: the gradient is clipped once a step; paper: as the original's commands for S, B and L in fp32, what has
+    accumulated over all ranks is clipped after each half of a step; every_micro_step: after each micro step."""
 
     def __post_init__(self) -> None:
         if self.published is not None and self.published not in PUBLISHED:

@@ -94,8 +94,10 @@ class StageConfig:
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
-        if self.recipe.clipping == "paper" and self.optimizer.clip_grad_norm is None:
-            raise ValueError("recipe.clipping: paper needs optimizer.clip_grad_norm; set it, or choose standard")
+        if self.recipe.clipping != "standard" and self.optimizer.clip_grad_norm is None:
+            raise ValueError(
+                f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"
+            )
 
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.

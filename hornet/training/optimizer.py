@@ -10,8 +10,34 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-Clipping = Literal["standard", "paper"]
-"""standard: once a step; paper: what has accumulated is clipped after every micro batch."""
+from hornet.errors import UserError
+
+Clipping = Literal["standard", "paper", "every_micro_step"]
+"""When what has accumulated is clipped: at the end of a step, after each half of it too, after every micro step."""
+
+NUM_PUBLISHED_MICRO_STEPS = 2
+"""Of the original's commands for S, B and L, whose engine.py clips in fp32 after every backward pass."""
+
+
+def is_clipped_after(micro_step: int, *, num_micro_steps: int, clipping: Clipping) -> bool:
+    """Whether what has accumulated is clipped after the 0-based `micro_step` of a step.
+
+    paper clips where the original's commands do, after each half of the step's images, however many micro steps make a
+    half here: a sum of gradients does not depend on how it was taken apart, clipping between two parts does.
+    """
+    if clipping == "every_micro_step" or micro_step == num_micro_steps - 1:
+        return True
+    return clipping == "paper" and (micro_step + 1) * NUM_PUBLISHED_MICRO_STEPS % num_micro_steps == 0
+
+
+def require_halves(clipping: Clipping, *, num_micro_steps: int) -> None:
+    """Raise UserError if clipping as the paper would need half a micro step."""
+    if clipping == "paper" and num_micro_steps % NUM_PUBLISHED_MICRO_STEPS:
+        raise UserError(
+            "recipe.clipping: paper clips after each half of a step, as the original's two micro steps; here the step "
+            f"has {num_micro_steps}, which cannot be halved: choose a micro_batch_size that makes them even, or "
+            "recipe.clipping=standard"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from hornet.training.engines.deepspeed_state import fill, list_owners, list_slic
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import Judge, StepResult, Weights, Writer
 from hornet.training.norms import NormWatch
-from hornet.training.optimizer import Clipping, OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import Clipping, OptimizerConfig, build_optimizer, is_clipped_after, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
 from hornet.training.step_clock import StepClock
 from hornet.world import publish_accelerator
@@ -91,7 +91,7 @@ class DeepSpeedEngine:
         clipping: Clipping = "standard",
     ) -> None:
         _quieten(device)
-        self._clips_every_micro_step = clipping == "paper"
+        self._clipping: Clipping = clipping
         self._stage = config.stage
         self._clip_grad_norm = optimizer.clip_grad_norm
         self._precision = config.precision
@@ -136,7 +136,7 @@ class DeepSpeedEngine:
             with self.clock.measure("optimizer"):
                 if micro_step == len(batches) - 1 and self._stage == 0:
                     self._clip_unsharded()
-                elif self._clips_every_micro_step:
+                elif is_clipped_after(micro_step, num_micro_steps=len(batches), clipping=self._clipping):
                     self._clip_accumulating()
                 self._engine.step()
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)

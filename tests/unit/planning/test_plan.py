@@ -100,7 +100,7 @@ def test_auto_is_as_much_as_fits(plan):
             ["--gpus", 64, "--time-limit", "1:00:00", "--signal-lead", 10],
             "signal lead: 10 s are too short for two of the longest",
         ),
-        (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips after each of the 2 micro steps"),
+        (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips between two of the 2 micro steps"),
         (["--gpus", 64, "--samples", 4000], "global_batch_size 4096 is more than the split's 4000 samples"),
         (["--gpus", 64, "data.shards=data/mine"], "data.shards: data/mine is not here"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from hornet.config import ConfigError, build_config, flatten_values, load_config, to_values
+from hornet.errors import UserError
 from hornet.stages.recipe import PUBLISHED, RecipeConfig, format_audit, list_departures
 from pretrain.config import PretrainConfig, require_clipping
 
@@ -84,7 +85,19 @@ def test_an_unknown_recipe_is_answered_with_the_nearest_or_all():
 
 def test_clipping_as_in_the_paper_needs_whole_gradients_between_micro_steps():
     paper = replace(LARGE, recipe=RecipeConfig(clipping="paper"))
-    with pytest.raises(ValueError, match=r"each of the 2 micro steps, but with zero\.stage=1 .*; use zero\.stage=0"):
+    with pytest.raises(
+        UserError, match=r"between two of the 2 micro steps, but with zero\.stage=1 .*; use zero\.stage=0"
+    ):
         require_clipping(paper, num_micro_steps=2)
-    require_clipping(paper, num_micro_steps=1)
-    require_clipping(replace(paper, zero=replace(paper.zero, stage=0)), num_micro_steps=2)
+    unsharded = replace(paper, zero=replace(paper.zero, stage=0))
+    for num_micro_steps in (2, 4, 8):
+        require_clipping(unsharded, num_micro_steps=num_micro_steps)
+    for num_micro_steps in (1, 3):
+        with pytest.raises(
+            UserError, match=f"here the step has {num_micro_steps}, which cannot be halved: choose a micro"
+        ):
+            require_clipping(unsharded, num_micro_steps=num_micro_steps)
+    every = replace(paper, recipe=RecipeConfig(clipping="every_micro_step"))
+    require_clipping(every, num_micro_steps=1)
+    with pytest.raises(UserError, match="every_micro_step clips between two of the 3 micro steps"):
+        require_clipping(every, num_micro_steps=3)
