@@ -1,6 +1,6 @@
 """What all that watches over a run costs a step, side by side with bare steps in one process.
 
-  python benchmarks/guards.py [--ranks 2] [--steps 2000] [--step-seconds 0.3]
+  python -m benchmarks.guards [--ranks 2] [--steps 2000] [--step-seconds 0.3]
 
 A run of steps that do nothing goes once through the real session (numerical guard, agreement on stops, watchdog,
 straggler report, errors shared over ranks, digests, metrics, TensorBoard) and once through a bare loop; the difference
@@ -14,7 +14,6 @@ import argparse
 import itertools
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,11 +23,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import timm
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
@@ -96,7 +94,7 @@ def main() -> None:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         arguments = (options, folder, port)
-        multiprocessing.spawn(measure, args=arguments, nprocs=options.ranks)  # type: ignore[no-untyped-call]
+        spawn(measure, args=arguments, nprocs=options.ranks)
 
 
 def measure(rank: int, options: argparse.Namespace, folder: str, port: int) -> None:

@@ -1,6 +1,6 @@
 """CPU time a training image costs, main process and workers together: ours against the ways in use, in one run.
 
-  python benchmarks/loaders.py
+  python -m benchmarks.loaders
 
 Beside ours: torchvision's ImageFolder with timm's transform (the original HorNet's way), and webdataset with its
 decoder and timm's transform. Same pictures (about 480 x 400, 84 kB JPEG), same recipe (crop, flip, RandAugment,
@@ -15,15 +15,12 @@ import argparse
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 import webdataset

@@ -15,6 +15,7 @@ from unittest import mock
 import torch
 
 from benchmarks.checkpoint import make_checkpointer
+from hornet.drills.forked_ranks import run_world
 from hornet.model.build import ModelConfig, build_model
 from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from hornet.training.engines import deepspeed_files
@@ -25,7 +26,6 @@ from hornet.training.loop import RunState
 from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import gather_from_all
 from hornet.world import World
-from tests.integration.resharding import run_world
 
 NUM_WRITERS, READERS = 4, (1, 2, 4)
 MODEL = "hornet_tiny_gf"

@@ -1,8 +1,8 @@
 """Making shards, against the plain ways of doing it: ratios of two things measured in one run.
 
-  python benchmarks/shards.py build     folders -> tars: ours against a loop with webdataset's ShardWriter
-  python benchmarks/shards.py index     a tar of 10,000 samples: ours against iterating it with webdataset
-  python benchmarks/shards.py memory    14 million pictures: peak memory of everything `build` does beside copying
+  python -m benchmarks.shards build     folders -> tars: ours against a loop with webdataset's ShardWriter
+  python -m benchmarks.shards index     a tar of 10,000 samples: ours against iterating it with webdataset
+  python -m benchmarks.shards memory    14 million pictures: peak memory of everything `build` does beside copying
 
 Pictures are made up: noise over gradients, about 480 x 400 and 90 kB each as JPEG, as those of ImageNet-22K.
 """
@@ -17,13 +17,10 @@ import random
 import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 from PIL import Image

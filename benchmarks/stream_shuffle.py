@@ -117,7 +117,8 @@ def pick_ours(scale: Scale, window: int) -> list[Int64Array]:
 def list_steps(scale: Scale) -> list[int]:
     """Return steps that are spread over an epoch."""
     steps = scale.num_samples // scale.batch_size
-    return np.unique(np.linspace(0, steps - 1, min(steps, NUM_BATCHES)).astype(int)).tolist()
+    chosen: list[int] = np.unique(np.linspace(0, steps - 1, min(steps, NUM_BATCHES)).astype(int)).tolist()
+    return chosen
 
 
 def pick_through_buffers(scale: Scale, num_ranks: int, num_workers: int) -> list[Int64Array]:

@@ -14,6 +14,7 @@ from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
+from hornet.quantities import list_divisors
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.remote.files import RemoteConfig
 from hornet.shards.shard_set import ShardSet, open_shards
@@ -219,13 +220,13 @@ def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: 
     if global_batch_size % num_ranks:
         raise UserError(
             f"global_batch_size {global_batch_size} cannot be divided over {num_ranks} ranks; "
-            f"world sizes that divide it: {_list_divisors(global_batch_size)}"
+            f"world sizes that divide it: {_join(list_divisors(global_batch_size))}"
         )
     rank_batch_size = global_batch_size // num_ranks
     if rank_batch_size % micro_batch_size:
-        advice = f"micro_batch_size may be {_list_divisors(rank_batch_size)}"
+        advice = f"micro_batch_size may be {_join(list_divisors(rank_batch_size))}"
         if global_batch_size % micro_batch_size == 0:
-            advice += f", or the world size {_list_divisors(global_batch_size // micro_batch_size)}"
+            advice += f", or the world size {_join(list_divisors(global_batch_size // micro_batch_size))}"
         raise UserError(
             f"global_batch_size {global_batch_size} over {num_ranks} ranks leaves {rank_batch_size} images a rank, "
             f"which is not a multiple of micro_batch_size {micro_batch_size}; {advice}"
@@ -241,5 +242,5 @@ def _check_workers(num_workers: int, prefetch: int, max_bad_sample_rate: float) 
         raise UserError(f"max_bad_sample_rate: must be from 0 to 1, not {max_bad_sample_rate}")
 
 
-def _list_divisors(number: int) -> str:
-    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+def _join(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -91,7 +91,7 @@ def _allocate(*shape: int) -> Tensor:
     """Return uint8 zeros; in a worker, in the shared memory in which they will go to the main process."""
     if get_worker_info() is None:
         return torch.zeros(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape).zero_()
 
 

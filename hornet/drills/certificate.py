@@ -40,7 +40,7 @@ class Life:
         Raises UserError if a life ends otherwise than it should, naming the log.
         """
         log = folder / f"{self.name}.log"
-        arguments = [str(script.file), "--config", str(config), f"run.name={self.name}"]
+        arguments = [*script.words, "--config", str(config), f"run.name={self.name}"]
         start = functools.partial(LaunchedRun.start, launcher, path=folder / self.name, log=log, arguments=arguments)
         num_ranks = self.num_ranks
         if self.kill_after is not None:

@@ -26,14 +26,15 @@ _QUIET_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Script:
-    """An entry script, from the repository's root."""
+    """What the ranks of a stage run."""
 
-    path: str
+    stage: str
 
     @property
-    def file(self) -> Path:
-        """Where it is."""
-        return Path(__file__).resolve().parents[2] / self.path
+    def words(self) -> list[str]:
+        """What a launcher takes: the checkout's file, which every one starts, or of an installed package the module."""
+        file = Path(__file__).resolve().parents[2] / "launch" / f"{self.stage}.py"
+        return [str(file)] if file.exists() else ["-m", f"hornet.cli.{self.stage}"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,12 @@ class LaunchedRun:
     def wait_for_steps(self, num_steps: int, *, seconds: float | None = None) -> None:
         """Wait until so many steps are recorded; raises UserError if the run ends before, or `seconds` are over."""
         deadline = None if seconds is None else time.monotonic() + seconds
-        while self.num_steps < num_steps:
-            if self.process.poll() is not None:
-                raise UserError(
-                    f"{self.path.name}: ended with {self.process.returncode} before step {num_steps}; see {self.log}"
-                )
+        while True:
+            code = self.process.poll()  # first: what a run writes before it ends is there when its end is seen
+            if self.num_steps >= num_steps:
+                return
+            if code is not None:
+                raise UserError(f"{self.path.name}: ended with {code} before step {num_steps}; see {self.log}")
             if deadline is not None and time.monotonic() > deadline:
                 raise UserError(f"{self.path.name}: no step {num_steps} within {seconds:.0f} s; see {self.log}")
             time.sleep(0.02)
@@ -77,7 +79,7 @@ class LaunchedRun:
         """Send a signal to every rank, and not to the launcher: torchrun would end them all by SIGTERM."""
         for child in psutil.Process(self.process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                if child.ppid() == self.process.pid and str(script.file) in child.cmdline():
+                if child.ppid() == self.process.pid and script.words[-1] in child.cmdline():
                     child.send_signal(number)
 
     def kill(self) -> None:

@@ -127,7 +127,7 @@ def rehearse(
     )  # as odd as the run's: not every clipping takes both
     short = shorten(config, folder=folder, num_processes=num_processes, num_micro_steps=num_micro_steps)
     write_text(path, to_yaml(short))
-    arguments = [str(script.file), "--config", str(path)]
+    arguments = [*script.words, "--config", str(path)]
     num_threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
     launcher = f"env CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS={num_threads} {TORCHRUN}"
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -217,12 +217,20 @@ def describe_environment(world: World) -> dict[str, Any]:
         "command": sys.argv,
         "host": platform.node(),
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": {name: _find_version(name) for name in LIBRARIES},
         "git": _describe_git(),
         "gpus": gpus,
         "cpus": os.cpu_count(),
         "world": asdict(world),
     }
+
+
+def _find_version(library: str) -> str | None:
+    """Return its version; None if it is not installed, as what a run does not use need not be."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
 
 
 def _describe_git() -> dict[str, Any] | None:

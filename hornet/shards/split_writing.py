@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hornet.durable import sync_files, sync_folder
+from hornet.durable import replacing
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, ShardIndex
 from hornet.shards.label_report import describe_space
@@ -88,18 +88,14 @@ def put_split(
 def _write_index(path: Path, indexes: Sequence[ShardIndex]) -> str:
     """Write the records one shard after the other, atomically; return the file's SHA-256."""
     num_samples = sum(len(index.records) for index in indexes)
-    temporary = path.with_name(f".{path.name}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file,
             {"descr": np.lib.format.dtype_to_descr(RECORD), "fortran_order": False, "shape": (num_samples,)},
         )
         for index in indexes:
             file.write(index.records.tobytes())
-    sync_files([temporary])
-    temporary.replace(path)
-    sync_folder(path.parent)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

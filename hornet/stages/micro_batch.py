@@ -12,13 +12,12 @@ from torch import nn
 
 from hornet.batch import Batch
 from hornet.data.loader import TrainStream
+from hornet.quantities import FP32_BYTES
 from hornet.stages.classification import Classification
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.fitting import Fit, fit_on_cpu, fit_on_gpu, read_available_bytes
 from hornet.training.process_group import errors_shared, gather_from_all
 from hornet.world import World
-
-FP32_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ def _search(model: nn.Module, *, share: int, image_size: int, task: Classificati
             # The class's own, which is never compiled: for every size tried that would take minutes.
             with torch.autocast(task.device.type, torch.bfloat16, enabled=load.precision == "bf16"):
                 loss = task.compute_loss(uncompiled, draw_batch(size, image_size), 0)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         finally:
             model.zero_grad(set_to_none=True)
 

@@ -5,7 +5,7 @@ A stage adds its engine and its starting weights (pretrain/stage.py, finetune/st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -25,6 +25,7 @@ from hornet.data.loader import (
 from hornet.model.build import ModelConfig, build_model, list_shapes
 from hornet.model.cost import count_training_flops
 from hornet.model.hornet import HorNet
+from hornet.model.resize import get_filter_grids
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.seeding import derive_seed
 from hornet.stages.classification import (
@@ -156,7 +157,8 @@ def run_stage(
                 config,
                 stream=stream,
                 task=task,
-                parameter_shapes=list_shapes(model),  # before ZeRO-3 takes the parameters apart
+                parameter_shapes=list_shapes(model),  # it and the next before ZeRO-3 takes the parameters apart
+                filters=list(get_filter_grids(model)),
                 engine=build_engine(model, task, checkpoint),
                 engine_identity=engine_identity,
                 flops_per_image=flops_per_image,
@@ -218,6 +220,7 @@ def assemble(
     engine_identity: Mapping[str, Any],
     parameter_shapes: Mapping[str, tuple[int, ...]],
     flops_per_image: float,
+    filters: Sequence[str],
 ) -> Parts:
     """Say in the session's words what the run consists of."""
     return Parts(
@@ -254,5 +257,6 @@ def assemble(
         evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
         tracking=config.tracking,
         profile=config.profile,
+        filters=filters,
         draw_images=task.draw_images,
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hornet.errors import UserError
+from hornet.quantities import list_divisors
 
 GPU_MARGIN = 0.07
 """Share of a GPU's memory kept free: the communication library's buffers, and blocks that do not fit each other."""
@@ -38,11 +39,6 @@ class Fit:
     """Memory in use at that size, by measurement or estimate, with all that training holds."""
     total_bytes: int
     """Memory there is for this rank."""
-
-
-def list_divisors(number: int) -> list[int]:
-    """Return all divisors, ascending."""
-    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def find_largest(sizes: Sequence[int], *, start: float, fits: Callable[[int], bool]) -> int | None:

@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from hornet.config import free
 from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import data_step_of
-from hornet.training.loop import RunState, StepRecord
-from hornet.training.process_group import errors_shared, gather_from_all, sum_over_ranks
+from hornet.training.loop import RunState, StepMessage, StepRecord
+from hornet.training.process_group import errors_shared, gather_from_all
 from hornet.world import World
 
 MIN_RELATIVE_SIGMA = 0.01
@@ -86,68 +83,47 @@ class DroppedInARowError(Exception):
 class NumericalGuard:
     """The run's guard, as hornet.training.loop.Guard describes it.
 
-    What it remembers is in RunState, so a resumed run decides as an undisturbed one. It decides on means over all
+    What it compares with is in RunState, so a resumed run decides as an undisturbed one. It decides on means over all
     ranks, so that all decide alike.
     """
 
     def __init__(self, config: GuardConfig, *, run: RunDirectory, state: RunState, world: World) -> None:
+        self.window_steps = config.window_steps
         self._config = config
         self._run = run
         self._state = state
         self._world = world
         self._objection: Objection | None = None
-        self._mean_loss: float | None = None
 
-    def judge(self, loss: Tensor, grad_norm: float) -> bool:
-        """See hornet.training.loop.Judge."""
-        self._mean_loss, norm = self._average(float(loss), grad_norm)
-        self._objection = self._find_objection(self._mean_loss, norm)
+    def judge(self, message: StepMessage) -> bool:
+        """See hornet.training.loop.Guard."""
+        self._objection = self._find_objection(message.mean_loss, message.grad_norm)
         return self._objection is None
 
     def review(self, record: StepRecord, state: RunState) -> None:
         """See hornet.training.loop.Guard. Raises DroppedInARowError."""
-        norm = record.result.grad_norm
-        mean_loss, objection = self._mean_loss, self._objection
-        self._mean_loss = self._objection = None
-        if record.result.was_applied:
-            assert mean_loss is not None, "an engine applies no step without asking"
-            self._remember(state.recent_losses, mean_loss)
-            self._remember(state.recent_norms, norm)
-            state.num_dropped_in_a_row = 0
+        if self._objection is None:
             return
-        if mean_loss is None:  # the engine did not ask
-            mean_loss, _ = self._average(float(record.result.loss), norm)
-            objection = Objection(reason="gradient not finite", value=norm)
-        assert objection is not None
-        state.num_dropped_in_a_row += 1
-        self._write_down(record, objection, mean_loss=mean_loss)
+        self._write_down(record, self._objection)
         if state.num_dropped_in_a_row >= self._config.max_dropped_in_a_row:
             raise DroppedInARowError(state)
 
-    def _average(self, loss: float, norm: float) -> tuple[float, float]:
-        """Return the means over ranks; every rank has the same norm, but not for certain in its last bits."""
-        sums = sum_over_ranks(torch.tensor([loss, norm], dtype=torch.float64))
-        loss, norm = (sums / self._world.num_ranks).tolist()
-        return loss, norm
-
     def _find_objection(self, loss: float, norm: float) -> Objection | None:
+        if not math.isfinite(norm):
+            return Objection(reason="gradient not finite", value=norm)
         if not math.isfinite(loss):
             return Objection(reason="loss not finite", value=loss)
         return find_spike("spike of the loss", loss, self._state.recent_losses, config=self._config) or find_spike(
             "spike of the gradient norm", norm, self._state.recent_norms, config=self._config
         )
 
-    def _remember(self, recent: list[float], value: float) -> None:
-        recent.append(value)
-        del recent[: -self._config.window_steps]
-
-    def _write_down(self, record: StepRecord, objection: Objection, *, mean_loss: float) -> None:
+    def _write_down(self, record: StepRecord, objection: Objection) -> None:
         keys = gather_from_all([key for batch in record.batches for key in batch.keys])
         row = {
             "step": record.step,
             "data_step": data_step_of(record.step - 1, self._state.skipped_batches),
             **asdict(objection),
-            "loss": mean_loss,
+            "loss": record.mean_loss,
             "grad_norm": record.result.grad_norm,
             "keys": [key for of_rank in keys for key in of_rank],
         }

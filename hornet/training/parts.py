@@ -60,5 +60,7 @@ class Parts:
     """Who is shown the run."""
     profile: ProfileConfig
     """Which steps are profiled."""
+    filters: Sequence[str]
+    """Names of the parameters that are global filters, to be rendered."""
     draw_images: Callable[[Batch, int], Tensor]
     """Called with a micro batch and its 0-based step: a picture (3, H, W) of what the network saw."""

@@ -1,7 +1,7 @@
 """The ranks' conversation: opening it, agreeing on errors, small sums. Every function but `open` is collective.
 
-A run asks three such questions in every step. Gloo's own all-reduce passes them around all ranks, twice: 1,022 messages
-one after the other on 512 ranks. `_reduce_small` needs 9 (docs/scale.md).
+A run has one such message in every step (step_message.py). Gloo's own all-reduce passes it around all ranks, twice:
+1,022 messages one after the other on 512 ranks. `_reduce_small` needs 9 (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def raise_together(error: Exception | None) -> None:
     The rank that failed raises its own error; the others raise a UserError that quotes the first.
     """
     has_failed = torch.tensor(int(error is not None))
-    if not _reduce_small(has_failed, torch.add):  # small, since it is asked at every step
+    if not _reduce_small(has_failed, torch.add):
         return
     errors: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, None if error is None else f"{error}")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchvision.utils import make_grid
-
-FILTER_SUFFIX = "complex_weight"
 
 
 def draw_images(
@@ -40,9 +38,8 @@ def draw_filters(weight: Tensor, *, num_channels: int = 32, cell_pixels: int = 5
     return grid
 
 
-def choose_filters(parameter_shapes: Mapping[str, tuple[int, ...]], *, num_filters: int = 6) -> list[str]:
-    """Return the names of a few global filters, spread from the first to the last of the network."""
-    names = [name for name in parameter_shapes if name.endswith(FILTER_SUFFIX)]
+def choose_filters(names: Sequence[str], *, num_filters: int = 6) -> list[str]:
+    """Return a few of a network's filters, spread from the first to the last."""
     if len(names) <= num_filters:
-        return names
+        return list(names)
     return [names[round(i * (len(names) - 1) / (num_filters - 1))] for i in range(num_filters)]

@@ -84,8 +84,8 @@ class WandbTracker:
             import wandb
         except ImportError as error:
             raise UserError(
-                f"tracking.wandb_project is {project}, but the package wandb is not installed: pip install wandb, "
-                "or set tracking.wandb_project to null"
+                f"tracking.wandb_project is {project}, but the package wandb is not installed; run "
+                "`pip install wandb`, or set tracking.wandb_project to null"
             ) from error
         self._image = wandb.Image
         path = run.path / "wandb_id"

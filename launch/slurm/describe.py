@@ -6,9 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts launch/slurm/ first on the path.
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 from hornet.config import apply_overrides, read_yaml
 from hornet.errors import UserError
 

@@ -4,7 +4,6 @@ They are Debian's openclipart-png, as `launch/openclipart.py` fetches it; withou
 """
 
 import gzip
-import importlib.util
 import io
 import json
 import tarfile
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from hornet.cli.openclipart import find_tree
 from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import StreamConfig, open_train_stream
 from hornet.errors import UserError
@@ -38,18 +38,11 @@ CONTENT = {"leakage"}  # clip art holds some pictures twice
 BAD = {"zero.png", "torn.jpg", "text.png"}
 
 
-def load_script():
-    specification = importlib.util.spec_from_file_location("openclipart", ROOT / "launch/openclipart.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def tree():
     """The unpacked package, fetched once into data/openclipart."""
     try:
-        return load_script().find_tree(ROOT / "data/openclipart", None)
+        return find_tree(ROOT / "data/openclipart", None)
     except UserError as error:
         pytest.skip(f"openclipart-png cannot be had: {error}")
 

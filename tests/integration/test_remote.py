@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.servers import JUICEFS, NGINX, S3_KEYS, run_nginx, run_s3
 from hornet.batch import Batch
 from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
@@ -24,7 +25,7 @@ from hornet.shards.remote import files as remote_files
 from hornet.shards.remote.cache import ShardCache
 from hornet.shards.remote.files import RemoteConfig
 from hornet.world import ALONE
-from tests.integration.servers import JUICEFS, NGINX, S3_KEYS, Proxy, run_nginx, run_proxy, run_s3
+from tests.integration.proxy import Proxy, run_proxy
 from tests.unit.shards.making import index, write_shards
 
 fsspec = pytest.importorskip("fsspec")

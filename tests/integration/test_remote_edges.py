@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.servers import NGINX, run_nginx
 from hornet.data import prefetch as shard_prefetch
 from hornet.data.augment.transforms import TransformConfig
 from hornet.data.loader import StreamConfig, open_train_stream
@@ -26,7 +27,6 @@ from hornet.shards.remote.cache import ShardCache
 from hornet.shards.remote.files import RemoteConfig, RemoteFiles
 from hornet.shards.shard_set import open_shards
 from hornet.world import ALONE
-from tests.integration.servers import NGINX, run_nginx
 from tests.unit.shards.making import NOT_AN_IMAGE, make_set
 
 pytest.importorskip("aiohttp")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.servers import NGINX, run_nginx
 from hornet.shards.remote.files import RemoteConfig, RemoteFiles
-from tests.integration.servers import NGINX, run_nginx
 from tests.unit.shards.making import make_set
 
 pytest.importorskip("aiohttp")

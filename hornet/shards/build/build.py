@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hornet.durable import write_json
+from hornet.durable import replacing, write_json
 from hornet.errors import UserError
 from hornet.shards.build.arrangement import Arrangement, arrange
 from hornet.shards.build.finish import finish_build
@@ -165,10 +165,8 @@ def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:
 
 
 def _write_order(path: Path, order: Uint32Array) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, order, allow_pickle=False)
-    temporary.replace(path)
 
 
 def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
@@ -209,7 +207,7 @@ def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> 
 
 def _clean(plan: BuildPlan) -> None:
     """Remove what only an unfinished build needs, with the half-written files of killed lives."""
-    for pattern in (f".{glob.escape(plan.name)}-*.tmp", f".{MANIFEST_NAME}.*.tmp", ".*.index.npy.tmp"):
+    for pattern in (f".{glob.escape(plan.name)}-*.tmp", f".{MANIFEST_NAME}.*.tmp", ".*.index.npy.*.tmp"):
         for path in plan.output.glob(pattern):
             path.unlink()
     plan.spool_path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from isal.isal_zlib import crc32
 
-from hornet.durable import sync_folder
+from hornet.durable import replacing
 from hornet.shards.index import LABEL_EXTENSION, RECORD, ShardIndex
 from hornet.shards.tar import BLOCK_BYTES
 
@@ -37,17 +37,8 @@ def write_shard(path: Path, samples: Iterable[EncodedSample]) -> ShardIndex:
 
     Raises OSError, for example if the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb", buffering=0) as file:
-            index = _write_members(file.fileno(), samples)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-    return index
+    with replacing(path) as temporary, temporary.open("wb", buffering=0) as file:
+        return _write_members(file.fileno(), samples)
 
 
 def _write_members(descriptor: int, samples: Iterable[EncodedSample]) -> ShardIndex:

@@ -40,7 +40,7 @@ HASH_RECORD = np.dtype([("words", "<u8", (NUM_WORDS,)), ("state", "u1")])
 
 Hashes = npt.NDArray[np.void]
 
-INSTALL = "pip install 'hornet-pretrain[prepare]'"
+INSTALL = "pip install imagehash scipy"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -97,8 +97,8 @@ class AccelerateEngine:
                 with self.clock.measure("optimizer"):
                     norm = self._clip()
         loss = torch.stack(losses).mean()
+        was_applied = judge(loss, norm) and math.isfinite(norm)
         with self.clock.measure("optimizer"):
-            was_applied = math.isfinite(norm) and judge(loss, norm)
             if was_applied:
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)

@@ -6,42 +6,73 @@ import pytest
 import torch
 
 from hornet.drills.certificate import Life, compare, format_table
-from hornet.drills.launched import Script
+from hornet.drills.launched import LaunchedRun, Script
 from hornet.errors import UserError
 from hornet.training.checkpoints.saver import Checkpointer, RetentionConfig
 from hornet.training.loop import RunState
 from hornet.world import ALONE
 
-FAKE = """
+RUN = """
 import json, sys, time
 from pathlib import Path
 name = sys.argv[-1].removeprefix("run.name=")
 folder = Path(sys.argv[2]).parent / name
 folder.mkdir(exist_ok=True)
 metrics = folder / "metrics.jsonl"
-for step in range(len(metrics.read_text().splitlines()) if metrics.exists() else 0, 8):
-    with metrics.open("a") as file:
-        file.write(json.dumps({"step": step}) + "\\n")
-    time.sleep(0.2 if SLOW else 0)
+rows = [json.dumps({"step": step}) + "\\n" for step in range(8)]
+"""
+RUN_TO_BE_KILLED = """
+if not metrics.exists():  # the first life stays at step 3 until it is killed
+    metrics.write_text("".join(rows[:3]))
+    time.sleep(600)
+metrics.write_text("".join(rows))
 (folder / "summary.json").write_text("{}")
+"""
+RUN_FINISHED_BEFORE = """
+(folder / "summary.json").write_text("{}")
+metrics.write_text("".join(rows))
+time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("is_slow", [True, False])
-def test_a_run_that_was_finished_before_the_kill_proves_nothing(tmp_path, is_slow):
-    script = tmp_path / "fake.py"
-    script.write_text(FAKE.replace("SLOW", str(is_slow)))
+def run_life(folder, body):
+    script = folder / "fake.py"
+    script.write_text(RUN + body)
     life = Life(name="killed", num_ranks=1, kill_after=3)
+    life.run(Script(str(script.with_suffix(""))), folder / "certificate.yaml", folder=folder, launcher="{python}")
 
-    def run():
-        life.run(Script(str(script)), tmp_path / "certificate.yaml", folder=tmp_path, launcher="{python}")
 
-    if is_slow:
-        run()
-        assert (tmp_path / "killed/summary.json").exists()
-        return
-    with pytest.raises(UserError, match=r"finished before it could be killed|ended with 0 before it was killed"):
-        run()
+def test_a_run_that_is_killed_goes_on_to_its_end(tmp_path):
+    run_life(tmp_path, RUN_TO_BE_KILLED)
+    assert (tmp_path / "killed/summary.json").exists()
+
+
+def test_a_run_that_was_finished_before_the_kill_proves_nothing(tmp_path):
+    with pytest.raises(UserError, match="was finished before it could be killed; give more --steps"):
+        run_life(tmp_path, RUN_FINISHED_BEFORE)
+
+
+def test_a_run_that_ends_without_its_steps_names_its_log(tmp_path):
+    with pytest.raises(UserError, match=r"ended with 0 before step 3; see .*killed\.log"):
+        run_life(tmp_path, "metrics.write_text(rows[0])")
+
+
+class EndedProcess:
+    """A run that writes its last rows between a look at them and one at the process."""
+
+    returncode = 0
+
+    def __init__(self, metrics):
+        self.metrics = metrics
+
+    def poll(self):
+        self.metrics.write_text("{}\n" * 8)
+        return 0
+
+
+def test_rows_that_a_run_wrote_before_it_ended_are_seen(tmp_path):
+    run = LaunchedRun(path=tmp_path, log=tmp_path / "log", process=EndedProcess(tmp_path / "metrics.jsonl"))
+    run.wait_for_steps(3)
 
 
 def test_a_run_that_fails_names_its_log(tmp_path):
@@ -49,7 +80,7 @@ def test_a_run_that_fails_names_its_log(tmp_path):
     script.write_text("raise SystemExit(3)")
     life = Life(name="undisturbed", num_ranks=1, kill_after=None)
     with pytest.raises(UserError, match=r"undisturbed: ended with 3; see .*undisturbed\.log"):
-        life.run(Script(str(script)), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
+        life.run(Script(str(script.with_suffix(""))), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
 
 
 class StateEngine:

@@ -249,5 +249,5 @@ def test_a_missing_library_names_the_command(
         return really_import(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(UserError, match=r"imagehash and scipy .*pip install 'hornet-pretrain\[prepare\]'"):
+    with pytest.raises(UserError, match=r"imagehash and scipy .*run `pip install imagehash scipy`"):
         search(sets, tmp_path / "e.jsonl")

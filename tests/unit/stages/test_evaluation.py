@@ -2,22 +2,21 @@
 
 import json
 import math
-import runpy
 from pathlib import Path
 
 import pytest
 
+from hornet.cli import evaluate as command
 from hornet.config import load_config, to_yaml
 from hornet.training.evaluate import Evaluation
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[3]
-SCRIPT = runpy.run_path(str(ROOT / "launch/evaluate.py"))
 RESULT = {"top1": 50.0, "top5": 100.0, "loss": 1.5, "num_images": 4, "num_bad_images": 0}
 
 
 def read(source, *overrides):
-    return SCRIPT["read_config"](source, config=None, overrides=list(overrides))
+    return command.read_config(source, config=None, overrides=list(overrides))
 
 
 def write_run(folder, *overrides, config="demo/pretrain", config_class=PretrainConfig):
@@ -80,8 +79,8 @@ def report(tmp_path, monkeypatch, *, loss, as_json, overrides=()):
     file.touch()
     config = read(file, "evaluation.shards=s", "model=hornet_large_gf_img384", *overrides)
     result = Evaluation(**{**RESULT, "loss": loss})
-    monkeypatch.setitem(SCRIPT["report"].__globals__, "evaluate_weights", lambda config, world: result)
-    SCRIPT["report"](config, as_json=as_json)
+    monkeypatch.setattr(command, "evaluate_weights", lambda config, world: result)
+    command.report(config, as_json=as_json)
 
 
 def test_what_was_used_is_printed(tmp_path, monkeypatch, capsys):
@@ -110,6 +109,6 @@ def test_json_is_json_and_a_loss_that_is_not_finite_is_said(tmp_path, monkeypatc
 
 
 def test_the_help_names_the_keys():
-    text = SCRIPT["EPILOG"]
+    text = command.EPILOG
     assert "precision" in text
     assert "evaluation.crop_fraction=null" in text

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
+from hornet.quantities import list_divisors
 from hornet.stages.micro_batch import describe_fit, read_earlier_size
 from hornet.training.fitting import (
     CPU_SHARE,
@@ -15,7 +16,6 @@ from hornet.training.fitting import (
     find_largest,
     fit_on_cpu,
     fit_on_gpu,
-    list_divisors,
     read_available_bytes,
 )
 from hornet.world import ALONE

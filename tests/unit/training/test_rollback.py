@@ -9,7 +9,8 @@ from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.guard import DroppedInARowError, GuardConfig
 from hornet.training.loop import RunState
-from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back, refuse_new_windows
+from hornet.training.resume import adopt, begin_life, find_fitting_start
+from hornet.training.rollback import go_back, refuse_new_windows
 from hornet.training.summary import report_finished
 from hornet.world import ALONE
 from pretrain.config import PretrainConfig
@@ -38,7 +39,7 @@ def directory(tmp_path, alone, monkeypatch):
             raise UserError("; ".join(reasons))
         return None
 
-    monkeypatch.setattr("hornet.training.rollback.find_checkpoint", find)
+    monkeypatch.setattr("hornet.training.resume.find_checkpoint", find)
     return directory
 
 

@@ -81,7 +81,7 @@ def _read_meta(content: bytes, devkit: Path) -> dict[int, str]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UserError("the development kit is read with scipy: pip install 'hornet-pretrain[prepare]'") from error
+        raise UserError("the devkit is read with scipy, which is not installed; run `pip install scipy`") from error
     try:
         synsets = loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
         leaves = synsets[synsets["num_children"] == 0]

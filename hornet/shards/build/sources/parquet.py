@@ -130,7 +130,7 @@ def _open(path: Path) -> Any:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
-        raise UserError("parquet is read with pyarrow: pip install 'hornet-pretrain[prepare]'") from error
+        raise UserError("parquet is read with pyarrow, which is not installed; run `pip install pyarrow`") from error
     try:
         # Pieces of a column, not whole row groups, which may hold gigabytes.
         return parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)

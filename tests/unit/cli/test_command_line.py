@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from hornet.command_line import read_command_line
+from hornet.cli.command_line import read_command_line
 from pretrain.config import PretrainConfig
 
-DEMO = Path(__file__).resolve().parents[2] / "configs/demo/pretrain.yaml"
+DEMO = Path(__file__).resolve().parents[3] / "configs/demo/pretrain.yaml"
 
 
 def read(*arguments):

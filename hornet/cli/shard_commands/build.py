@@ -3,13 +3,13 @@
 import argparse
 from pathlib import Path
 
+from hornet.cli.shard_commands.parsing import Commands
 from hornet.shards.build.build import build as build_set
 from hornet.shards.build.image import PictureOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
 from hornet.shards.build.sources import LAYOUTS
-from launch.shard_commands.parsing import Commands
 
 
 def build(options: argparse.Namespace) -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
+from hornet.cli.shard_commands.parsing import Commands
 from hornet.shards.processes import count_cores
-from launch.shard_commands.parsing import Commands
 
 DEFAULT_RATE = 1000.0
 

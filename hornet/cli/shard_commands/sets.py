@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hornet.cli.shard_commands.parsing import Commands
 from hornet.pages.set.page import write_set_page
 from hornet.shards.check.verify import VerifyPlan, describe_verification, verify_set
 from hornet.shards.indexing.folder import split_pattern
@@ -11,7 +12,6 @@ from hornet.shards.indexing.index_set import DEFAULT_PATTERN, IndexPlan, index_f
 from hornet.shards.manifest import read_manifest
 from hornet.shards.sample_label import read_label_option
 from hornet.shards.summary import describe_set
-from launch.shard_commands.parsing import Commands
 
 ERRORS_FOUND = 1  # bad input is 2
 

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from hornet.command_line import print_to_pipe
+from hornet.cli.command_line import print_to_pipe
+from hornet.cli.shard_commands.parsing import Commands
 from hornet.pages.set.pairs import write_pairs_page
 from hornet.shards.label_report import report_labels
 from hornet.shards.processes import count_cores
@@ -15,7 +16,6 @@ from hornet.shards.views.duplicates import (
     find_duplicates,
 )
 from hornet.shards.views.subset import SubsetPlan, describe_subset, make_subset
-from launch.shard_commands.parsing import Commands
 
 
 def subset(options: argparse.Namespace) -> None:

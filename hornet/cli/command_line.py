@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from hornet.cli import BAD_INPUT
+from hornet.cli.configs import find_config
 from hornet.config import ConfigError, describe_fields, load_config
 from hornet.errors import UserError
 from hornet.world import read_world
 
 Config = TypeVar("Config")
 
-BAD_INPUT = 2
 INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 
 NUM_ROLLBACK_BATCHES = 200  # PaLM (arXiv 2204.02311, 5.1) left out 200 to 500 around a spike
@@ -34,7 +35,13 @@ def read_command_line(
         epilog=f"example:\n  {example}\n\nkeys of the config:\n{describe_fields(config_class)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="YAML file; see configs/")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML file; see `hornet configs`",
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument(
         "--rollback",
@@ -50,7 +57,7 @@ def read_command_line(
     options = parser.parse_intermixed_args(arguments)
     try:
         overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
-        return load_config(config_class, path=options.config, overrides=overrides)
+        return load_config(config_class, path=find_config(options.config), overrides=overrides)
     except ConfigError as error:
         if read_world().is_main:  # every rank finds the same problems: say them once
             print(error, file=sys.stderr)

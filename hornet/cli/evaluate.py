@@ -1,0 +1,95 @@
+"""Evaluate a run, a checkpoint or a weight file on a labelled set: top-1, top-5, loss."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.configs import find_config
+from hornet.config import ConfigError, apply_overrides, build_config, describe_fields, read_yaml
+from hornet.durable import replace_non_finite
+from hornet.stages.evaluation import (
+    NOT_FINITE,
+    EvaluateConfig,
+    add_preprocessing,
+    describe_used,
+    evaluate_weights,
+    list_used,
+    take_from_run,
+)
+from hornet.training.evaluate import format_evaluation, has_finite_loss
+from hornet.world import read_world
+
+EPILOG = f"""examples:
+  python launch/evaluate.py runs/demo/finetune weights=ema
+  python launch/evaluate.py hornet_tiny_gf.pth model=hornet_tiny_gf \\
+      evaluation.shards=data/imagenet-1k evaluation.image_size=224
+  torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600
+
+For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
+config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
+whole picture, warped (evaluation.crop_fraction=null). What was used is printed.
+
+keys:
+{describe_fields(EvaluateConfig)}"""
+
+
+def main() -> None:
+    """Read the command line, then evaluate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the keys below")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
+    options = parser.parse_intermixed_args()
+    try:
+        config = read_config(options.source, config=options.config, overrides=options.overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    exit_on_bad_input(lambda: report(config, as_json=options.json))
+
+
+def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
+    """Take the run's own evaluation settings, then --config, then the overrides."""
+    if not source.exists():
+        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    values: dict[str, Any] = {"source": str(source)}
+    for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
+        if (folder / "config.yaml").exists():
+            values |= take_from_run(read_yaml(folder / "config.yaml"))
+            break
+    values |= read_yaml(find_config(config)) if config is not None else {}
+    problems = apply_overrides(values, overrides)
+    if problems:
+        raise ConfigError("command line", problems)
+    return build_config(EvaluateConfig, add_preprocessing(values), source=str(config or source))
+
+
+def report(config: EvaluateConfig, *, as_json: bool) -> None:
+    """Evaluate, and let rank 0 print the result."""
+    world = read_world()
+    evaluation = evaluate_weights(config, world=world)
+    if not world.is_main:
+        return
+    if as_json:
+        used = {"source": str(config.source), "weights": config.weights, **list_used(config)}
+        print(json.dumps(replace_non_finite({**used, **asdict(evaluation)}), allow_nan=False))
+    else:
+        data = config.evaluation
+        print(
+            f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {describe_used(config)}"
+        )
+        print(f"  {format_evaluation(asdict(evaluation))}")
+    if not has_finite_loss(asdict(evaluation)):
+        print(NOT_FINITE, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
