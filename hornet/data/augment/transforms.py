@@ -150,17 +150,18 @@ class EvaluationTransform:
     def _warp(self, image: Image.Image) -> Image.Image:
         size = [self.image_size, self.image_size]
         if self.image_size * image.height <= MAX_PIXELS:
-            return functional.resize(image, size, self.interpolation)
+            return cast(Image.Image, functional.resize(image, size, self.interpolation))
         # Pillow goes across first, over all rows: a column of a million pixels would take gigabytes.
         turned = image.transpose(Image.Transpose.TRANSPOSE)
-        return functional.resize(turned, size, self.interpolation).transpose(Image.Transpose.TRANSPOSE)
+        resized = cast(Image.Image, functional.resize(turned, size, self.interpolation))
+        return resized.transpose(Image.Transpose.TRANSPOSE)
 
     def _crop_centre(self, image: Image.Image, *, short_edge: int) -> Image.Image:
         factor = short_edge / min(image.size)
         if factor**2 * image.width * image.height > MAX_PIXELS:
             return resize_centre(image, short_edge=short_edge, size=self.image_size, interpolation=self.interpolation)
         image = functional.resize(image, [short_edge], self.interpolation)
-        return functional.center_crop(image, [self.image_size, self.image_size])
+        return cast(Image.Image, functional.center_crop(image, [self.image_size, self.image_size]))
 
 
 def resize_centre(

@@ -68,7 +68,7 @@ def test_the_largest_run_is_told_to_people(plan):
         "3.65 GB, 4 s to write (at 1 GB/s), 3 kept, 14.6 GB on disk at most",
         " of 2 h; signal 300 s before the limit, needed are ",
         "cannot be divided over 48 ranks",
-        "recipe in22k_large_gf: 2 departures",
+        "recipe in22k_large_gf: 3 departures",
     ):
         assert part in out, part
 
