@@ -15,35 +15,13 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 
 from hornet.errors import UserError
-from hornet.model.sizes import NO_TORCHSCRIPT, VARIANTS
-
-
-def _describe_preprocessing(image_size: int) -> dict[str, Any]:
-    """Timm's pretrained_cfg: the original's evaluation, a centre crop at 224 and a squash to 384 (its datasets.py)."""
-    evaluation = (
-        {"crop_pct": 0.875, "crop_mode": "center"} if image_size < 384 else {"crop_pct": 1.0, "crop_mode": "squash"}
-    )
-    return {
-        "input_size": (3, image_size, image_size),
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "num_classes": 1000,
-        "pool_size": (image_size // 32, image_size // 32),
-        "first_conv": "downsample_layers.0.0",
-        "classifier": "head",
-        "license": "mit",
-        "origin_url": "https://github.com/raoyongming/HorNet",
-        "paper_ids": "arXiv:2207.14284",
-        **evaluation,
-    }
-
+from hornet.model.sizes import NATIVE_SIZE, NO_TORCHSCRIPT, VARIANTS, describe_preprocessing
 
 _FAMILY = sys.modules["hornet"]
 """Whose attributes the entry points become: timm lists models by the last part of their module's name, and looks there
 for their preprocessing."""
 _FAMILY.default_cfgs = generate_default_cfgs(  # type: ignore[attr-defined]
-    {name: _describe_preprocessing(arguments.get("img_size", 224)) for name, arguments in VARIANTS.items()}
+    {name: describe_preprocessing(arguments.get("img_size", NATIVE_SIZE)) for name, arguments in VARIANTS.items()}
 )
 
 FIXED = {"act_layer": ("gelu", "activation"), "output_stride": (32, "stride")}

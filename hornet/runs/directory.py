@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import re
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from hornet import __version__
 from hornet.config import Settings, resumable
-from hornet.durable import read_json_lines, write_bytes, write_json, write_text
+from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_text
 from hornet.errors import UserError
 from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
 from hornet.runs.lock import Lease
@@ -255,11 +254,6 @@ def _describe_git() -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "has_uncommitted_changes": bool(changed.stdout.strip())}
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity, for which JSON has no words, by null."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
 def _append_line(path: Path, row: Mapping[str, Any]) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        file.write(json.dumps(replace_non_finite(row), allow_nan=False) + "\n")

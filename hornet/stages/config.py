@@ -71,8 +71,10 @@ class StageConfig(Settings):
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
-        if self.recipe.clipping == "paper" and self.optimizer.clip_grad_norm is None:
-            yield "recipe.clipping: paper needs optimizer.clip_grad_norm; set it, or choose standard"
+        if self.recipe.clipping != "standard" and self.optimizer.clip_grad_norm is None:
+            yield (
+                f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,9 @@ class EvaluateConfig(Settings):
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
     """The labelled set."""
+    precision: Literal["bf16", "fp32"] = "fp32"
+    """bf16: under autocast; for a run, by default as the run itself evaluates, for a weight file fp32, as the
+    original."""
     mixing: MixingConfig = resumable(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
 

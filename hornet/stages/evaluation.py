@@ -58,5 +58,5 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
             device=device,
             beat=lambda: None,
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             return task.evaluate(model)

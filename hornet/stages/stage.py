@@ -78,7 +78,7 @@ def run_stage(
         checkpoint = find_start(run, config, require=require, world=world)
         with run.failures_marked():
             with errors_shared():
-                audit_recipe(run, config, world=world)
+                audit_recipe(run, config, num_shards=stream.num_shards, world=world)
             task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
             model = build_model(
                 config.model,
@@ -179,12 +179,12 @@ def open_stream(config: StageConfig, *, world: World) -> TrainStream:
     )
 
 
-def audit_recipe(run: RunDirectory, config: StageConfig, *, world: World) -> None:
+def audit_recipe(run: RunDirectory, config: StageConfig, *, num_shards: int, world: World) -> None:
     """Say and write down where the run departs from the published recipe that it names."""
     name = config.recipe.published
     if name is None:
         return
-    departures = list_departures(config)
+    departures = list_departures(config, num_shards=num_shards)
     run.write_recipe({"published": name, "departures": [asdict(departure) for departure in departures]})
     if world.is_main:
         print(format_audit(name, departures), flush=True)

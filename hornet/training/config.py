@@ -10,7 +10,7 @@ from typing import Literal
 from hornet.config import Settings, resumable
 
 Weights = Literal["raw", "ema"]
-Clipping = Literal["standard", "paper"]
+Clipping = Literal["standard", "paper", "every_micro_step"]
 """standard: once a step; paper: what has accumulated is clipped after every micro batch."""
 
 

@@ -18,6 +18,7 @@ from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
+from hornet.training.evaluate import find_best
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.interruption import Interruption, explain_stop
 from hornet.training.loop import RunState, Wish, is_evaluation_due, train
@@ -179,9 +180,9 @@ def _iterate(parts: Parts, state: RunState) -> Iterator[Batch]:
 
 
 def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Checkpointer:
-    def find_best(steps: Collection[int]) -> int | None:
-        rows = [row for row in run.read("evaluations") if row["step"] in steps]
-        return max(rows, key=lambda row: row["top1"])["step"] if rows else None
+    def find_best_step(steps: Collection[int]) -> int | None:
+        best = find_best(row for row in run.read("evaluations") if row["step"] in steps)
+        return None if best is None else best["step"]
 
     return Checkpointer(
         run.checkpoints,
@@ -190,7 +191,7 @@ def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Chec
         description=parts.description,
         world=world,
         retention=parts.checkpoints,
-        find_best=find_best,
+        find_best=find_best_step,
         require_sole=run.lease.require,
     )
 

@@ -81,7 +81,8 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
         alone = json.loads(done.stdout.splitlines()[-1])
         assert alone["num_images"] == row["num_images"] == NUM_VALIDATION, "each image once, on 2 ranks and on 1"
         assert alone["top1"] == row["top1"]
-        assert alone["loss"] == pytest.approx(row["loss"], rel=2e-2), "bf16 autocast during the run, fp32 alone"
+        assert alone["loss"] == pytest.approx(row["loss"], rel=1e-6), "in the run's own precision"
+        assert alone["precision"] == "bf16"
 
 
 def test_a_start_that_is_no_run_is_refused(tmp_path, shards):

@@ -116,7 +116,8 @@ def _list_accuracies(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
     scored = [(top1, row) for row in evaluations if (top1 := number(row.get("top1"))) is not None]
     if not scored:
         return []
-    best, best_row = max(scored, key=lambda pair: pair[0])
+    # Weights that have diverged may still hit by chance: their loss is no number.
+    best, best_row = max(scored, key=lambda pair: (number(pair[1].get("loss")) is not None, pair[0]))
     last_step = scored[-1][1]["step"]
     last = max(top1 for top1, row in scored if row["step"] == last_step)
     rows = [(f"{best:.2f} %", f"best top-1, {best_row.get('weights')}, step {best_row['step']:,.0f}")]
