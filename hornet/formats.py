@@ -98,18 +98,28 @@ UNWRITTEN: Mapping[str, Any] = {
 that code did. A run that was begun so goes on with it, unless its user asks for another value than today's default."""
 
 
+REDEFINED: Mapping[tuple[str, Any], Any] = {
+    ("recipe.clipping", "paper"): "every_micro_step",  # 0.2.0: the same with two micro steps
+}
+"""Values of settings that meant something else in format 1 of config.yaml: what does the same today."""
+
+
 def read_run_values(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """Return the settings in a run's config.yaml, whatever release wrote it, by today's names and without the header.
 
     Raises UserError if a later release wrote it, or for a setting that was removed and did what today's code cannot do.
     """
-    CONFIG.read_number(content, source=source)
+    number = CONFIG.read_number(content, source=source)
     values = _copy({key: value for key, value in content.items() if key not in (CONFIG.key, MADE_BY)})
     for old, new in RENAMED.items():
         if _holds(values, old):
             value = _take(values, old)
             if not _holds(values, new):
                 _put(values, new, value)
+    for (key, meant), today in REDEFINED.items():
+        if number == 1 and _holds(values, key):
+            value = _take(values, key)
+            _put(values, key, today if value == meant else value)
     for key, removed in REMOVED.items():
         if _holds(values, key) and (value := _take(values, key)) != removed.does_as:
             raise UserError(

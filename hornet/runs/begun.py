@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from hornet.config import build_config, flatten_values, list_settings, read_yaml, to_values, to_yaml
 from hornet.durable import write_text
 from hornet.errors import UserError
-from hornet.formats import CONFIG, PROGRAM, UNWRITTEN, describe_writer, read_run_values
+from hornet.formats import CONFIG, PROGRAM, REDEFINED, UNWRITTEN, describe_writer, read_run_values
 
 Config = TypeVar("Config")
 
@@ -47,6 +47,10 @@ def go_on_as_begun(config: Config, folder: Path) -> tuple[Config, list[str]]:
         if now[key] == settings[key].default != meant == earlier.get(key, meant):
             _put(values, key, meant)
             lines.append(f"{key}: goes on as {meant!r}, with which the run was begun; a new run has {now[key]!r}")
+    for (key, value), meant in REDEFINED.items():
+        if now.get(key) == value and earlier.get(key) == meant:
+            _put(values, key, meant)
+            lines.append(f"{key}: goes on as {meant!r}, which is what {value!r} meant when the run was begun")
     return (build_config(type(config), values, source=str(folder / CONFIG_NAME)) if lines else config), lines
 
 

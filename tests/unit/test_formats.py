@@ -155,6 +155,31 @@ def test_a_section_that_older_code_had_not_does_not_strand_its_run(tmp_path):
     assert refuse(Config(rate=0.5), tmp_path).guard == Guard(spike_sigmas=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    clipping: str = "standard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    recipe: Recipe = Recipe()
+
+
+@pytest.mark.parametrize(
+    ("number", "asked", "goes_on"),
+    [(None, "paper", "every_micro_step"), (None, "every_micro_step", "every_micro_step"), (2, "paper", "paper")],
+)
+def test_a_value_that_meant_something_else_goes_on_as_it_was_meant(tmp_path, number, asked, goes_on):
+    begin(tmp_path, Recipes(recipe=Recipe(clipping="paper")), format=number)
+    assert refuse(Recipes(recipe=Recipe(clipping=asked)), tmp_path).recipe.clipping == goes_on
+
+
+def test_a_value_that_means_something_else_today_is_refused_where_it_is_new(tmp_path):
+    begin(tmp_path, Recipes(recipe=Recipe(clipping="standard")), format=None)
+    with pytest.raises(UserError, match=r"recipe\.clipping: 'standard' -> 'paper'"):
+        refuse(Recipes(recipe=Recipe(clipping="paper")), tmp_path)
+
+
 def test_what_is_not_written_goes_on_as_the_run_was_begun_and_is_told(tmp_path):
     """Also when the first resume has written today's config.yaml."""
     begin(tmp_path, format=None, made_by=None, guard__spike_sigmas=None)
