@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -49,7 +50,7 @@ def main() -> None:
 
 def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
-    if not source.exists():
+    if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     values: dict[str, Any] = {"source": source}
     problems: list[str] = []

@@ -80,9 +80,9 @@ class EvaluateConfig(Settings):
     """What to evaluate, on what."""
 
     source: Path
-    """A run directory, a checkpoint folder in one, or a weight file."""
+    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
     weights: Weights = "raw"
-    """Which weights of a checkpoint: the last step's, or their moving average."""
+    """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
     """For a weight file: its name in timm; a checkpoint knows its own."""
     label_space: NameOrPath | None = None
