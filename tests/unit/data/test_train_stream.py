@@ -274,7 +274,7 @@ def test_the_division_is_checked_before_files_are_opened(tmp_path: Path) -> None
     ],
 )
 def test_bad_settings_are_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(UserError, match=f"^{problem}"):
+    with pytest.raises(UserError, match=f"(?m)^{problem}"):
         configure(tmp_path, **changes)
 
 
