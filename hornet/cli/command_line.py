@@ -72,9 +72,16 @@ class _Parser(argparse.ArgumentParser):
 def _refuse(text: str) -> NoReturn:
     """End every rank, which has found the same: rank 0 says it, the others give it to their launcher alone."""
     report_to_launcher(text)
-    if read_world().is_main:
+    if _is_main():
         print(text, file=sys.stderr, flush=True)
     sys.exit(BAD_INPUT)
+
+
+def _is_main() -> bool:
+    try:
+        return read_world().is_main
+    except UserError:  # told once the config is right
+        return True
 
 
 def read_window(text: str) -> tuple[int, int]:

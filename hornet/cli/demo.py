@@ -17,6 +17,9 @@ BIN = Path(sys.executable).parent
 DATA = ROOT / "data" / "demo"
 RUNS = ROOT / "runs" / "demo"
 KILL_AFTER_STEP = 50
+NUM_RANKS = 2
+# Not `accelerate launch`: on CPUs it starts one process, whatever number it is asked for.
+ON_TWO_CPUS = (BIN / "torchrun", "--standalone", "--nproc_per_node", NUM_RANKS)
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -47,28 +50,20 @@ def main() -> None:
                 "200",
             ),
         )
-    pretraining = [BIN / "deepspeed", "--num_gpus", "2", "launch/pretrain.py", "--config", "configs/demo/pretrain.yaml"]
+    pretraining = [
+        BIN / "deepspeed",
+        "--num_gpus",
+        NUM_RANKS,
+        "launch/pretrain.py",
+        "--config",
+        "configs/demo/pretrain.yaml",
+    ]
     call_and_kill("pretraining, to be killed", pretraining, RUNS / "pretrain", after_step=KILL_AFTER_STEP)
     call("pretraining, the same command again", pretraining)
-    call(
-        "finetuning at 64 pixels",
-        [
-            BIN / "accelerate",
-            "launch",
-            "--cpu",
-            "--num_processes",
-            "2",
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "launch/finetune.py",
-            "--config",
-            "configs/demo/finetune.yaml",
-        ],
-    )
+    require_ranks(RUNS / "pretrain")
+    finetuning = [*ON_TWO_CPUS, "launch/finetune.py", "--config", "configs/demo/finetune.yaml"]
+    call("finetuning at 64 pixels", finetuning)
+    require_ranks(RUNS / "finetune")
     call("evaluation", python("launch/evaluate.py", "runs/demo/finetune", "weights=ema"))
     draw_curves(RUNS / "curves.png")
     print_ending(seconds=time.monotonic() - started)
@@ -115,6 +110,13 @@ def call_and_kill(title: str, command: list[object], run: Path, *, after_step: i
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     print(f"demo: SIGKILL to all ranks after step {read_last_step(run)}", flush=True)
+
+
+def require_ranks(run: Path) -> None:
+    """End the demo unless the run itself reports as many ranks as were asked for."""
+    num_ranks = json.loads((run / "environment.json").read_text())["world"]["num_ranks"]
+    if num_ranks != NUM_RANKS:
+        sys.exit(f"demo: {run} ran on {num_ranks} ranks, not on {NUM_RANKS}")
 
 
 def start(title: str, command: list[object]) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ from hornet.data.config import EvaluationConfig, StreamConfig
 from hornet.data.order import ORDER_VERSION, Order
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
+from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
 from hornet.quantities import list_divisors
@@ -29,6 +30,7 @@ class TrainStream:
     def __init__(
         self, config: StreamConfig, *, shards: ShardSet, order: Order, world: World, micro_batch_size: int
     ) -> None:
+        self._config = config
         self._world = world
         self._order = order
         self._rank_batch_size = order.global_batch_size // world.num_ranks
@@ -52,6 +54,13 @@ class TrainStream:
         """Divide this rank's share of a step into micro batches of another size, before any is read."""
         self.micro_batch_size = micro_batch_size
         self.num_micro_steps = self._rank_batch_size // micro_batch_size
+
+    def count_shared_bytes(self) -> int:
+        """Return what this rank's workers may hold in /dev/shm: what they prepare ahead, and two steps' batches."""
+        config = self._config
+        num_batches = config.num_workers * config.prefetch + 2 * self.num_micro_steps
+        batch_bytes = count_batch_bytes(self.micro_batch_size, config.transform.image_size)
+        return num_batches * batch_bytes if config.num_workers else 0
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch (0-based) in which the global batch of `step` (0-based) begins."""
@@ -86,6 +95,7 @@ class EvaluationStream:
     """One rank's part of a split; all ranks yield as many batches, so collective calls stay in step."""
 
     def __init__(self, config: EvaluationConfig, *, shards: ShardSet, world: World) -> None:
+        self._config = config
         self._world = world
         self.max_bad_sample_rate = config.max_bad_sample_rate
         """Share of samples that may be left out; the caller's to judge, over all ranks."""
@@ -106,6 +116,12 @@ class EvaluationStream:
     def iterate(self) -> Iterator[Batch]:
         """Yield this rank's batches."""
         yield from self._pool.run(self._requests())
+
+    def count_shared_bytes(self) -> int:
+        """Return what this rank's workers may hold in /dev/shm: what they prepare ahead, and two batches."""
+        config = self._config
+        num_batches = config.num_workers * config.prefetch + 2
+        return num_batches * count_batch_bytes(config.batch_size, config.image_size) if config.num_workers else 0
 
     def close(self) -> None:
         """End the workers."""

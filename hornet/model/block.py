@@ -13,6 +13,7 @@ GNCONV_SCALE = 1 / 3
 FEED_FORWARD_RATIO = 4
 
 
+@torch.fx.wrap  # a leaf there: torch.fx knows no numbers of axes
 def draw_drop_path(x: Tensor, rate: float) -> Tensor:
     """Return a factor for each sample of (B, ...): 0 with probability `rate`, else 1 / (1 - rate)."""
     keep = 1.0 - rate

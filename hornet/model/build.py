@@ -12,6 +12,9 @@ import hornet.model.variants  # noqa: F401  # registers the names with timm
 from hornet.model.config import ModelConfig
 from hornet.model.hornet import HorNet
 
+MAX_NUM_GRAPHS = 128
+"""Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
+
 
 def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> HorNet:
     """Build the network on the CPU, its global filters on the grids of `image_size` (pixels).
@@ -32,6 +35,10 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed:
     if config.activation_checkpointing:
         model.set_grad_checkpointing(True)
     if config.compile:
+        from torch._dynamo import config as compiler  # seconds to import
+
+        # Torch's own limit is 8, and the next image size would end the process.
+        compiler.recompile_limit = max(compiler.recompile_limit, MAX_NUM_GRAPHS)
         # At the first call. The forward alone, since engines hang hooks on the network that cannot be compiled; in
         # place, so that names and checkpoints stay as they are.
         model.forward = torch.compile(model.forward, fullgraph=True)  # type: ignore[method-assign]

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hornet.config import Settings, free
-from hornet.model.sizes import VARIANTS, Kernels
+from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS, Kernels
+
+
+def find_image_size_problems(size: int, *, key: str) -> Iterator[str]:
+    """Yield what is wrong with images of `size` pixels a side, which `key` of a config asks for."""
+    if size < MIN_IMAGE_SIZE:
+        yield f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}"
 
 
 @dataclass(frozen=True, kw_only=True)

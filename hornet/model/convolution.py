@@ -4,9 +4,12 @@ They stay subclasses of nn.Conv2d so that state dicts hold (out, in, k, k) and w
 DeepSpeed's parameter hooks find them as usual; only the layout of what flows through differs.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 class PointwiseConv(nn.Conv2d):
@@ -43,6 +46,23 @@ class DepthwiseConv(ChannelsLastConv):
             return super().forward(x_bhwc)
         z: Tensor = torch.ops.hornet.gated_depthwise(x_bhwc, self.weight, self.bias, num_gate_channels, scale)
         return z
+
+
+class ChannelsLast(nn.Sequential):
+    """Layers over (B, H, W, C) in a row, which outside, to hooks too, are one layer over maps (B, C, H, W).
+
+    The border costs two views. `grad_checkpointing` computes each layer again in the backward pass.
+    """
+
+    grad_checkpointing = False
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H', W')."""
+        x: Any = x_bchw.permute(0, 2, 3, 1)
+        for layer in self:
+            x = checkpoint(layer, x, use_reentrant=False) if self.grad_checkpointing else layer(x)
+        out: Tensor = x.permute(0, 3, 1, 2)
+        return out
 
 
 def build_depthwise_conv(channels: int, *, kernel_size: int, bias: bool) -> DepthwiseConv:

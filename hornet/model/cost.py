@@ -23,7 +23,7 @@ from torch import nn
 
 from hornet.model.convolution import PointwiseConv
 from hornet.model.global_filter import GlobalLocalFilter
-from hornet.model.hornet import HorNet, ImageSize, compute_grid
+from hornet.model.hornet import MIN_IMAGE_SIZE, HorNet, ImageSize, compute_grid
 
 LAYER_NORM_COST = 5
 
@@ -80,7 +80,7 @@ def count_multiply_adds(model: HorNet, image_size: ImageSize) -> Cost:
     for index, (downsampling, stage) in enumerate(zip(model.downsample_layers, model.stages, strict=True)):
         grid = compute_grid(image_size, index)
         if min(grid) < 1:
-            raise ValueError(f"image_size is {image_size}, but the model needs 32 pixels a side or more.")
+            raise ValueError(f"image_size is {image_size}, but the model needs {MIN_IMAGE_SIZE} pixels a side or more.")
         place = f"stage_{index + 1}"
         totals: dict[str, tuple[int, int]] = {}
         for name, module in [*downsampling.named_modules(), *stage.named_modules()]:

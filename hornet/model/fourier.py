@@ -38,7 +38,8 @@ def inverse_transform(spectrum: Tensor, *, width: int) -> Tensor:
 def _build_angles(num_rows: int, length: int, device: torch.device) -> Tensor:
     """2 pi k n / length for k < num_rows, n < length; k n is reduced first, so large products lose no digits."""
     rows, columns = torch.arange(num_rows, device=device), torch.arange(length, device=device)
-    products = rows[:, None] * columns % length
+    # By a tensor that holds the length: exporters know no remainder by a length that they hold as a symbol.
+    products = rows[:, None] * columns % (columns[-1:] + 1)
     angles: Tensor = products.to(torch.float64) * (2.0 * torch.pi / length)
     return angles
 
@@ -54,7 +55,7 @@ def _build_inverse_row_basis(width: int, device: torch.device) -> Tensor:
     """Half spectrum (2 K) -> real row: (W, 2 K). A column that stands for its mirror image too counts twice."""
     half = width // 2 + 1
     frequency = torch.arange(half, device=device)
-    is_its_own_mirror = (2 * frequency) % width == 0
+    is_its_own_mirror = (frequency == 0) | (2 * frequency == width)
     real = torch.where(is_its_own_mirror, 1.0, 2.0)
     imaginary = torch.where(is_its_own_mirror, 0.0, 2.0)
     basis: Tensor = _build_row_basis(width, device).T * torch.cat([real, imaginary])

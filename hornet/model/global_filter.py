@@ -3,6 +3,10 @@
 Source: HorNet (arXiv 2207.14284) and the original code's `GlobalLocalFilter` (raoyongming/HorNet at ac9e210).
 """
 
+import warnings
+from collections.abc import MutableMapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,15 +21,20 @@ NORM_EPS = 1e-6
 
 
 def resize_filter(weight: Tensor, grid: FilterGrid) -> Tensor:
-    """Resample a filter (C, h, w, 2) to another grid: bilinear, corners aligned, real and imaginary parts apart."""
-    parts = functional.interpolate(weight.permute(3, 0, 1, 2), size=grid, mode="bilinear", align_corners=True)
-    return parts.permute(1, 2, 3, 0)
+    """Resample a filter (C, h, w, 2) to another grid: bilinear, corners aligned, real and imaginary parts apart.
+
+    In at least float32; the dtype is kept.
+    """
+    precise = weight if weight.element_size() >= 4 else weight.float()
+    parts = functional.interpolate(precise.permute(3, 0, 1, 2), size=grid, mode="bilinear", align_corners=True)
+    return parts.permute(1, 2, 3, 0).to(weight.dtype)
 
 
+@torch.fx.wrap
 def apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
     """Multiply the spectrum of real (B, H, W, C) by a filter (C, h, w, 2), resized to the grid of x if it differs.
 
-    The arithmetic is float32 (float64 for float64 input) whatever autocast or the parameters' dtype say, because
+    A leaf to torch.fx, which knows no dtypes and sizes. The arithmetic is float32 (float64 for float64 input) whatever autocast or the parameters' dtype say, because
     bfloat16 keeps only 8 bits of a sum over all positions. Returns float32 or float64.
     """
     device_type = x_bhwc.device.type
@@ -40,7 +49,10 @@ def _apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
     x, weight = x_bhwc.to(dtype), weight.to(dtype)
     _, height, width, _ = x.shape
     grid = (height, width // 2 + 1)
-    if tuple(weight.shape[1:3]) != grid:
+    # A graph that is exported for any size always resizes, which on the filter's own grid changes nothing; to ask
+    # whether it must would tie the graph to the size it was traced with.
+    is_any_size = not all(isinstance(length, int) for length in grid)
+    if is_any_size or tuple(weight.shape[1:3]) != grid:
         weight = resize_filter(weight, grid)
     # One small copy here, so that the products over the batch read the filter along its channels.
     filter_real, filter_imaginary = weight.permute(3, 1, 2, 0).contiguous().unbind(0)
@@ -79,6 +91,25 @@ class GlobalLocalFilter(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the filter: normal with standard deviation 0.02, as in the original."""
         nn.init.normal_(self.complex_weight, std=0.02)
+
+    def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
+        """Read a filter of another image size too: resampled to this one's grid as in finetuning, with a warning.
+
+        Here, since timm calls a filter function for `pretrained`, but none for `checkpoint_path`.
+        """
+        name = f"{prefix}complex_weight"
+        weight, own = state_dict.get(name), self.complex_weight
+        # Under ZeRO-3 both are placeholders of one axis; what differs in more than its grid is torch's to refuse.
+        is_filter = weight is not None and weight.dim() == own.dim() == 4 and weight.shape[::3] == own.shape[::3]
+        if is_filter and weight.shape[1:3] != own.shape[1:3]:
+            grid = (own.shape[1], own.shape[2])
+            warnings.warn(
+                f"global filters of {weight.shape[1]} x {weight.shape[2]} were resampled to {grid[0]} x {grid[1]}: the "
+                "weights were made for another image size (img_size)",
+                stacklevel=2,
+            )
+            state_dict[name] = resize_filter(weight, grid).contiguous()
+        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[arg-type]
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
         """(B, H, W, channels) -> the same shape."""

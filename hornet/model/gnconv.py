@@ -47,14 +47,15 @@ class GnConv(nn.Module):
     def forward(self, x_bhwc: Tensor) -> Tensor:
         """(B, H, W, channels) -> the same shape."""
         y, narrowest = self.proj_in(x_bhwc), self.gate_channels[0]
+        # By index: torch.fx cannot unpack what has no number known to it.
         if self.is_fused:
-            z = self.dwconv(y, num_gate_channels=narrowest, scale=self.scale)
-            x, *gates = z.split(self.gate_channels, dim=-1)
+            gates = self.dwconv(y, num_gate_channels=narrowest, scale=self.scale).split(self.gate_channels, dim=-1)
+            x = gates[0]
         else:
             first, spatial = y.split([narrowest, sum(self.gate_channels)], dim=-1)
-            first_gate, *gates = (self.dwconv(spatial) * self.scale).split(self.gate_channels, dim=-1)
-            x = first * first_gate
-        for widen, gate in zip(self.pws, gates, strict=True):
-            x = widen(x) * gate
+            gates = (self.dwconv(spatial) * self.scale).split(self.gate_channels, dim=-1)
+            x = first * gates[0]
+        for index, widen in enumerate(self.pws, start=1):
+            x = widen(x) * gates[index]
         out: Tensor = self.proj_out(x)
         return out

@@ -10,24 +10,22 @@ Not here: names and sizes of the variants (variants.py), loading a checkpoint of
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import NoReturn
 
 import torch
 from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
+from hornet.errors import UserError
 from hornet.model.block import Block
-from hornet.model.convolution import DepthwiseConv, build_patch_conv
+from hornet.model.convolution import ChannelsLast, DepthwiseConv, build_patch_conv
 from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
 from hornet.model.gnconv import GnConv
 from hornet.model.kernels import require_kernels
 from hornet.model.layer_groups import build_layer_matcher
-from hornet.model.sizes import Kernels
+from hornet.model.sizes import NO_TORCHSCRIPT, NUM_STAGES, STEM_STRIDE, Kernels
 
-NUM_STAGES = 4
-STEM_STRIDE = 4
 INIT_STD = 0.02
 
 ImageSize = int | tuple[int, int]
@@ -67,11 +65,41 @@ def initialize(module: nn.Module) -> None:
         module.reset_parameters()
 
 
+@torch.fx.wrap  # a leaf there: torch.fx knows no sizes
+def lay_out(images: Tensor, *, num_stages: int) -> Tensor:
+    """Return (B, in_chans, H, W) in the layout that all later tensors have, with its channels last in memory.
+
+    Raises UserError if that many stages would leave nothing of them.
+    """
+    if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        # One graph per image size. On meeting a second size torch.compile makes sizes symbolic, and Inductor
+        # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
+        operator.index(images.shape[2]), operator.index(images.shape[3])
+    smallest = STEM_STRIDE * 2 ** (num_stages - 1)
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # the question would become part of the graph
+    if not is_traced and min(images.shape[2:]) < smallest:
+        raise UserError(
+            f"images: are {' x '.join(map(str, images.shape[2:]))} pixels, but {num_stages} stages of HorNet need "
+            f"{smallest} a side or more"
+        )
+    # Three channels are cheap to reorder.
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def pool(x_bhwc: Tensor, kind: str) -> Tensor:
+    """(B, H, W, C) -> (B, C): the mean over all positions, the largest value, or the mean of both."""
+    if kind == "avg":
+        return x_bhwc.mean(dim=(1, 2))
+    largest = x_bhwc.amax(dim=(1, 2))
+    return largest if kind == "max" else (x_bhwc.mean(dim=(1, 2)) + largest) / 2
+
+
 class HorNet(nn.Module):
     """The network. `width` is C of the first stage; stages have C, 2C, 4C, 8C channels.
 
     `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too and resizes the
-    filters on the fly. `global_pool` is "avg", or "" (only without a head) to return the feature map.
+    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head) to
+    return the feature map.
     """
 
     output_fmt = "NCHW"
@@ -102,7 +130,6 @@ class HorNet(nn.Module):
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.head_init_scale = head_init_scale
-        self.grad_checkpointing = False
         channels = [width * 2**stage for stage in range(NUM_STAGES)]
         self.num_features = self.head_hidden_size = channels[-1]
         self.feature_info = [
@@ -110,13 +137,13 @@ class HorNet(nn.Module):
             for stage in range(NUM_STAGES)
         ]
 
-        stem = nn.Sequential(
+        stem = ChannelsLast(
             build_patch_conv(in_chans, width, patch_size=STEM_STRIDE), nn.LayerNorm(width, eps=NORM_EPS)
         )
         self.downsample_layers = nn.ModuleList([stem])
         for narrow, wide in pairwise(channels):
             self.downsample_layers.append(
-                nn.Sequential(nn.LayerNorm(narrow, eps=NORM_EPS), build_patch_conv(narrow, wide, patch_size=2))
+                ChannelsLast(nn.LayerNorm(narrow, eps=NORM_EPS), build_patch_conv(narrow, wide, patch_size=2))
             )
         self.stages = nn.ModuleList()
         for stage in range(NUM_STAGES):
@@ -125,7 +152,7 @@ class HorNet(nn.Module):
                 Block(channels[stage], order=orders[stage], filter_grid=grid, layer_scale_init=layer_scale_init)
                 for _ in range(depths[stage])
             ]
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(ChannelsLast(*blocks))
         self.norm: nn.Module = nn.LayerNorm(self.num_features, eps=NORM_EPS)
         self.init_weights()
         self.global_pool = global_pool
@@ -168,10 +195,10 @@ class HorNet(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> the last stage's map (B, num_features, H / 32, W / 32), before pooling and norm."""
-        x = self._to_channels_last(images)
-        for stage in range(len(self.stages)):
-            x = self._forward_stage(x, stage)
-        return x.permute(0, 3, 1, 2)
+        x = lay_out(images, num_stages=len(self.stages))
+        for downsampling, stage in zip(self.downsample_layers, self.stages, strict=True):
+            x = stage(downsampling(x))
+        return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Map (B, num_features, h, w) -> logits (B, num_classes), or pooled and normed features with `pre_logits`."""
@@ -179,7 +206,7 @@ class HorNet(nn.Module):
         if not self.global_pool:
             normed: Tensor = self.norm(x)
             return normed.permute(0, 3, 1, 2)
-        x = self.norm(x.mean(dim=(1, 2)))
+        x = self.norm(pool(x, self.global_pool))
         x = functional.dropout(x, self.drop_rate, self.training)
         if pre_logits:
             return x
@@ -199,15 +226,17 @@ class HorNet(nn.Module):
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f'output_fmt is {output_fmt!r}, but must be "NCHW" or "NHWC".')
         wanted, last = feature_take_indices(len(self.stages), indices)
-        x = self._to_channels_last(x)
+        num_stages = last + 1 if stop_early else len(self.stages)
+        x = lay_out(x, num_stages=num_stages)
         maps = []
-        for stage in range(last + 1 if stop_early else len(self.stages)):
-            x = self._forward_stage(x, stage)
+        for stage in range(num_stages):
+            x = self.stages[stage](self.downsample_layers[stage](x))
             if stage in wanted:
-                maps.append(self.norm(x) if norm and stage == NUM_STAGES - 1 else x)
+                x_bhwc = x.permute(0, 2, 3, 1)
+                maps.append(self.norm(x_bhwc) if norm and stage == NUM_STAGES - 1 else x_bhwc)
         if output_fmt == "NCHW":
             maps = [x_bhwc.permute(0, 3, 1, 2) for x_bhwc in maps]
-        return maps if intermediates_only else (x.permute(0, 3, 1, 2), maps)
+        return maps if intermediates_only else (x, maps)
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -233,12 +262,12 @@ class HorNet(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the head by a fresh one, or by none with `num_classes=0`; `global_pool` None leaves the pooling."""
-        pool = self.global_pool if global_pool is None else global_pool
-        if pool not in ("avg", ""):
-            raise ValueError(f'global_pool is {pool!r}, but must be "avg" or "".')
-        if num_classes and not pool:
+        kind = self.global_pool if global_pool is None else global_pool
+        if kind not in ("avg", "max", "avgmax", ""):
+            raise ValueError(f'global_pool is {kind!r}, but must be "avg", "max", "avgmax" or "".')
+        if num_classes and not kind:
             raise ValueError('global_pool is "", which returns a feature map, so num_classes must be 0.')
-        self.global_pool = pool
+        self.global_pool = kind
         self.num_classes = num_classes
         # Where the rest of the network lives, and in its dtype.
         like = next(self.parameters())
@@ -249,7 +278,9 @@ class HorNet(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
-        self.grad_checkpointing = enable
+        for stage in self.stages:
+            assert isinstance(stage, ChannelsLast)
+            stage.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Layers for timm's layer-wise learning rate decay; see layer_groups.py."""
@@ -259,17 +290,6 @@ class HorNet(nn.Module):
         """Parameters of two and more axes that must not decay: none. The original decays the filters too."""
         return set()
 
-    def _to_channels_last(self, images: Tensor) -> Tensor:
-        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
-            # One graph per image size. On meeting a second size torch.compile makes sizes symbolic, and Inductor
-            # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
-            operator.index(images.shape[2]), operator.index(images.shape[3])
-        # Three channels are cheap to reorder, and every later tensor then has channels-last strides.
-        return images.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-
-    def _forward_stage(self, x_bhwc: Tensor, stage: int) -> Tensor:
-        x: Any = self.downsample_layers[stage](x_bhwc)
-        for block in self.stages[stage].children():
-            x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing else block(x)
-        out: Tensor = x
-        return out
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Say to torch.jit.script, which calls this, why it cannot."""
+        raise UserError(NO_TORCHSCRIPT)

@@ -1,7 +1,7 @@
 """State dicts for another image size: filters resampled, everything else untouched.
 
 Names and shapes of our state dicts are the original ones, so there is no conversion between layouts here.
-Not here: a head for other classes (finetune/start.py), resizing on the fly (global_filter.py).
+Not here: a head for other classes (finetune/start.py), resizing on the fly or by load_state_dict (global_filter.py).
 """
 
 from collections.abc import Mapping
@@ -36,6 +36,5 @@ def resize_filters(state_dict: Mapping[str, Tensor], *, grids: Mapping[str, Filt
             continue
         if weight.dim() != 4 or weight.shape[-1] != 2:
             raise ValueError(f"{name} has shape {tuple(weight.shape)}, but a filter is (channels, h, w, 2).")
-        precise = weight if weight.element_size() >= 4 else weight.float()
-        resized[name] = resize_filter(precise, grid).to(weight.dtype).contiguous()
+        resized[name] = resize_filter(weight, grid).contiguous()
     return resized

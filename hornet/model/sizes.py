@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 Kernels = Literal["plain", "fused"]
 
+NUM_STAGES = 4
+STEM_STRIDE = 4
+MIN_IMAGE_SIZE = STEM_STRIDE * 2 ** (NUM_STAGES - 1)
+"""Pixels a side that fill one position of the last stage."""
 FILTER_STAGES = (2, 3)
+NO_TORCHSCRIPT = (
+    "TorchScript: is deprecated in PyTorch, and HorNet leaves it out; use torch.export, ONNX or torch.compile "
+    "(docs/models.md)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

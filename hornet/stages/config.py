@@ -10,7 +10,7 @@ from typing import Literal
 from hornet.config import Settings, free
 from hornet.data.config import EvaluationConfig, MixingConfig, StreamConfig
 from hornet.field_types import NameOrPath
-from hornet.model.config import ModelConfig
+from hornet.model.config import ModelConfig, find_image_size_problems
 from hornet.runs.directory import RunConfig
 from hornet.stages.recipe import RecipeConfig
 from hornet.training.config import (
@@ -62,6 +62,9 @@ class StageConfig(Settings):
     size draws other partners."""
 
     def _find_problems(self) -> Iterator[str]:
+        yield from find_image_size_problems(self.data.transform.image_size, key="data.transform.image_size")
+        if self.evaluation is not None:
+            yield from find_image_size_problems(self.evaluation.image_size, key="evaluation.image_size")
         every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
         if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
             yield (
@@ -73,7 +76,7 @@ class StageConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Settings):
     """What to evaluate, on what."""
 
     source: Path
@@ -88,3 +91,6 @@ class EvaluateConfig:
     """The labelled set."""
     mixing: MixingConfig = free(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from find_image_size_problems(self.evaluation.image_size, key="evaluation.image_size")

@@ -6,6 +6,7 @@ import torch
 
 from hornet.data.config import MixingConfig
 from hornet.data.loader import open_evaluation_stream
+from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
 from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
@@ -23,10 +24,11 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     Raises UserError if the weights do not fit the model or the set's label space.
     """
     device = choose_device(world)
-    with open_process_group(world, device=device):
+    with open_process_group(world, device=device, purpose=f"an evaluation of {config.source}"):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
+            require_shared_memory([labelled.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
         require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)

@@ -18,6 +18,7 @@ from hornet.data.loader import (
     open_evaluation_stream,
     open_train_stream,
 )
+from hornet.data.shared_memory import require_shared_memory
 from hornet.model.build import build_model, list_shapes
 from hornet.model.cost import count_training_flops
 from hornet.model.hornet import HorNet
@@ -65,12 +66,9 @@ def run_stage(
         return
     device = choose_device(world)
     watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
-    with watchdog, open_process_group(world, device=device), ExitStack() as held:
+    with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
         with errors_shared():  # a node may lack the shards that the others see
-            stream = open_stream(config, world=world)
-            labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
-            if labelled is not None:
-                require_same_labels(labelled.label_space, stream.label_space)
+            stream, labelled = open_streams(config, world=world)
         held.enter_context(hold(run, world=world))  # not before: a wrong config leaves no folder behind
         checkpoint = find_start(run, config, world=world)
         with run.failures_marked():
@@ -95,6 +93,8 @@ def run_stage(
                     load=engine_load,
                     checkpoint=checkpoint,
                 )
+                with errors_shared():
+                    require_room(stream, labelled, world=world)
             parts = assemble(
                 config,
                 stream=stream,
@@ -128,6 +128,24 @@ def make_task(
         device=device,
         beat=beat,
     )
+
+
+def open_streams(config: StageConfig, *, world: World) -> tuple[TrainStream, EvaluationStream | None]:
+    """Open the training set and the labelled one, if there is one, and see that they go together and have room."""
+    stream = open_stream(config, world=world)
+    labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
+    if labelled is not None:
+        require_same_labels(labelled.label_space, stream.label_space)
+    if config.micro_batch_size != "auto":  # else it is not known yet
+        require_room(stream, labelled, world=world)
+    return stream, labelled
+
+
+def require_room(stream: TrainStream, labelled: EvaluationStream | None, *, world: World) -> None:
+    """Raise UserError if the batches of this node's workers may not find room in /dev/shm."""
+    streams = (stream,) if labelled is None else (stream, labelled)
+    needed = [stream.count_shared_bytes() for stream in streams]
+    require_shared_memory(needed, num_local_ranks=world.num_local_ranks)
 
 
 def open_stream(config: StageConfig, *, world: World) -> TrainStream:

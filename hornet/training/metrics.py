@@ -49,7 +49,8 @@ class MetricsRecorder:
         self._is_begun = False
         self._reset()
         self._arm(first_step)
-        self._trackers = open_trackers(parts.tracking, run, first_step=first_step, world=world)
+        with errors_shared():
+            self._trackers = open_trackers(parts.tracking, run, first_step=first_step, world=world)
         self._bar: tqdm[Any] | None = None
         if world.is_main and sys.stderr.isatty():
             self._bar = tqdm(total=self._num_steps, initial=first_step, unit="step", dynamic_ncols=True)

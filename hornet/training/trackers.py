@@ -34,7 +34,7 @@ class Tracker(Protocol):
 def open_trackers(config: TrackingConfig, run: RunDirectory, *, first_step: int, world: World) -> Sequence[Tracker]:
     """Open what `config` asks for; none on ranks other than 0.
 
-    Raises UserError if a package is missing.
+    Raises UserError if a package or a login is missing.
     """
     trackers: list[Tracker] = []
     if world.is_main and config.tensorboard:
@@ -79,9 +79,16 @@ class WandbTracker:
         path = run.path / "wandb_id"
         if not path.exists():
             run.write_file(path.name, secrets.token_hex(4).encode())
-        self._run = wandb.init(
-            project=project, name=run.config.name, id=path.read_text(), dir=str(run.path), resume="allow"
-        )
+        try:
+            self._run = wandb.init(
+                project=project, name=run.config.name, id=path.read_text(), dir=str(run.path), resume="allow"
+            )
+        except wandb.Error as error:  # no login, no such project, no network
+            raise UserError(
+                f"tracking.wandb_project is {project}, but Weights & Biases does not begin a run: "
+                f"{str(error).splitlines()[0]}; log in once (wandb login), or set WANDB_MODE=offline, which keeps the "
+                "run on disk, or tracking.wandb_project to null"
+            ) from error
         # Of our own step, not of wandb's, which may not go back when a life repeats steps.
         self._run.define_metric("*", step_metric="step")
 

@@ -9,6 +9,7 @@ import yaml
 
 from finetune.config import FinetuneConfig
 from hornet.config import ConfigError, build_config, load_config, to_values
+from hornet.stages.config import EvaluateConfig
 from hornet.stages.recipe import PUBLISHED, list_departures
 from pretrain.config import PretrainConfig
 
@@ -85,6 +86,8 @@ def test_is_short_and_starts_with_its_command(path):
         ("zero.offload_optimiser", True, r"zero\.offload_optimiser: unknown key; did you mean offload_optimizer\?"),
         ("zero.wall_clock_breakdown", True, r"zero\.wall_clock_breakdown: unknown key; known here: stage, "),
         ("data.transform.crop_scale", [0, 1], r"data\.transform\.crop_scale: "),
+        ("data.transform.image_size", 31, r"data\.transform\.image_size: must be at least 32 pixels, .* not 31"),
+        ("evaluation.image_size", 16, r"evaluation\.image_size: must be at least 32 pixels, .* not 16"),
     ],
 )
 def test_bad_values_are_refused_with_their_key(key, value, message):
@@ -96,6 +99,12 @@ def test_bad_values_are_refused_with_their_key(key, value, message):
     target[leaf] = value
     with pytest.raises(ConfigError, match=message):
         build_config(PretrainConfig, values, source="test")
+
+
+def test_weights_are_not_evaluated_on_images_too_small_for_the_network(tmp_path):
+    values = {"source": str(tmp_path), "evaluation": {"shards": str(tmp_path), "image_size": 31}}
+    with pytest.raises(ConfigError, match=r"evaluation\.image_size: must be at least 32 pixels, .* not 31"):
+        build_config(EvaluateConfig, values, source="test")
 
 
 def test_keeping_the_best_needs_evaluations_of_saved_weights():

@@ -1,11 +1,17 @@
 """torch.compile and torch.export: the same numbers, one graph, nothing complex."""
 
+import functools
 import shutil
 
 import pytest
+import timm
 import torch
+import torch._dynamo.config
+from torch import nn
 
 from hornet.model import fourier
+from hornet.model.build import ModelConfig, build_model
+from hornet.model.global_filter import GlobalLocalFilter
 from hornet.model.hornet import HorNet
 from tests.unit.model import small_model
 from tests.unit.model.small_model import compute_gradients, fill_visibly
@@ -88,6 +94,33 @@ def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
     for batch in (3, 4, 5):
         compiled(torch.randn(batch, 3, 64, 64))
     assert backend.num_graphs == 3
+
+
+def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Torch's own limit is 8 graphs, beyond which fullgraph=True raises.
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    network = build_small().eval()
+    network.prune_intermediate_layers([0])  # one block is quick to trace
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: network)
+    model = build_model(ModelConfig(name="hornet_atto_gf", compile=True), num_classes=10, image_size=64, seed=0)
+    for height in range(32, 32 + 9 * 4, 4):
+        assert model(torch.randn(1, 3, height, 32)).shape == (1, 8, height // 4, 8)
+
+
+def test_a_filters_graph_for_any_size_is_right_at_all_of_them() -> None:
+    layer = GlobalLocalFilter(6, grid=(4, 3)).eval()
+    nn.init.normal_(layer.complex_weight)
+    any_size = torch.export.Dim.DYNAMIC
+    # Traced at the size of its own filter, which the graph must not be tied to.
+    program = torch.export.export(
+        layer, (torch.randn(2, 4, 5, 6),), dynamic_shapes=({0: any_size, 1: any_size, 2: any_size},)
+    )
+    # By a length that is a symbol, which is what exporters to ONNX do not know.
+    assert not [node for node in program.graph.nodes if node.target is torch.ops.aten.remainder.Scalar]
+    for shape in ((1, 4, 5), (3, 4, 4), (2, 7, 9), (2, 14, 14), (1, 3, 12)):
+        x = torch.randn(*shape, 6)
+        torch.testing.assert_close(program.module()(x), layer(x))
 
 
 def test_exported_graph_is_real_and_free_of_fft() -> None:

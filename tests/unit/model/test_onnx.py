@@ -1,0 +1,32 @@
+"""Networks as ONNX files, run by ONNX Runtime: what docs/models.md shows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.model.small_model import build_small, fill_visibly
+
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("filter_stages", [(), (3,)], ids=["7x7", "gf"])
+def test_a_file_for_any_batch_and_size_is_right_at_all_of_them(filter_stages: tuple[int, ...], tmp_path: Path) -> None:
+    model = fill_visibly(build_small(depths=(1, 1, 1, 1), filter_stages=filter_stages)).eval()
+    any_size = torch.export.Dim.DYNAMIC
+    torch.onnx.export(
+        model,
+        (torch.randn(2, 3, 64, 64),),
+        tmp_path / "network.onnx",
+        dynamo=True,
+        dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
+    for shape in ((1, 3, 64, 64), (3, 3, 97, 131), (2, 3, 160, 224), (1, 3, 32, 200)):
+        images = torch.randn(*shape)
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+        expected = model(images)
+        assert (found - expected).norm() / expected.norm() < 1e-5
