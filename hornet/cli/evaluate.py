@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,9 @@ from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, describe_fields, read_settings
+from hornet.errors import UserError
 from hornet.overrides import apply_overrides
+from hornet.runs.begun import read_run_config
 from hornet.stages.config import EvaluateConfig
 from hornet.world import read_world
 
@@ -39,7 +42,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     try:
         config = read_config(options.source, config=options.config, overrides=options.overrides)
-    except ConfigError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
     exit_on_bad_input(lambda: report(config, as_json=options.json))
@@ -47,13 +50,13 @@ def main() -> None:
 
 def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
-    if not source.exists():
+    if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     values: dict[str, Any] = {"source": source}
     problems: list[str] = []
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
-            evaluation = read_settings(folder / "config.yaml")[0].get("evaluation")
+            evaluation = read_run_config(folder).get("evaluation")
             values["evaluation"] = evaluation if isinstance(evaluation, dict) else {}
             break
     if config is not None:

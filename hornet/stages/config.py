@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hornet.config import Settings, free
+from hornet.config import Settings, resumable
 from hornet.data.config import EvaluationConfig, MixingConfig, StreamConfig
 from hornet.field_types import NameOrPath
 from hornet.model.config import ModelConfig, find_image_size_problems
@@ -57,7 +57,7 @@ class StageConfig(Settings):
     """Steps that are profiled."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
-    micro_batch_size: int | Literal["auto"] = free()
+    micro_batch_size: int | Literal["auto"] = resumable()
     """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
     size draws other partners."""
 
@@ -80,16 +80,16 @@ class EvaluateConfig(Settings):
     """What to evaluate, on what."""
 
     source: Path
-    """A run directory, a checkpoint folder in one, or a weight file."""
+    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
     weights: Weights = "raw"
-    """Which weights of a checkpoint: the last step's, or their moving average."""
+    """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
     """For a weight file: its name in timm; a checkpoint knows its own."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
     """The labelled set."""
-    mixing: MixingConfig = free(MixingConfig())
+    mixing: MixingConfig = resumable(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
 
     def _find_problems(self) -> Iterator[str]:

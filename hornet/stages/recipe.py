@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hornet.config import Settings, flatten_values, free, to_values
+from hornet.config import Settings, flatten_values, resumable, to_values
 from hornet.training.config import Clipping
 
 # main.py's defaults and what all commands of TRAINING.md share, by our keys.
@@ -116,7 +116,7 @@ _REMARKS = {
 class RecipeConfig(Settings):
     """Which published recipe a run follows, and how its gradients are clipped."""
 
-    published: str | None = free(None)
+    published: str | None = resumable(None)
     """The published recipe that the config is compared with at the start, such as in1k_tiny_gf; null for none."""
     clipping: Clipping = "standard"
     """standard: the gradient is clipped once a step; paper: as the original in fp32, what has accumulated over all

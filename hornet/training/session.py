@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -47,15 +47,19 @@ def hold(run: RunDirectory, *, world: World) -> Iterator[None]:
         yield
 
 
-def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | None:
+def find_start(
+    run: RunDirectory, config: Any, *, require: Callable[[Checkpoint], None], world: World
+) -> Checkpoint | None:
     """Open the run directory and return the checkpoint to go on from. Collective.
 
     Later ones, which were trained on batches that are left out now, are set aside. Raises UserError if the run would go
-    on with another config.
+    on with another config, and what `require` raises of the checkpoint; the run directory is then as it was.
     """
     start = find_fitting_start(run, config.guard, world=world)
     checkpoint = start.checkpoint
     with errors_shared():
+        if checkpoint is not None:
+            require(checkpoint)
         run.prepare(config, has_checkpoint=checkpoint is not None)
         step = 0 if checkpoint is None else checkpoint.step
         recorded = [row["step"] for row in run.read("metrics")]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.errors import UserError
+from hornet.training.checkpoints.unpickling import load_pickled
 from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
 from hornet.training.loop import Judge, StepResult, Writer
@@ -144,12 +145,7 @@ class AccelerateEngine:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Read the engine's file: {"model", "optimizer"}, tensors and plain values only."""
-    try:
-        state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{folder / FILE}: is cut short or not a checkpoint file: {str(error).splitlines()[0]}"
-        ) from error
+    state: dict[str, Any] = load_pickled(folder / FILE, classes={}, mmap=False)
     return state
 
 

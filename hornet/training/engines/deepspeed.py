@@ -176,7 +176,7 @@ class DeepSpeedEngine:
         nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip_grad_norm or math.inf)
 
     def save(self, folder: Path, writer: Writer) -> None:
-        """See Engine. The files are DeepSpeed's own, so that its zero_to_fp32 reads them too."""
+        """See Engine. The files are DeepSpeed's own, so that its zero_to_fp32 reads them too (stages 1 to 3)."""
         self._files.writer = writer
         self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
 

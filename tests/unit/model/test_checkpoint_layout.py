@@ -46,7 +46,7 @@ def test_weights_of_another_image_size_are_read_through_every_door_and_it_is_sai
     path = tmp_path / "weights.pth"
     torch.save({"model": source.state_dict()}, path)
     weights = source.state_dict()
-    with pytest.warns(UserWarning, match=r"global filters of 4 x 3 were resampled to 6 x 4: .*\(img_size\)"):
+    with pytest.warns(UserWarning, match=r"global filters of 4 x 3 were resampled to 6 x 4: .*\(img_size\)"):  # noqa: PT031
         if route == "checkpoint_path":
             model = build_small(img_size=96, checkpoint_path=str(path))
         elif route == "pretrained":
