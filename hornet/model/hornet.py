@@ -10,7 +10,7 @@ Not here: names and sizes of the variants (variants.py), loading a checkpoint of
 import operator
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
