@@ -79,7 +79,7 @@ def report(tmp_path, monkeypatch, *, loss, as_json, overrides=()):
     file.touch()
     config = read(file, "evaluation.shards=s", "model=hornet_large_gf_img384", *overrides)
     result = Evaluation(**{**RESULT, "loss": loss})
-    monkeypatch.setattr(command, "evaluate_weights", lambda config, world: result)
+    monkeypatch.setattr("hornet.stages.evaluation.evaluate_weights", lambda config, world: result)
     command.report(config, as_json=as_json)
 
 
