@@ -142,8 +142,9 @@ class DeepSpeedEngine:
                 self._engine.backward(loss)
             losses.append(loss.detach())
             with self.clock.measure("optimizer"):
-                if micro_step == len(batches) - 1 and self._stage == 0:
-                    self._clip_unsharded()
+                if micro_step == len(batches) - 1:
+                    if self._stage == 0:  # else DeepSpeed clips
+                        self._clip_unsharded()
                 elif is_clipped_after(micro_step, num_micro_steps=len(batches), clipping=self._clipping):
                     self._clip_accumulating()
                 self._engine.step()
