@@ -139,5 +139,5 @@ def test_a_bad_sample_leaves_its_slot_empty_and_is_named(tmp_path: Path) -> None
     ],
 )
 def test_bad_settings_are_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(UserError, match=f"^{problem}"):
+    with pytest.raises(UserError, match=f"(?m)^{problem}"):
         EvaluationConfig(**{"shards": tmp_path, "image_size": 16} | changes)

@@ -150,5 +150,5 @@ def test_the_batch_itself_is_not_changed() -> None:
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(UserError, match=f"^{problem}"):
+    with pytest.raises(UserError, match=f"(?m)^{problem}"):
         settings_of(**changes)

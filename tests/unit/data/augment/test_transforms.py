@@ -221,5 +221,5 @@ def test_a_warped_column_is_what_the_warped_row_is() -> None:
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], problem: str) -> None:
-    with pytest.raises(UserError, match=f"^{problem}"):
+    with pytest.raises(UserError, match=f"(?m)^{problem}"):
         recipe(**changes)
