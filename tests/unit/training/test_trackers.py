@@ -76,3 +76,17 @@ def test_wandb_keeps_one_run_over_two_lives(run, monkeypatch):
     assert len(lives) == 2
     assert all(life.endswith(ids[0]) for life in lives)
     assert len(list((run.path / "wandb").glob("offline-run-*/files/media/images/filter/*.png"))) == 2
+
+
+def test_wandb_without_a_login_is_a_sentence(run, monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc there
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    command = [sys.executable, "-c", USE_WANDB, str(run.config.root)]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "UserError: tracking.wandb_project is hornet, but Weights & Biases does not begin a run: " in last
+    assert "log in once (wandb login), or set WANDB_MODE=offline" in last
