@@ -22,16 +22,16 @@ MADE_BY = "made_by"
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One kind of file."""
+    """One kind of file that outlives a release, with the numbers of its formats."""
 
     key: str
-    """Where its number stands."""
+    """Key of the file under which its number stands."""
     releases: tuple[str, ...]
     """The first release that wrote format 1, 2, ...; the last is what today's code writes."""
 
     @property
     def number(self) -> int:
-        """What today's code writes."""
+        """The format that today's code writes."""
         return len(self.releases)
 
     @property

@@ -67,7 +67,7 @@ class MixingConfig(Settings):
     mean: Channels = IMAGENET_MEAN
     """Subtracted, a channel (R, G, B), of values from 0 to 1."""
     std: Channels = IMAGENET_STD
-    """Divided by, a channel."""
+    """What the difference is divided by, for red, green and blue in 0..1."""
     mixup_alpha: float = 0.0
     """Both parameters of mixup's Beta distribution; 0 for no mixup."""
     cutmix_alpha: float = 0.0
@@ -94,12 +94,12 @@ class MixingConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig(Settings):
-    """The training stream."""
+    """The training stream: a split's samples in the order of the run, augmented."""
 
     shards: Location = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "train"
-    """Which of its splits."""
+    """Name of the set's split to train on."""
     shuffle_window_shards: int = 64
     """Shards whose samples are shuffled together, after the shards themselves; all of them give a full shuffle."""
     partial_batch: PartialBatch = "drop"
@@ -111,7 +111,7 @@ class StreamConfig(Settings):
     max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
     transform: TransformConfig
-    """Augmentation."""
+    """Crop, flip, RandAugment and size of each image."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How tars at a URL are read."""
 
@@ -128,13 +128,13 @@ class EvaluationConfig(Settings):
     shards: Location = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "validation"
-    """Which of its splits."""
+    """Name of the set's split to evaluate on."""
     image_size: int
     """Edge of the square given to the model, pixels."""
     crop_fraction: float | None = 0.875
     """Edge of the centre crop over the resized short edge; null warps the whole picture to the square instead."""
     interpolation: Interpolation = "bicubic"
-    """Filter of the resize."""
+    """Filter of the resize to the crop's size."""
     batch_size: int = resumable(64)
     """Images of one rank's batch."""
     num_workers: int = resumable(0)

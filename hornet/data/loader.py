@@ -40,7 +40,7 @@ class TrainStream:
         self.manifest_fingerprint = shards.fingerprint
         """Goes into the run's record; a resumed run must find the same."""
         self.order_version = ORDER_VERSION
-        """As well."""
+        """Version of the order's function; a run goes on only under the same."""
         self.split(micro_batch_size)
         self.steps_per_epoch = order.steps_per_epoch
         """Whole with partial_batch drop, a fraction with carry."""
@@ -115,7 +115,7 @@ class EvaluationStream:
         )
 
     def iterate(self) -> Iterator[Batch]:
-        """Yield this rank's batches."""
+        """Yield this rank's batches, from first to last; padding has `is_real` False."""
         yield from self._pool.run(self._requests())
 
     def count_shared_bytes(self) -> int:
@@ -125,7 +125,7 @@ class EvaluationStream:
         return num_batches * count_batch_bytes(config.batch_size, config.image_size) if config.num_workers else 0
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; harmless without any."""
         self._pool.close()
         self._dataset.close()
 

@@ -51,7 +51,7 @@ class Activations:
     fixed: int
     """For any number of images: weights in bf16 and one weight's gradient."""
     per_image: int
-    """For each image."""
+    """Bytes that autograd keeps for each image of the micro batch."""
 
     def count(self, micro_batch_size: int) -> int:
         """Bytes for that many images."""

@@ -23,7 +23,7 @@ class Basis:
     config: StageConfig
     question: Question
     zero: ZeroConfig | None
-    """None for data parallelism."""
+    """ZeRO's settings of a pretraining run; None for finetuning, which is data parallel."""
     precision: Precision
     samples: Samples
     num_steps: int

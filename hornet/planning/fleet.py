@@ -37,7 +37,7 @@ class FleetPlan:
     talk_seconds: float
     """Of a step's conversation: what it takes longer if nothing of it happens beside the computing."""
     hours_at_most: float
-    """If nothing does."""
+    """Hours of the run if nothing of that conversation happens beside the computing."""
 
     @property
     def planned_memory(self) -> MemoryRow:

@@ -15,10 +15,10 @@ SPARE_SECONDS = 30
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointPlan:
-    """Checkpoints on disk."""
+    """What checkpoints take on disk, and how long writing one takes."""
 
     num_bytes: int
-    """Of one."""
+    """Bytes of one checkpoint, over all ranks."""
     save_seconds: float
     """Until one is on disk, at the disk's rate."""
     num_kept: int

@@ -24,14 +24,14 @@ class MemoryRow:
     is_planned: bool
     """Whether the config says so."""
     state: StateBytes
-    """Everything but activations."""
+    """Bytes of weights, gradients and optimizer on a GPU: everything but activations."""
     activation_bytes: int
     """Of the planned micro batch."""
     reserve_bytes: int
     """CUDA's context, the communication library's buffers, gaps between blocks: the share of the GPU's memory that
     `micro_batch_size: auto` keeps free too."""
     total_bytes: int
-    """All of it."""
+    """Sum of state, activations and reserve, in bytes."""
     largest_micro_batch_size: int | None
     """The most images that fit and divide a rank's share of the global batch; None if not even one does."""
 

@@ -34,7 +34,7 @@ class Plan:
     """Images seen, over all epochs."""
     fleet: FleetPlan
     images_per_second: float
-    """Over all GPUs."""
+    """Images trained on per second, over all GPUs."""
     node_bytes_per_second: float
     """That each node reads from the tars."""
     checkpoints: CheckpointPlan

@@ -16,11 +16,11 @@ class Question:
     """The machine, and assumptions; each of the latter can be replaced on the command line."""
 
     gpu: Gpu
-    """Kind of GPU."""
+    """Kind of GPU, with its memory, rate and power."""
     num_gpus: int
-    """Ranks of the run."""
+    """GPUs of the run, one rank on each."""
     gpus_per_node: int = 8
-    """GPUs of one node."""
+    """GPUs of one node, which share its network and host memory."""
     node_gbit: float = 3200
     """Network of a node, Gbit/s: eight cards of 400."""
     mfu: float | None = None
@@ -28,7 +28,7 @@ class Question:
     num_samples: int | None = None
     """Images of the training set; None asks the set, or what is known of one of its name."""
     num_classes: int | None = None
-    """Its classes; likewise."""
+    """Classes of the training set; None asks the set, or what is known of one of its name."""
     bytes_per_image: int = 100_000
     """In the tars, where there is no set to ask: ImageNet's are 92 kB (22K) to 110 kB (1K) in the mean."""
     price_per_gpu_hour: float | None = None

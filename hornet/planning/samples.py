@@ -22,12 +22,12 @@ KNOWN_SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """The training split."""
+    """The training split as the plan knows it: read from its manifest, or given as numbers."""
 
     num_samples: int
     num_classes: int
     num_bytes: int
-    """Of its tars."""
+    """Bytes of all its tars."""
     source: str
     """Where the numbers are from, for people."""
 

@@ -26,11 +26,11 @@ class ShardSet:
     split: Split
     """As the manifest describes it."""
     label_space: LabelSpace
-    """What its labels mean."""
+    """Class names in the order of the set's labels."""
     fingerprint: str
     """See `fingerprint_split`: for run records and checks on resume."""
     records: Records
-    """The index, memory-mapped."""
+    """The index, one record a sample, memory-mapped."""
     starts: np.ndarray[tuple[int], np.dtype[np.int64]]
     """(num_shards + 1,) number of each shard's first sample, and the number of samples at the end."""
     remote: RemoteConfig | None
@@ -38,7 +38,7 @@ class ShardSet:
 
     @property
     def num_samples(self) -> int:
-        """Samples in the split."""
+        """How many samples the split has."""
         return len(self.records)
 
     def locate(self, shard: int) -> str:

@@ -54,13 +54,13 @@ class Member:
     """One member's header, with the extended headers (long names) before it."""
 
     name: str
-    """The full name."""
+    """The member's whole name, folders included."""
     offset: int
     """Byte offset of its first header block, extended headers included."""
     payload_offset: int
     """Byte offset of its content."""
     size: int
-    """Bytes of content."""
+    """Bytes of the member's content, without padding."""
     is_file: bool
     """Whether it is a plain file: no folder, no link."""
 

@@ -36,17 +36,17 @@ class Classification:
     mixing: MixingConfig
     """Normalising, mixup, cutmix, label smoothing."""
     label_space: LabelSpace
-    """What the labels mean."""
+    """Class names in the order of the head's rows."""
     labelled: EvaluationStream | None
     """The set to evaluate on."""
     seed: int
-    """The run's seed."""
+    """The run's seed, from which every draw derives."""
     num_micro_steps: int
     """Micro batches of each rank in a step."""
     world: World
-    """This rank."""
+    """Which of how many ranks this process is."""
     device: torch.device
-    """Where this rank computes."""
+    """Device that this rank computes on."""
     beat: Callable[[], None]
     """Called before each forward pass. A hook of the network would break its compiled graph."""
 

@@ -32,7 +32,7 @@ class StageConfig(Settings):
     run: RunConfig
     """Name, place and seed."""
     model: ModelConfig
-    """The network."""
+    """Which network, and what is switched on in it."""
     data: StreamConfig
     """Shards, their order and the augmentation."""
     mixing: MixingConfig
@@ -42,7 +42,7 @@ class StageConfig(Settings):
     optimizer: OptimizerConfig
     """AdamW, layer decay, clipping, EMA."""
     schedule: ScheduleConfig
-    """Length and learning rate."""
+    """Length of the run and learning rates."""
     cadence: CadenceConfig
     """How often to log, save, evaluate, draw."""
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
@@ -52,9 +52,9 @@ class StageConfig(Settings):
     guard: GuardConfig = field(default_factory=GuardConfig)
     """Steps that are dropped, batches that are left out, going back."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    """TensorBoard, Weights & Biases."""
+    """Who is shown the run: TensorBoard, Weights & Biases."""
     profile: ProfileConfig = field(default_factory=ProfileConfig)
-    """Steps that are profiled."""
+    """Steps of rank 0 that are profiled."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int | Literal["auto"] = resumable()
@@ -90,7 +90,7 @@ class EvaluateConfig(Settings):
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
-    """The labelled set."""
+    """The labelled set, and how its images are brought to the network."""
     precision: Literal["bf16", "fp32"] = "fp32"
     """bf16: under autocast; for a run, by default as the run itself evaluates, for a weight file fp32, as the
     original."""

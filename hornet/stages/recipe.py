@@ -175,11 +175,11 @@ class Departure:
     """One value in which a config is not the published recipe."""
 
     key: str
-    """Of our config, dotted."""
+    """Dotted key of our config."""
     published: Any
     """The value of the published recipe."""
     ours: Any
-    """The config's."""
+    """The config's value; None where it has no such key."""
     remark: str
     """What to know about it; may be empty."""
 

@@ -96,7 +96,7 @@ class RetentionConfig(Settings):
     """Which checkpoints stay on disk, and how they get there; none of it changes what is learned."""
 
     newest: int = resumable(3)
-    """Newest checkpoints kept."""
+    """How many of the newest checkpoints are kept."""
     every_steps: int | None = resumable(None)
     """Checkpoints at multiples of this are kept for good (for rolling back, or to look at later); null for none."""
     best: bool = resumable(False)
@@ -148,7 +148,7 @@ class TrackingConfig:
     """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
 
     tensorboard: bool = resumable(True)
-    """Write runs/NAME/tensorboard."""
+    """Whether event files are written to runs/NAME/tensorboard."""
     wandb_project: str | None = resumable(None)
     """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
     WANDB_MODE=offline."""

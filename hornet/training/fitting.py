@@ -31,10 +31,10 @@ Trial = Callable[[int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """What a search found."""
+    """The largest micro batch that a search found to fit."""
 
     size: int
-    """Images."""
+    """Images of the micro batch, on one rank."""
     used_bytes: int
     """Memory in use at that size, by measurement or estimate, with all that training holds."""
     total_bytes: int

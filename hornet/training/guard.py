@@ -26,13 +26,13 @@ class Objection:
     """Why a step is dropped."""
 
     reason: Literal["gradient not finite", "loss not finite", "spike of the loss", "spike of the gradient norm"]
-    """What was found."""
+    """Which of the four things was found."""
     value: float
     """Of the loss or norm that was found."""
     mean: float | None = None
     """Of the last steps, for a spike."""
     sigma: float | None = None
-    """As well."""
+    """Standard deviation of the last steps, for a spike."""
 
 
 class DroppedInARowError(Exception):

@@ -101,13 +101,13 @@ class RunState:
     num_bad_samples: int = 0
     """Samples replaced so far, over all ranks."""
     num_skipped_steps: int = 0
-    """Steps that were dropped."""
+    """Optimizer steps that were dropped, over all attempts."""
     num_dropped_in_a_row: int = 0
     """Of them, those since the last step that was not."""
     recent_losses: list[float] = field(default_factory=list)
     """Mean losses over all ranks of the last steps that were not dropped: what the guard compares with."""
     recent_norms: list[float] = field(default_factory=list)
-    """Their gradient norms."""
+    """Gradient norms of the same steps, before clipping."""
     skipped_batches: list[list[int]] = field(default_factory=list)
     """Windows [first, stop) of data steps that are left out (hornet/training/data_steps.py)."""
 
@@ -134,11 +134,11 @@ class StepRecord:
     lr: float
     """Learning rate the step used."""
     result: StepResult
-    """What the engine reported."""
+    """What the engine reported, before any reduction over ranks."""
     mean_loss: float
     """Over all ranks."""
     batches: Sequence[Batch]
-    """This rank's micro batches."""
+    """This rank's micro batches, in the order they were trained on."""
     step_seconds: float
     """Time of the whole step on this rank, waiting included."""
 

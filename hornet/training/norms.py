@@ -25,11 +25,11 @@ class Slice:
     """A stretch of one parameter that this rank's optimizer steps."""
 
     name: str
-    """Of the parameter."""
+    """Name of the parameter that the slice is of."""
     start: int
     """First element in the flat parameter."""
     num_elements: int
-    """Length."""
+    """Elements of the slice."""
     owner: Tensor
     """What torch's optimizer steps: a flat fp32 tensor of many slices, or the parameter itself."""
     offset: int

@@ -20,7 +20,7 @@ class Parts:
     """One run, as a session sees it."""
 
     engine: Engine
-    """Model, optimizer and ranks."""
+    """Model, optimizer and ranks behind one Protocol."""
     identity: Mapping[str, Any]
     """What a checkpoint must have been written with to fit this run; JSON values."""
     description: Mapping[str, Any]
@@ -32,7 +32,7 @@ class Parts:
     iterate: Callable[[int, int], Iterator[Batch]]
     """Called with (first step, number of steps): this rank's micro batches from there on."""
     num_micro_steps: int
-    """Micro batches a step."""
+    """Micro batches of each rank in a step."""
     steps_per_epoch: float
     """Optimizer steps per pass over the data."""
     global_batch_size: int
@@ -44,7 +44,7 @@ class Parts:
     checkpoints: RetentionConfig
     """How checkpoints are written, and which are kept."""
     weight_decay: float
-    """For the record."""
+    """Decoupled weight decay, for the rows of metrics."""
     max_bad_sample_rate: float
     """Share of bad samples above which the run fails."""
     guard: GuardConfig
@@ -52,11 +52,11 @@ class Parts:
     evaluate: Callable[[nn.Module], Evaluation] | None
     """Evaluates a model in eval mode; None where there is no labelled set."""
     evaluated_weights: Sequence[Weights]
-    """Which weights to evaluate."""
+    """Which weights an evaluation measures, in this order: raw, ema."""
     tracking: TrackingConfig
     """Who is shown the run."""
     profile: ProfileConfig
-    """Which steps are profiled."""
+    """Which steps of rank 0 are profiled."""
     filters: Sequence[str]
     """Names of the parameters that are global filters, to be rendered."""
     draw_images: Callable[[Batch, int], Tensor]

@@ -38,10 +38,10 @@ MAX_TRANSLATION = 0.45
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """One of RandAugment's."""
+    """One of RandAugment's operations, with what was sampled for it."""
 
     name: str
-    """timm's."""
+    """timm's name of the operation."""
     arguments: tuple[float, ...]
     """What timm's function of that name takes behind the picture."""
 

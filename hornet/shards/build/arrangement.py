@@ -24,18 +24,18 @@ from hornet.shards.processes import count_cores
 
 @dataclass(frozen=True, kw_only=True)
 class Arrangement:
-    """What will be written."""
+    """All decisions of a build: which image becomes which sample of which shard."""
 
     listing: Listing
     """All pictures of the source."""
     labels: Labels
-    """Of its classes."""
+    """Label of each of the source's classes."""
     orders: Mapping[str, Uint32Array]
     """Of each split: its items in the order of the shards."""
     place: Workplace
-    """For the processes."""
+    """Folders that the processes of the build share."""
     tasks: tuple[ShardTask, ...]
-    """All shards."""
+    """One task for each shard, of all splits."""
 
 
 def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangement:

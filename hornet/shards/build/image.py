@@ -73,7 +73,7 @@ class Picture:
     extension: str
     """jpg, png or webp: the true format, whatever the file was called."""
     content: bytes
-    """Encoded."""
+    """Encoded image, as it goes into the tar."""
     size: tuple[int, int]
     """Width and height, pixels."""
     mended: str | None
@@ -87,7 +87,7 @@ class DroppedPictureError(Exception):
         self.kind = kind
         """`undecodable`, `small`, `large`, `unreadable`: for counting."""
         self.reason = reason
-        """For people."""
+        """What was found, in words for people."""
         super().__init__(reason)
 
 
@@ -130,7 +130,7 @@ def _gunzip(content: bytes) -> bytes:
 
 
 def _open(content: bytes) -> Image.Image:
-    """Read the header alone."""
+    """Open an image by its header alone; nothing is decoded."""
     if not content:
         raise UndecodableImageError("an empty file")
     try:

@@ -46,15 +46,15 @@ class Item(NamedTuple):
     """One picture of the listing."""
 
     part: int
-    """Number of its part."""
+    """Number of the part that holds it, in the source's order."""
     class_id: int
     """Number of its class, in the order in which classes were met."""
     offset: int
     """Byte in the part's file or the spool; -1 if the picture is a file of its own."""
     size: int
-    """Bytes as stored."""
+    """Bytes of the image as stored in the source."""
     name: str
-    """Within the part."""
+    """Path or member name within the part."""
     twin: int
     """See `keys.name_keys`."""
 
@@ -70,7 +70,7 @@ class Progress:
     names_bytes: int = 0
     spool_bytes: int = 0
     classes: list[str] = field(default_factory=list)
-    """By class_id."""
+    """Class names, at the place of their class_id."""
     part_names: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     complete: bool = False
@@ -90,7 +90,7 @@ class Listing:
         self._names = os.open(self.folder / "names.bin", os.O_RDONLY | os.O_CLOEXEC)
 
     def read(self, number: int) -> Item:
-        """Read one item."""
+        """Return one item by its number in the listing."""
         row = os.pread(self._items, ITEM.itemsize, number * ITEM.itemsize)
         part, class_id, offset, size, name_start, name_bytes, twin = ITEM_FIELDS.unpack(row)
         name = os.pread(self._names, name_bytes, name_start).decode("utf-8", "surrogateescape")
@@ -167,7 +167,7 @@ class _Writer:
             file.close()
 
     def add(self, part: _PackedPart) -> None:
-        """Append a part."""
+        """Append the items of a part to the files on disk."""
         progress = self.progress
         if make_plain(part.name) in self._part_names:
             raise UserError(

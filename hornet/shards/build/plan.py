@@ -20,7 +20,7 @@ WORK_FOLDER = ".build"
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """What to build."""
+    """What a build is asked for: a source, a set, what is done to labels and images."""
 
     source: Path
     """Folder or archive, see `sources.LAYOUTS`."""
@@ -31,9 +31,9 @@ class BuildPlan:
     split: str = "train"
     """The split's name: second part."""
     layout: str = "auto"
-    """Of the source."""
+    """How the source is laid out; auto finds out."""
     devkit: Path | None = None
-    """For ILSVRC2012_img_val.tar."""
+    """Development kit with the ground truth of ILSVRC2012_img_val.tar."""
     source_split: str | None = None
     """Which split of the source, where it has several."""
     source_labels: str | None = None
@@ -45,7 +45,7 @@ class BuildPlan:
     damaged_parts: DamagedParts = "refuse"
     """What becomes of a tar within the source that is cut or damaged: refuse it, or take what stands before."""
     selection: Selection = field(default_factory=Selection)
-    """Which classes and pictures."""
+    """Which classes and images are taken, and which go to another split."""
     picture: PictureOptions = field(default_factory=PictureOptions)
     """What is done to pictures."""
     samples_per_shard: int = 3000
@@ -106,10 +106,10 @@ class BuildPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What was built."""
+    """The set that a build wrote, and what it dropped on the way."""
 
     manifest: Manifest
-    """As written."""
+    """The set's manifest, as it was written."""
     was_complete: bool = False
     """The same command had ended before; nothing was done."""
     dropped: Mapping[str, int] = field(default_factory=dict)

@@ -31,7 +31,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class PartListing:
-    """What a part holds."""
+    """The images that a part of a source holds, with their classes and places."""
 
     entries: tuple[Entry, ...]
     """Its pictures, sorted by name."""
@@ -61,7 +61,7 @@ class StreamedPart:
     """A piece of a streamed source. Its pictures must be taken before the next part is asked for."""
 
     name: str
-    """As Part.name."""
+    """The part's name, as Part.name."""
     pictures: Iterator[tuple[str, str, bytes]]
     """Name within the part, class name, content."""
 
@@ -71,7 +71,7 @@ class SeekableSource:
     """Pictures that can be read in any order."""
 
     parts: tuple[Part, ...]
-    """Sorted by name."""
+    """The source's parts, sorted by name."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of their labels, where the source has one (it may name classes without pictures);
     None: the sorted names of the classes met."""

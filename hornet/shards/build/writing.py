@@ -38,13 +38,13 @@ class Workplace:
     """What all shards of a build share."""
 
     output: Path
-    """Where tars go."""
+    """Folder of the set, where its tars go."""
     work: Path
     """The working folder: listing, orders, records of finished shards."""
     name: str
     """First part of the tars' names."""
     listing: Listing
-    """The source's pictures."""
+    """All images of the source, on disk."""
     part_paths: tuple[Path, ...] | None
     """The file or folder of each part; None if the contents are in the spool."""
     spool: Path
@@ -59,10 +59,10 @@ class Workplace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """One shard to write."""
+    """One shard to write, as a process of the build gets it."""
 
     split: str
-    """Its split."""
+    """Name of the split that the shard belongs to."""
     number: int
     """Its number in the split."""
 
@@ -143,7 +143,7 @@ def build_shard(task: ShardTask) -> None:
 
 
 def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
-    """Read what `build_shard` recorded."""
+    """Return what `build_shard` recorded of a shard that is done."""
     with np.load(record_path(place.work, task), allow_pickle=False) as arrays:
         notes = json.loads(arrays["notes"].tobytes())
         records = arrays["records"]

@@ -40,22 +40,22 @@ ROWS_AT_ONCE = 1 << 18  # of an index, so that 14 million take no more memory th
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatesPlan:
-    """What to compare."""
+    """Which two splits to compare, how near, and where to list what is found."""
 
     train: Path
     """Set whose samples are to be listed."""
     validation: Path
     """Set whose pictures must not be trained on."""
     train_split: str
-    """Split of `train`."""
+    """Name of the split of `train`."""
     validation_split: str
-    """Split of `validation`."""
+    """Name of the split of `validation`."""
     output: Path
     """The list; hashes are kept in a folder beside it."""
     distance: int
     """Bits of 256 that may differ."""
     num_workers: int
-    """Processes."""
+    """Processes that hash and compare."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.distance <= HASH_SIDE * HASH_SIDE // 2:
@@ -78,12 +78,12 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatesReport:
-    """What was found."""
+    """The matches between two splits, and what could not be compared by looks."""
 
     train: ShardSet
-    """The training split."""
+    """The training split that was read."""
     validation: ShardSet
-    """The validation split."""
+    """The validation split that was read."""
     matches: tuple[Match, ...]
     """In the order of the training split."""
     num_flat: tuple[int, int]

@@ -37,7 +37,7 @@ class SubsetPlan:
     output: Path
     """Folder of the new set; must not hold one."""
     name: str
-    """The new set's name."""
+    """Name that the new set's manifest gets."""
     split: str | None
     """The only split to carry over and reduce; None carries all and reduces `train`."""
     fraction: float | None
@@ -77,10 +77,10 @@ class SubsetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetReport:
-    """What was chosen."""
+    """Which samples the new set has, and what was left out."""
 
     manifest: Manifest
-    """As written."""
+    """The new set's manifest, as it was written."""
     missing_classes: tuple[str, ...]
     """Classes of the new label space that the source lacks."""
     unmatched: tuple[str, ...]

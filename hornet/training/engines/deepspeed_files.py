@@ -60,13 +60,13 @@ class _Stretch:
     """A part of one parameter in one rank's file."""
 
     rank: int
-    """Whose file."""
+    """Rank whose file holds the slice."""
     flat: int
     """Which of the file's flat tensors: the parameter group (stages 1, 2) or the sub-group (stage 3)."""
     start: int
     """First element in the flat tensor."""
     num_elements: int
-    """Length."""
+    """Elements of the slice."""
 
 
 class ZeroCheckpoint:
@@ -101,7 +101,7 @@ class ZeroCheckpoint:
 
     @property
     def buffers(self) -> dict[str, Tensor]:
-        """The model's buffers."""
+        """Return the model's buffers by name, as CPU tensors."""
         return {name: self._header["module"][name] for name in self._header["buffer_names"]}
 
     @cached_property

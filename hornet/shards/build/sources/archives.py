@@ -25,7 +25,7 @@ class Window:
 
     outer: LocalTar
     size: int
-    """Where it ends."""
+    """Offset in the outer file at which the inner tar ends."""
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """See TarSource."""

@@ -22,13 +22,13 @@ class IndexedShard:
     name: str
     path: Path
     index: Path
-    """The `.npy`."""
+    """The split's `.npy`, whose records name the samples."""
     start: int
-    """First row."""
+    """First record of the part."""
     stop: int
-    """Row behind the last."""
+    """Record behind the part's last."""
     classes: tuple[str, ...]
-    """Names of the labels."""
+    """Class names in the order of the set's labels."""
 
     def list(self) -> PartListing:
         """See Part. The headers that the index points to are read, for the names; raises UserError if they differ."""
