@@ -22,10 +22,10 @@ demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, 
 	$(BIN)/python launch/demo.py
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests (3 minutes on 2 cores)
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile --cov --cov-report=html tests/unit tests/test_architecture.py
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
 	$(BIN)/python -u -m pytest tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
@@ -39,7 +39,7 @@ arrows: $(READY)  ## import-linter: who may import whom
 	$(BIN)/lint-imports
 
 unit: $(READY)  ## tests of one process (TESTS="-k order" to choose, here and below)
-	$(BIN)/python -u -m pytest tests/unit tests/test_architecture.py $(TESTS)
+	$(BIN)/python -u -m pytest tests/unit tests/test_architecture.py tests/test_commands.py $(TESTS)
 
 integration: $(READY)  ## real runs on two ranks
 	$(BIN)/python -u -m pytest tests/integration $(TESTS)
