@@ -10,7 +10,7 @@ Not here: names and sizes of the variants (variants.py), loading a checkpoint of
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from timm.models import DefaultCfg

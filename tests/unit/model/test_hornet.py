@@ -212,7 +212,7 @@ def test_no_parameter_is_a_scalar_or_complex_and_there_are_no_buffers() -> None:
         ({"filter_stages": (3, 4)}, r"filter_stages is \(3, 4\), but stages are numbered 0 to 3"),
         ({"filter_stages": (3,), "img_size": 16}, "img_size is 16, but stage 4 needs 32 pixels a side or more"),
         ({"drop_path_rate": 2.0}, "drop_path_rate is 2.0"),
-        ({"global_pool": "sum"}, "global_pool is 'sum', but must be \"avg\", \"max\", \"avgmax\" or \"\""),
+        ({"global_pool": "sum"}, 'global_pool is \'sum\', but must be "avg", "max", "avgmax" or ""'),
         ({"global_pool": ""}, "num_classes must be 0"),
     ],
 )

@@ -262,7 +262,9 @@ def test_no_argument_is_swallowed(argument: str) -> None:
 
 
 def test_drop_path_rises_as_in_timm_and_other_input_channels_run() -> None:
-    rates = [rate for stage in timm.layers.calculate_drop_path_rates(0.3, [2, 2, 6, 2], stagewise=True) for rate in stage]
+    rates = [
+        rate for stage in timm.layers.calculate_drop_path_rates(0.3, [2, 2, 6, 2], stagewise=True) for rate in stage
+    ]
     model = timm.create_model("hornet_atto_gf", drop_path_rate=0.3, in_chans=4)
     assert [block.drop_path_rate for stage in model.stages for block in stage] == pytest.approx(rates)
     assert model(torch.randn(1, 4, 32, 32)).shape == (1, 1000)
@@ -342,7 +344,9 @@ def test_copies_are_apart_and_keep_what_was_set(images: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("filter_stages", KINDS)
 @pytest.mark.parametrize("size", [(31, 64), (64, 16), (1, 1)])
-def test_images_that_are_too_small_are_refused_in_a_sentence(filter_stages: tuple[int, ...], size: tuple[int, int]) -> None:
+def test_images_that_are_too_small_are_refused_in_a_sentence(
+    filter_stages: tuple[int, ...], size: tuple[int, int]
+) -> None:
     model = build_small(filter_stages=filter_stages).eval()
     sentence = f"images: are {size[0]} x {size[1]} pixels, but 4 stages of HorNet need 32 a side or more"
     for run in (model, model.forward_features, model.forward_intermediates, torch.fx.symbolic_trace(model)):
