@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo test lint types arrows unit integration test-slurm chaos lock clean
+.PHONY: help setup demo check test lint types arrows unit integration test-slurm chaos reference lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -21,8 +21,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-test: lint types arrows  ## lint, types, import contracts and all CPU tests
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests/unit tests/test_architecture.py
+check: lint types arrows  ## while you work: lint, types, import contracts, quick tests (3 minutes on 2 cores)
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py
+
+test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile --cov --cov-report=html tests/unit tests/test_architecture.py
 	$(BIN)/python -u -m pytest tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
@@ -48,8 +51,11 @@ KILLS ?= 100
 chaos: $(READY)  ## 100 kills of one run, damage in between (KILLS=20 SEED=7); figures in runs/chaos.json
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --output runs/chaos.json $(if $(SEED),--seed $(SEED))
 
+reference: $(READY)  ## the API reference, from docstrings: build/reference/index.html
+	$(BIN)/python -m pdoc --no-show-source --output-directory build/reference hornet pretrain finetune
+
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
 
 clean:  ## remove the environment and caches, not runs/ or data/
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build htmlcov .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
 """How long saving holds a run up: asynchronous against synchronous, alternating in one run; and loading.
 
-  python benchmarks/checkpoint.py [--model hornet_tiny_gf] [--saves 5]
+  python -m benchmarks.checkpoint [--model hornet_tiny_gf] [--saves 5]
 
 One rank under ZeRO-1. Printed are medians of paired ratios; the disk's own speed is part of both.
 """
@@ -10,22 +10,22 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import sys
 import tempfile
 import time
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 
-from hornet.model.build import ModelConfig, build_model
-from hornet.training.checkpoint import find_checkpoint, load_checkpoint
-from hornet.training.checkpointer import Checkpointer, RetentionConfig
-from hornet.training.engines.deepspeed import DeepSpeedEngine, deepspeed
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.config import OptimizerConfig, RetentionConfig
+from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import RunState
-from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import open_process_group
 from hornet.world import ALONE, World
 
@@ -58,17 +58,18 @@ def measure(folder: Path, *, model: str, num_saves: int) -> None:
     assert newest is not None
     num_bytes = sum(path.stat().st_size for path in newest.folder.iterdir())
     ratios = [a / b for a, b in zip(stalls[True][1:], stalls[False][1:], strict=True)]  # the first makes the buffers
-    print(f"{platform.machine()}, torch {torch.__version__}, deepspeed {deepspeed.__version__}, {model}")
+    print(f"{platform.machine()}, torch {torch.__version__}, deepspeed {version('deepspeed')}, {model}")
     print(f"a checkpoint of {num_bytes / 1e6:.0f} MB")
     print(f"synchronous   holds the run up for {statistics.median(stalls[False][1:]):.2f} s")
     print(
         f"asynchronous  {statistics.median(stalls[True][1:]):.3f} s, {statistics.median(ratios):.3f} of synchronous "
         f"({min(ratios):.3f} to {max(ratios):.3f}); the first, with fresh buffers, {stalls[True][0]:.3f} s"
     )
-    for name, action in (
+    actions: tuple[tuple[str, Callable[[], object]], ...] = (
         ("verifying (SHA-256 of every file)", lambda: find_checkpoint(folder, world=ALONE)),
         ("loading", lambda: load_checkpoint(newest, engine=engine, state=RunState(), identity={})),
-    ):
+    )
+    for name, action in actions:
         started = time.perf_counter()
         action()
         print(f"{name}: {time.perf_counter() - started:.2f} s")

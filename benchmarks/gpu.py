@@ -1,7 +1,7 @@
 """All that waits for a GPU, in one command of at most 8 minutes: tests, speed, memory, kernels, limits.
 
-  python benchmarks/gpu.py --out gpu-results          # one GPU; torch, timm, wrapt and pytest are enough
-  python benchmarks/gpu.py --out smoke --smoke        # a rehearsal on the CPU with the smallest network
+  python -m benchmarks.gpu --out gpu-results          # one GPU; torch, timm, wrapt and pytest are enough
+  python -m benchmarks.gpu --out smoke --smoke        # a rehearsal on the CPU with the smallest network
 
 After each part it writes what stands: summary.md to read, results.json for machines, log.txt with all that was printed.
 A part that fails or takes too long is noted and the next one starts, in a process of its own.
@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[0] = str(ROOT)
-
 from benchmarks import kernels, largest_batch, model, roofline
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GOALS = {
     "speed to literal": "at least 3",
@@ -173,7 +172,8 @@ def summarize(results: dict[str, dict[str, Any]], printed: dict[str, str]) -> st
 
 def list_goals(results: dict[str, dict[str, Any]]) -> list[str]:
     """Return a table of each of our ways to train at 224 pixels against each goal that was measured."""
-    lines, others = [], {}
+    lines: list[str] = []
+    others: dict[str, Any] = {}
     for part in ("training 224", "training 224, compiled"):
         if "content" not in results.get(part, {}):
             continue

@@ -3,4 +3,4 @@
 #   benchmarks/gpu.sh [--out DIR] [--smoke]          $OUT, if it is set, is DIR
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec "${PYTHON:-python3}" benchmarks/gpu.py ${OUT:+--out "$OUT"} "$@"
+exec "${PYTHON:-python3}" -m benchmarks.gpu ${OUT:+--out "$OUT"} "$@"

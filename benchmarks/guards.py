@@ -1,6 +1,6 @@
 """What all that watches over a run costs a step, side by side with bare steps in one process.
 
-  python benchmarks/guards.py [--ranks 2] [--steps 2000] [--step-seconds 0.3]
+  python -m benchmarks.guards [--ranks 2] [--steps 2000] [--step-seconds 0.3]
 
 A run of steps that do nothing goes once through the real session (numerical guard, agreement on stops, watchdog,
 straggler report, errors shared over ranks, digests, metrics, TensorBoard) and once through a bare loop; the difference
@@ -14,7 +14,6 @@ import argparse
 import itertools
 import socket
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,28 +23,24 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import timm
 import torch
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
 from hornet.batch import Batch
-from hornet.micro_batch import draw_batch
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.checkpointer import RetentionConfig
-from hornet.training.guard import GuardConfig
-from hornet.training.loop import CadenceConfig, Judge, StepResult, Weights, Writer
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.stages.micro_batch import draw_batch
+from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
+from hornet.training.loop import Judge, StepResult, Writer
 from hornet.training.norms import NormWatch
 from hornet.training.parts import Parts
 from hornet.training.process_group import open_process_group
-from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import Schedule
 from hornet.training.session import run_session
 from hornet.training.step_clock import StepClock
-from hornet.training.trackers import TrackingConfig
 from hornet.training.watchdog import Watchdog
 from hornet.world import ALONE, World
 
@@ -96,7 +91,7 @@ def main() -> None:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         arguments = (options, folder, port)
-        multiprocessing.spawn(measure, args=arguments, nprocs=options.ranks)  # type: ignore[no-untyped-call]
+        spawn(measure, args=arguments, nprocs=options.ranks)
 
 
 def measure(rank: int, options: argparse.Namespace, folder: str, port: int) -> None:

@@ -1,6 +1,6 @@
 """Each kernel of hornet/model/kernels against the plain operators it replaces, forward and backward.
 
-  python benchmarks/kernels.py                 # the 7x7 stages of HorNet-L at 224 pixels, on this machine's GPU
+  python -m benchmarks.kernels                 # the 7x7 stages of HorNet-L at 224 pixels, on this machine's GPU
 
 The limit is what must be moved: inputs and gradients read once, results written once, at the bandwidth of a large copy.
 """
@@ -10,13 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 from torch import Tensor, nn
@@ -70,11 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     options = parse_options(arguments)
     device = torch.device(options.device)
-    machine = {**describe_machine(device), "copy_bytes_per_second": measure_copy_bandwidth(device)}
+    bandwidth = measure_copy_bandwidth(device)
+    machine = {**describe_machine(device), "copy_bytes_per_second": bandwidth}
     print("  ".join(f"{key}: {value}" for key, value in machine.items()))
     comparisons = []
     for stage in options.stages:
-        comparisons.append(compare(stage, options, device=device, bandwidth=float(machine["copy_bytes_per_second"])))
+        comparisons.append(compare(stage, options, device=device, bandwidth=bandwidth))
         print_comparison(comparisons[-1])
     if options.json is not None:
         content = {"machine": machine, "comparisons": [asdict(comparison) for comparison in comparisons]}
@@ -115,7 +113,7 @@ def compare(stage: int, options: argparse.Namespace, *, device: torch.device, ba
     num_bytes = 3 * y.nbytes + 2 * gradient.nbytes
     return Comparison(
         stage=stage,
-        shape=tuple(y.shape),
+        shape=(y.shape[0], y.shape[1], y.shape[2], y.shape[3]),
         seconds={name: statistics.median(times) for name, times in seconds.items()},
         limit_seconds=num_bytes / bandwidth,
     )

@@ -1,19 +1,17 @@
 """The largest batch that a training step of each contender of benchmarks/model.py fits into the GPU's memory.
 
-python benchmarks/largest_batch.py --size large --contenders literal,ours,convnext
+python -m benchmarks.largest_batch --size large --contenders literal,ours,convnext
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 
@@ -35,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"largest batches, {options.size} {options.kind}, {setting.resolution[0]}x{setting.resolution[1]}, bf16")
     found = {}
     for name in options.contenders.split(","):
-        found[name] = find_largest(lambda batch, name=name: does_fit(name, setting, batch), limit=options.limit)
+        found[name] = find_largest(functools.partial(does_fit, name, setting), limit=options.limit)
         print(f"  {name:<18} {found[name]:6} images" + (" (the limit)" if found[name] == options.limit else ""))
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=2) + "\n")

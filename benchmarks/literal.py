@@ -52,7 +52,7 @@ class LiteralFilter(nn.Module):
         with torch.autocast(x_bchw.device.type, enabled=False):
             height, width = global_half.shape[2:]
             spectrum = torch.fft.rfft2(global_half.float(), dim=(2, 3), norm="ortho")
-            weight = self.complex_weight
+            weight: Tensor = self.complex_weight
             if weight.shape[1:3] != spectrum.shape[2:]:
                 parts = weight.permute(3, 0, 1, 2)
                 parts = functional.interpolate(parts, spectrum.shape[2:], mode="bilinear", align_corners=True)
@@ -60,7 +60,8 @@ class LiteralFilter(nn.Module):
             spectrum = spectrum * torch.view_as_complex(weight.contiguous())
             filtered = torch.fft.irfft2(spectrum, s=(height, width), dim=(2, 3), norm="ortho")
         halves = torch.cat([local_half.unsqueeze(2), filtered.unsqueeze(2)], dim=2)
-        return self.post_norm(halves.reshape(x_bchw.shape))
+        normed: Tensor = self.post_norm(halves.reshape(x_bchw.shape))
+        return normed
 
 
 class LiteralGnConv(nn.Module):
@@ -80,7 +81,7 @@ class LiteralGnConv(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
         fused = self.proj_in(x_bchw)
-        first, rest = torch.split(fused, (self.dims[0], sum(self.dims)), dim=1)
+        first, rest = torch.split(fused, [self.dims[0], sum(self.dims)], dim=1)
         gates = torch.split(self.dwconv(rest) * (1 / 3), self.dims, dim=1)
         x = first * gates[0]
         for index, widen in enumerate(self.pws):

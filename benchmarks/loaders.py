@@ -1,6 +1,6 @@
 """CPU time a training image costs, main process and workers together: ours against the ways in use, in one run.
 
-  python benchmarks/loaders.py
+  python -m benchmarks.loaders
 
 Beside ours: torchvision's ImageFolder with timm's transform (the original HorNet's way), and webdataset with its
 decoder and timm's transform. Same pictures (about 480 x 400, 84 kB JPEG), same recipe (crop, flip, RandAugment,
@@ -15,15 +15,12 @@ import argparse
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
 import webdataset
@@ -32,14 +29,14 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from benchmarks.shards import make_pictures
-from hornet.data import regions
-from hornet.data.loader import StreamConfig, TrainStream, open_train_stream
-from hornet.data.mixing import MixingConfig, prepare
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.processes import count_cores
-from hornet.data.transforms import TransformConfig
+from hornet.data.augment import jpeg as regions
+from hornet.data.augment.mixing import prepare
+from hornet.data.config import MixingConfig, StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream, open_train_stream
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.processes import count_cores
 from hornet.world import ALONE
 
 BATCH_SIZE = 64

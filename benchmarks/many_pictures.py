@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hornet.data.index import RECORD, ShardIndex
-from hornet.data.prepare.arrangement import arrange
-from hornet.data.prepare.build import write_plan
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.building import ShardRecord, record_path, write_record
-from hornet.data.prepare.finish import finish_build
-from hornet.data.prepare.selection import Selection
-from hornet.data.prepare.source import Entry, PartListing, SeekableSource
+from hornet.shards.build.arrangement import arrange
+from hornet.shards.build.build import write_plan
+from hornet.shards.build.finish import finish_build
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.selection import Selection
+from hornet.shards.build.source import Entry, PartListing, SeekableSource
+from hornet.shards.build.writing import ShardRecord, record_path, write_record
+from hornet.shards.index import RECORD, ShardIndex
 
 NUM_CLASSES = 21_841
 PER_CLASS = 650

@@ -1,9 +1,9 @@
 """HorNet's speed and memory against a literal implementation of it and timm's ConvNeXt and Swin, in one process.
 
-  python benchmarks/model.py                                   # this machine's GPU, or its CPU with hornet_tiny_gf
-  python benchmarks/model.py --size large --precision bf16 --batch 64 --json large.json
-  python benchmarks/model.py --mode inference --contenders ours,literal
-  python benchmarks/model.py --breakdown ours                  # where a step's time goes, operation by operation
+  python -m benchmarks.model                                   # this machine's GPU, or its CPU with hornet_tiny_gf
+  python -m benchmarks.model --size large --precision bf16 --batch 64 --json large.json
+  python -m benchmarks.model --mode inference --contenders ours,literal
+  python -m benchmarks.model --breakdown ours                  # where a step's time goes, operation by operation
 
 A training step is forward, cross entropy, backward and fused AdamW. The contenders take turns; printed are medians over
 the rounds, and of the ratios to the first contender within each round, with their range. MFU counts each network's own
@@ -16,14 +16,11 @@ import argparse
 import gc
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import timm
 import torch
@@ -36,7 +33,7 @@ import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
 from benchmarks.machine import describe_machine, measure_copy_bandwidth, measure_product_rate
 from hornet.model.hornet import HorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 CONTENDERS = (
     "literal", "ours", "ours-compiled", "ours-fused", "ours-fused-compiled", "convnext", "convnext-compiled", "swin"
@@ -154,7 +151,7 @@ def build(name: str, setting: Setting) -> nn.Module:
     hornet_name = f"hornet_{setting.size}_{setting.kind}"
     model: nn.Module
     if what == "convnext":
-        model = timm.create_model(f"convnext_{setting.size}").to(memory_format=torch.channels_last)
+        model = timm.create_model(f"convnext_{setting.size}").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     elif what == "swin":
         model = timm.create_model(f"swin_{setting.size}_patch4_window7_224", img_size=setting.resolution)
     else:
@@ -202,7 +199,8 @@ def make_step(model: nn.Module, setting: Setting) -> Callable[[], None]:
 
 def measure(names: list[str], setting: Setting, *, num_rounds: int, num_steps: int) -> list[Result]:
     """Let the contenders take turns."""
-    steps, seconds, about = {}, {name: [] for name in names}, {}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    steps, about = {}, {}
     for name in tqdm(names, desc="warming up", disable=None, leave=False):
         peak_bytes = measure_memory(name, setting)
         model = build(name, setting)

@@ -22,7 +22,7 @@ BYTES_A_WEIGHT = 28 + 6 + 4 + 4
 
 def list_necessary_work(model: HorNet, image_size: tuple[int, int], *, num_images: int) -> list[Work]:
     """List the kernels of a training step under the rules above; their forward operations are those of cost.py."""
-    work = []
+    work: list[Work] = []
     for index, stage in enumerate(model.stages):
         grid = compute_grid(image_size, index)
         place = f"stage_{index + 1}"

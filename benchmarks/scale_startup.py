@@ -12,10 +12,11 @@ from pathlib import Path
 
 from benchmarks.stream_memory import make_large
 from benchmarks.stream_resume import make_set
-from hornet.data.manifest import read_manifest
 from hornet.data.order import Order
-from hornet.data.shards import open_index, open_shards
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
+from hornet.shards.manifest import read_manifest
+from hornet.shards.shard_set import open_index, open_shards
 from hornet.world import ALONE
 
 RANKS_PER_NODE = 8

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hornet.data.index import RECORD
-from hornet.data.label_space import LabelSpace
-from hornet.data.loader import StreamConfig, TrainStream
-from hornet.data.manifest import Split
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream
 from hornet.data.order import Order
-from hornet.data.shard_reader import MAX_OPEN_SHARDS
-from hornet.data.shards import ShardSet
-from hornet.data.transforms import TransformConfig
+from hornet.shards.index import RECORD
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.manifest import Split
+from hornet.shards.reader import MAX_OPEN_SHARDS
+from hornet.shards.shard_set import ShardSet
 from hornet.world import ALONE
 
 WINDOW = 64

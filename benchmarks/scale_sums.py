@@ -1,4 +1,4 @@
-"""Sums over ranks: small ones, three in every step of a run, and what summing gradients in bf16 would cost."""
+"""Sums over ranks: small ones, one in every step of a run, and what summing gradients in bf16 would cost."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from hornet.drills.forked_ranks import run_world
 from hornet.training.process_group import sum_over_ranks
 from hornet.world import World
-from tests.integration.resharding import run_world
 
 RANKS = (2, 4, 8, 16, 32)
 NUM_SUMS = 30

@@ -1,8 +1,8 @@
 """Making shards, against the plain ways of doing it: ratios of two things measured in one run.
 
-  python benchmarks/shards.py build     folders -> tars: ours against a loop with webdataset's ShardWriter
-  python benchmarks/shards.py index     a tar of 10,000 samples: ours against iterating it with webdataset
-  python benchmarks/shards.py memory    14 million pictures: peak memory of everything `build` does beside copying
+  python -m benchmarks.shards build     folders -> tars: ours against a loop with webdataset's ShardWriter
+  python -m benchmarks.shards index     a tar of 10,000 samples: ours against iterating it with webdataset
+  python -m benchmarks.shards memory    14 million pictures: peak memory of everything `build` does beside copying
 
 Pictures are made up: noise over gradients, about 480 x 400 and 90 kB each as JPEG, as those of ImageNet-22K.
 """
@@ -17,23 +17,20 @@ import random
 import resource
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import numpy as np
 from PIL import Image
 
 from benchmarks.many_pictures import arrange_many
-from hornet.data.index import index_tar
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.picture import PictureOptions
-from hornet.data.prepare.processes import count_cores
+from hornet.shards.build.build import build
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.index import index_tar
+from hornet.shards.processes import count_cores
 
 NUM_CLASSES = 20
 SHORT_EDGE = 256

@@ -1,25 +1,22 @@
 """The training stream: what a resume costs, how well it shuffles, what it keeps in memory.
 
-python benchmarks/stream.py resume     first batch at 90 % of an epoch against at its start; webdataset beside it
-python benchmarks/stream.py shuffle    mixing of batches against a full permutation, at the size of ImageNet-22K
-python benchmarks/stream.py memory     4 ranks x 2 workers over an index of 14.2 million samples
+python -m benchmarks.stream resume     first batch at 90 % of an epoch against at its start; webdataset beside it
+python -m benchmarks.stream shuffle    mixing of batches against a full permutation, at the size of ImageNet-22K
+python -m benchmarks.stream memory     4 ranks x 2 workers over an index of 14.2 million samples
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from benchmarks.stream_memory import measure_memory
 from benchmarks.stream_resume import measure_resume
 from benchmarks.stream_shuffle import measure_shuffle
-from hornet.data.prepare.processes import count_cores
+from hornet.shards.processes import count_cores
 
 
 def main() -> None:

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.stream_resume import make_set
-from hornet.data.label_space import LabelSpace
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.manifest import Manifest, Split, read_manifest, write_manifest
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.manifest import Manifest, Split, read_manifest, write_manifest
+from hornet.shards.shard_set import open_shards
 from hornet.world import World
 
 NUM_SAMPLES, NUM_SHARDS, NUM_CLASSES = 14_197_122, 1_420, 21_841

@@ -17,10 +17,11 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from benchmarks.shards import make_pictures
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.augment.transforms import TrainTransform
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.order import Order
-from hornet.data.prepare.existing_tars import IndexPlan, index_folder
-from hornet.data.transforms import TrainTransform, TransformConfig
+from hornet.shards.indexing.index_set import IndexPlan, index_folder
 from hornet.world import ALONE
 
 BATCH_SIZE = 64

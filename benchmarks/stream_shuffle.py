@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from webdataset.filters import _shuffle as shuffle_through_buffer
 
-from hornet.data.order import Int64Array, Order, permute
+from hornet.data.order import Order
+from hornet.seeding import Int64Array, permute
 
 NUM_BATCHES = 200
 BUFFER = 1000
@@ -116,7 +117,8 @@ def pick_ours(scale: Scale, window: int) -> list[Int64Array]:
 def list_steps(scale: Scale) -> list[int]:
     """Return steps that are spread over an epoch."""
     steps = scale.num_samples // scale.batch_size
-    return np.unique(np.linspace(0, steps - 1, min(steps, NUM_BATCHES)).astype(int)).tolist()
+    chosen: list[int] = np.unique(np.linspace(0, steps - 1, min(steps, NUM_BATCHES)).astype(int)).tolist()
+    return chosen
 
 
 def pick_through_buffers(scale: Scale, num_ranks: int, num_workers: int) -> list[Int64Array]:

@@ -53,7 +53,7 @@ class _LayerNormInFloat32(TorchFunctionMode):
 
 class _Counter(TorchDispatchMode):
     def __init__(self, tracker: ModuleTracker, num_images: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tracker, self.num_images = tracker, num_images
         self.found: list[Traffic] = []
 
@@ -93,7 +93,8 @@ def count_traffic(model: nn.Module, *, image_size: tuple[int, int], num_images: 
             with _LayerNormInFloat32(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
                 logits = model(images)
             functional.cross_entropy(logits.float(), labels).backward()
-    return counter.found
+    found: list[Traffic] = counter.found
+    return found
 
 
 def _is_free(function: Any) -> bool:
@@ -110,7 +111,7 @@ def _count_flops(packet: Any, args: Any, kwargs: dict[str, Any], result: Any) ->
     if packet is aten.convolution_backward:  # torch's own count takes no notice of groups
         gradient, _, weight = args[:3]
         is_wanted = args[-1]
-        return 2 * gradient.numel() * weight[0].numel() * (is_wanted[0] + is_wanted[1])
+        return int(2 * gradient.numel() * weight[0].numel() * (is_wanted[0] + is_wanted[1]))
     count = flop_registry.get(packet)
     return int(count(*args, **kwargs, out_val=result)) if count else 0
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hornet.stage import StageConfig
+from hornet.field_types import NameOrPath
+from hornet.stages.config import StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class StartConfig:
     """A run directory, a checkpoint folder in one, or a weight file (.pth, .safetensors) in the original layout."""
     weights: Literal["raw", "ema"] = "raw"
     """Which weights of a checkpoint to take: the last step's, or their moving average."""
-    label_space: str | None = None
+    label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name (`launch/shards.py labels` lists them, HorNet's released
     weights are hornet-22k), an `_info.json`, or a list of class names, one a line; null if unknown."""
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from finetune.config import FinetuneConfig
 from finetune.start import fit_weights
-from hornet.micro_batch import EngineLoad
 from hornet.model.hornet import HorNet
-from hornet.pretrained import read_pretrained
-from hornet.stage import run_stage
-from hornet.task import Classification
-from hornet.training.checkpoint import Checkpoint
+from hornet.stages.classification import Classification
+from hornet.stages.micro_batch import EngineLoad
+from hornet.stages.pretrained import read_pretrained
+from hornet.stages.stage import run_stage
+from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.zero_memory import count_data_parallel_bytes
 from hornet.training.process_group import errors_shared

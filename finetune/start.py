@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from hornet.data.label_report import explain_mismatch, guess_by_size
-from hornet.data.label_space import LabelSpace, map_classes
 from hornet.errors import UserError
-from hornet.pretrained import Pretrained, load_weights
+from hornet.shards.label_report import explain_mismatch, guess_by_size
+from hornet.shards.label_space import LabelSpace, map_classes
+from hornet.stages.pretrained import Pretrained, load_weights
 
 HEAD = ("head.weight", "head.bias")
 

@@ -1,6 +1,7 @@
 """YAML files and key=value overrides into frozen dataclasses, or one ConfigError that lists every problem.
 
-The only module that knows YAML and pydantic. Not here: any setting; each part declares its own dataclass.
+Not here: any setting, each part declares its own dataclass; what a written value means, which is its field's to say
+(field_types.py); YAML itself (yaml_text.py).
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import inspect
 import itertools
 import textwrap
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
-
 from hornet.errors import UserError
+from hornet.field_types import convert, show, to_plain
+from hornet.overrides import apply_overrides
+from hornet.yaml_text import is_null, parse_yaml, resolve, write_yaml
 
 Config = TypeVar("Config")
 
@@ -34,6 +35,23 @@ class ConfigError(UserError):
         super().__init__("\n".join([f"{source}: {_count(len(self.problems), 'problem')}", *self.problems]))
 
 
+class Settings:
+    """A config that has rules. All that are broken are said at once, whoever makes it."""
+
+    def _find_problems(self) -> Iterator[str]:
+        """Yield a sentence for each broken rule: the key, what is allowed, what was found.
+
+        Reading a file, this is asked even where some fields could not be read; the first rule that needs one of them
+        ends it.
+        """
+        yield from ()
+
+    def __post_init__(self) -> None:
+        problems = list(self._find_problems())
+        if problems:
+            raise ConfigError(type(self).__name__, problems)
+
+
 def free(default: Any = dataclasses.MISSING) -> Any:
     """Declare a field that does not change what is learned (workers, cadence), so a resumed run may change it."""
     return dataclasses.field(default=default, metadata={FREE: True})
@@ -42,50 +60,68 @@ def free(default: Any = dataclasses.MISSING) -> Any:
 def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read `path`, apply dotted `key=value` overrides, check everything.
 
-    Raises ConfigError with all the problems found: unknown keys, wrong types, missing keys, broken rules.
+    Raises ConfigError with all the problems found: keys that are unknown or stand twice, wrong types, missing keys,
+    broken rules.
     """
-    values = read_yaml(path)
-    problems = apply_overrides(values, overrides)
-    return _build(config_class, values, source=str(path), problems=problems)
+    values, problems = read_settings(path, overrides)
+    return build_config(config_class, values, source=str(path), problems=problems)
 
 
-def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Set each dotted `key=value` (the value read as YAML) in `values`; return what is wrong with any of them.
-
-    `key+=[...]` adds to the list that is there.
-    """
-    return [problem for override in overrides for problem in _apply(values, override)]
-
-
-def build_config(config_class: type[Config], values: Mapping[str, Any], *, source: str) -> Config:
-    """As load_config, from values already read (a run's config.yaml, a test's dict)."""
-    return _build(config_class, dict(values), source=source, problems=[])
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping.
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Read a YAML mapping, its scalars as they are written, and apply `overrides`; return it and what is wrong with it.
 
     Raises ConfigError if the file is missing, is not YAML or is not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text())
+        values, problems = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(str(path), [f"cannot be read: {error.strerror}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(str(path), [f"is not YAML: {' '.join(str(error).split())}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), [f"is not YAML: {error}"]) from error
     if not isinstance(values, dict):
-        raise ConfigError(str(path), ["holds no `key: value` pairs"])
-    return values
+        raise ConfigError(str(path), problems or ["holds no `key: value` pairs"])
+    return values, problems + apply_overrides(values, overrides)
+
+
+def build_config(
+    config_class: type[Config], values: Mapping[str, Any], *, source: str, problems: Sequence[str] = ()
+) -> Config:
+    """Make a config of values that were read before (by read_settings, or a test's dict).
+
+    Raises ConfigError with `problems`, known before, and all that are found.
+    """
+    found = list(problems)
+    config = _build(config_class, values, "", found)
+    if found:
+        raise ConfigError(source, found)
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping in Python's types, by the looks of each scalar: for files that to_yaml wrote.
+
+    Raises ConfigError if the file is missing, is not YAML, is not a mapping or has a key twice.
+    """
+    values, problems = read_settings(path)
+    if problems:
+        raise ConfigError(str(path), problems)
+    return dict(resolve(values))
 
 
 def to_values(config: Any) -> dict[str, Any]:
     """Turn a config back into plain values, ready for YAML or JSON."""
-    return _with_yaml_keys(TypeAdapter(type(config)).dump_python(config, mode="json"))
+    hints = _field_hints(type(config))
+    values = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        is_inner = dataclasses.is_dataclass(value)
+        values[_yaml_key(field.name)] = to_values(value) if is_inner else to_plain(value, hints[field.name])
+    return values
 
 
 def to_yaml(config: Any) -> str:
-    """Write a config as YAML with every field, defaults included."""
-    return str(yaml.safe_dump(to_values(config), sort_keys=False))
+    """Write a config as YAML with every field, defaults included; build_config makes the same config of it."""
+    return write_yaml(to_values(config))
 
 
 def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:
@@ -106,7 +142,7 @@ def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
     """Return the help text of a config: each key with its type, its default and the line beneath its field."""
     lines: list[str] = []
     docs = _field_docs(config_class)
-    hints = get_type_hints(config_class)
+    hints = _field_hints(config_class)
     for field in dataclasses.fields(config_class):
         inner = _dataclass_in(hints[field.name])
         key = f"{prefix}{_yaml_key(field.name)}"
@@ -125,85 +161,71 @@ def _yaml_key(field_name: str) -> str:
     return field_name.rstrip("_")
 
 
-def _with_yaml_keys(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        _yaml_key(key): _with_yaml_keys(value) if isinstance(value, dict) else value for key, value in values.items()
-    }
+def _field_hints(config_class: type[Any]) -> dict[str, Any]:
+    return get_type_hints(config_class, include_extras=True)
 
 
-def _build(config_class: type[Config], values: dict[str, Any], *, source: str, problems: list[str]) -> Config:
-    problems = problems + list(_unknown_keys(config_class, values, ""))
-    known = _without_unknown(config_class, values)
-    try:
-        config = TypeAdapter(config_class).validate_python(known)
-    except ValidationError as error:
-        problems += [_sentence(detail) for detail in error.errors()]
-    if problems:
-        raise ConfigError(source, problems)
+def _build(config_class: type[Config], values: Mapping[str, Any], prefix: str, problems: list[str]) -> Config:
+    """Return a config without the fields that could not be read, and add to `problems` why, and each broken rule."""
+    num_before = len(problems)
+    config = object.__new__(config_class)  # not by its constructor: rules are to be tried on what could be read, too
+    names = [_yaml_key(field.name) for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    problems += [_unknown_key(f"{prefix}{key}", str(key), names) for key in values if key not in names]
+    hints, unreadable = _field_hints(config_class), []
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        try:
+            value = _build_field(field, hints[field.name], values, prefix, problems)
+            object.__setattr__(config, field.name, value)
+        except _UnreadableError:
+            unreadable.append(_yaml_key(field.name))
+    if isinstance(config, Settings):
+        try:
+            for problem in config._find_problems():
+                if problem.partition(":")[0] not in unreadable:  # where rules met the default
+                    problems.append(f"{prefix}{problem}")
+        except AttributeError:  # a rule about a field that could not be read, and has no default
+            if len(problems) == num_before:
+                raise
     return config
 
 
-def _sentence(detail: Any) -> str:
-    key = ".".join(_yaml_key(str(part)) for part in detail["loc"])
-    if detail["type"] == "missing":
-        return f"{key}: is missing"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error":  # a rule of __post_init__: it names its own key
-        return f"{key}.{message}" if key else message
-    return f"{key}: {message}, not {detail['input']!r}"
+class _UnreadableError(Exception):
+    """A field has no value; why is among the problems."""
 
 
-def _apply(values: dict[str, Any], override: str) -> list[str]:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        return [f"{override!r}: an override is written key=value, with dots between nested keys"]
+def _build_field(
+    field: dataclasses.Field[Any], hint: Any, values: Mapping[str, Any], prefix: str, problems: list[str]
+) -> Any:
+    key = f"{prefix}{_yaml_key(field.name)}"
+    inner = _dataclass_in(hint)
+    if _yaml_key(field.name) not in values:
+        if field.default is not dataclasses.MISSING:
+            return field.default
+        if field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
+        problems.append(f"{key}: is missing")
+        if inner is not None:
+            return object.__new__(inner)
+        raise _UnreadableError
+    value = values[_yaml_key(field.name)]
+    if inner is not None and isinstance(value, Mapping):
+        return _build(inner, value, f"{key}.", problems)
+    if inner is not None:
+        if is_null(value) and hint is not inner:
+            return None
+        problems.append(f"{key}: must hold keys, not {show(value)}")
+        return object.__new__(inner)
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return [f"{override!r}: the value is not YAML"]
-    *folders, leaf = key.split(".")
-    target = values
-    for folder in folders:
-        inner = target.setdefault(folder, {})
-        if inner is None:
-            inner = target[folder] = {}
-        if not isinstance(inner, dict):
-            return [f"{override!r}: {folder} holds a value, not keys"]
-        target = inner
-    if leaf.endswith("+"):
-        leaf, before = leaf[:-1], target.get(leaf[:-1]) or []
-        if not isinstance(before, list) or not isinstance(value, list):
-            return [f"{override!r}: += adds a list to a list"]
-        value = [*before, *value]
-    target[leaf] = value
-    return []
+        return convert(value, hint, key=key)
+    except UserError as error:
+        problems.append(str(error))
+        raise _UnreadableError from None
 
 
-def _unknown_keys(config_class: type[Any], values: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    hints = get_type_hints(config_class)
-    names = {_yaml_key(field.name): field.name for field in dataclasses.fields(config_class)}
-    for key, value in values.items():
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
-            yield f"{prefix}{key}: unknown key; {hint}"
-            continue
-        inner = _dataclass_in(hints[names[key]])
-        if inner is not None and isinstance(value, Mapping):
-            yield from _unknown_keys(inner, value, f"{prefix}{key}.")
-
-
-def _without_unknown(config_class: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(config_class)
-    names = {_yaml_key(field.name): field.name for field in dataclasses.fields(config_class)}
-    known = {}
-    for key, value in values.items():
-        if key in names:
-            inner = _dataclass_in(hints[names[key]])
-            if inner is not None and isinstance(value, Mapping):
-                value = _without_unknown(inner, value)
-            known[names[key]] = value
-    return known
+def _unknown_key(path: str, key: str, names: Collection[str]) -> str:
+    near = difflib.get_close_matches(key, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+    return f"{path}: unknown key; {hint}"
 
 
 def _dataclass_in(hint: Any) -> type[Any] | None:
@@ -219,7 +241,7 @@ def _is_free(config_class: type[Any], path: Sequence[str]) -> bool:
         return False
     if field.metadata.get(FREE, False):
         return True
-    inner = _dataclass_in(get_type_hints(config_class)[field.name])
+    inner = _dataclass_in(_field_hints(config_class)[field.name])
     return inner is not None and len(path) > 1 and _is_free(inner, path[1:])
 
 

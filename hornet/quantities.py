@@ -1,9 +1,17 @@
-"""Quantities in words for people."""
+"""Quantities: in words for people, and small arithmetic on them."""
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+
+FP32_BYTES = 4
+
+
+def list_divisors(number: int) -> list[int]:
+    """Return all divisors of a positive number, ascending."""
+    small = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return small + [number // divisor for divisor in reversed(small) if divisor * divisor != number]
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,34 +1,8 @@
-"""Pretrain from shards under DeepSpeed ZeRO. The same command resumes a stopped run."""
-
-import sys
-from pathlib import Path
-
-# Run as a script, Python puts launch/ first on the path, where `import pretrain` would find this very file.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-from hornet.signals import catch_signals, ignore_signals
-
-catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
-
-from hornet.command_line import exit_on_bad_input, read_command_line
-from hornet.world import read_world
-from pretrain.config import PretrainConfig
-
-
-def main() -> None:
-    """Read the command line, then hand over to the stage."""
-    config = read_command_line(
-        PretrainConfig,
-        description=__doc__ or "",
-        example="deepspeed launch/pretrain.py --config configs/pretrain/hornet_large_gf_in22k.yaml run.name=large",
-    )
-    from pretrain.stage import pretrain  # imports deepspeed, which a wrong config need not wait for
-
-    try:
-        exit_on_bad_input(lambda: pretrain(config, world=read_world()))
-    finally:
-        ignore_signals()  # a late one would turn the exit code into its own
-
+"""`hornet pretrain`, as a file of this checkout."""
 
 if __name__ == "__main__":
-    main()
+    import _checkout  # noqa: F401 - first: it makes way for the packages whose names the files here bear
+
+    from hornet.cli import run
+
+    run("pretrain")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hornet.errors import UserError
-from hornet.stage import StageConfig
+from hornet.stages.config import StageConfig
 from hornet.training.engines.zero_config import ZeroConfig
 
 
@@ -16,10 +17,10 @@ class PretrainConfig(StageConfig):
     zero: ZeroConfig
     """DeepSpeed ZeRO and precision."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _find_problems(self) -> Iterator[str]:
+        yield from super()._find_problems()
         if self.model.compile and self.zero.stage == 3:
-            raise ValueError(
+            yield (
                 "model.compile: gives dozens of small graphs under zero.stage=3, which gathers each layer's parameters "
                 "by hooks; use stage 0 to 2, or model.compile=false"
             )

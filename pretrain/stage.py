@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from hornet.micro_batch import EngineLoad
 from hornet.model.hornet import HorNet
-from hornet.stage import run_stage
-from hornet.task import Classification
-from hornet.training.checkpoint import Checkpoint
+from hornet.stages.classification import Classification
+from hornet.stages.micro_batch import EngineLoad
+from hornet.stages.stage import run_stage
+from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.zero_memory import count_deepspeed_bytes
 from hornet.world import World

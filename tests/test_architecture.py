@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("hornet", "pretrain", "finetune", "launch")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-SCRIPTS = sorted((ROOT / "launch").glob("*.py"))
+SCRIPTS = sorted((ROOT / "launch").glob("[!_]*.py"))
 
 
 def name_of(path):
@@ -26,13 +26,21 @@ def test_every_script_helps_from_any_folder(path, tmp_path):
     assert "usage:" in done.stdout
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_files_and_functions_stay_small(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
+MAY_BE_LARGE = {
+    "hornet/training/session.py: _train_from",  # puts the parts of an attempt together, one line each
+}
+"""Files over 300 lines and functions over 60 that read better whole. A guide: add to it what does, with the reason."""
+
+
+def test_files_and_functions_are_small_or_large_on_purpose():
+    large = set()
+    for path in SOURCES:
+        text = path.read_text()
+        large |= {name_of(path)} if len(text.splitlines()) > 300 else set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
+                large.add(f"{name_of(path)}: {node.name}")
+    assert large == MAY_BE_LARGE, "divide what is new here, or list it; take out what is small again"
 
 
 def test_no_attics():
@@ -43,12 +51,15 @@ def test_no_attics():
 @pytest.mark.parametrize(
     ("pattern", "allowed"),
     [
-        (r"^\s*(import|from) deepspeed", {"hornet/training/engines/deepspeed.py"}),
+        (
+            r"^\s*(import|from) deepspeed",
+            {"hornet/training/engines/deepspeed.py", "hornet/training/engines/deepspeed_private.py"},
+        ),
         (r"^\s*(import|from) accelerate", {"hornet/training/engines/accelerate.py"}),
-        (r"os\.environ", {"hornet/world.py", "launch/demo.py"}),
-        (r"^\s*(import|from) (yaml|pydantic)", {"hornet/config.py"}),
+        (r"os\.environ", {"hornet/world.py", "hornet/field_types.py", "hornet/cli/demo.py"}),  # $NAME in a path
+        (r"^\s*(import|from) (yaml|pydantic)", {"hornet/yaml_text.py"}),
         (r"pickle\.load|weights_only=False|(?<![.\w])eval\(", set()),
-        (r"shell=True", {"hornet/data/shard_download.py"}),  # the config's own `remote.command`, if it has one
+        (r"shell=True", {"hornet/shards/remote/download.py"}),  # the config's own `remote.command`, if it has one
     ],
 )
 def test_what_only_one_room_may_do(pattern, allowed):

@@ -3,85 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from hornet.batch import Batch
-from hornet.config import free
-from hornet.data.label_space import LabelSpace
-from hornet.data.order import ORDER_VERSION, Order, PartialBatch
+from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
+from hornet.data.config import EvaluationConfig, StreamConfig
+from hornet.data.order import ORDER_VERSION, Order
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.shard_prefetch import ShardPrefetcher
-from hornet.data.shards import ShardSet, open_shards
-from hornet.data.transforms import EvaluationTransform, Interpolation, TrainTransform, TransformConfig
+from hornet.data.prefetch import ShardPrefetcher
+from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
+from hornet.quantities import list_divisors
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.shard_set import ShardSet, open_shards
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    """The training stream."""
-
-    shards: Path | str = free()
-    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
-    split: str = "train"
-    """Which of its splits."""
-    shuffle_window_shards: int = 64
-    """Shards whose samples are shuffled together, after the shards themselves; all of them give a full shuffle."""
-    partial_batch: PartialBatch = "drop"
-    """What becomes of an epoch's last samples that do not fill a global batch: drop them, or carry them over."""
-    num_workers: int = free(0)
-    """Processes that decode, for each rank; 0 decodes in the training process."""
-    prefetch: int = free(2)
-    """Micro batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = free(0.0)
-    """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
-    transform: TransformConfig
-    """Augmentation."""
-    remote: RemoteConfig = field(default_factory=RemoteConfig)
-    """How tars at a URL are read."""
-
-    def __post_init__(self) -> None:
-        _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
-        if self.shuffle_window_shards < 1:
-            raise UserError(f"shuffle_window_shards: must be at least 1, not {self.shuffle_window_shards}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """The evaluation stream: every sample once."""
-
-    shards: Path | str = free()
-    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
-    split: str = "validation"
-    """Which of its splits."""
-    image_size: int
-    """Edge of the square given to the model, pixels."""
-    crop_fraction: float | None = 0.875
-    """Edge of the centre crop over the resized short edge; null warps the whole picture to the square instead."""
-    interpolation: Interpolation = "bicubic"
-    """Filter of the resize."""
-    batch_size: int = free(64)
-    """Images of one rank's batch."""
-    num_workers: int = free(0)
-    """Processes that decode, for each rank; 0 decodes in the main process."""
-    prefetch: int = free(2)
-    """Batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = free(0.0)
-    """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
-    remote: RemoteConfig = field(default_factory=RemoteConfig)
-    """How tars at a URL are read."""
-
-    def __post_init__(self) -> None:
-        _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
-        if self.image_size < 1:
-            raise UserError(f"image_size: must be at least 1 pixel, not {self.image_size}")
-        if self.batch_size < 1:
-            raise UserError(f"batch_size: must be at least 1, not {self.batch_size}")
-        if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
-            raise UserError(f"crop_fraction: must be over 0 and at most 1, or null, not {self.crop_fraction}")
 
 
 class TrainStream:
@@ -95,6 +30,7 @@ class TrainStream:
     def __init__(
         self, config: StreamConfig, *, shards: ShardSet, order: Order, world: World, micro_batch_size: int
     ) -> None:
+        self._config = config
         self._world = world
         self._order = order
         self._rank_batch_size = order.global_batch_size // world.num_ranks
@@ -118,6 +54,13 @@ class TrainStream:
         """Divide this rank's share of a step into micro batches of another size, before any is read."""
         self.micro_batch_size = micro_batch_size
         self.num_micro_steps = self._rank_batch_size // micro_batch_size
+
+    def count_shared_bytes(self) -> int:
+        """Return what this rank's workers may hold in /dev/shm: what they prepare ahead, and two steps' batches."""
+        config = self._config
+        num_batches = config.num_workers * config.prefetch + 2 * self.num_micro_steps
+        batch_bytes = count_batch_bytes(self.micro_batch_size, config.transform.image_size)
+        return num_batches * batch_bytes if config.num_workers else 0
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch (0-based) in which the global batch of `step` (0-based) begins."""
@@ -152,6 +95,7 @@ class EvaluationStream:
     """One rank's part of a split; all ranks yield as many batches, so collective calls stay in step."""
 
     def __init__(self, config: EvaluationConfig, *, shards: ShardSet, world: World) -> None:
+        self._config = config
         self._world = world
         self.max_bad_sample_rate = config.max_bad_sample_rate
         """Share of samples that may be left out; the caller's to judge, over all ranks."""
@@ -172,6 +116,12 @@ class EvaluationStream:
     def iterate(self) -> Iterator[Batch]:
         """Yield this rank's batches."""
         yield from self._pool.run(self._requests())
+
+    def count_shared_bytes(self) -> int:
+        """Return what this rank's workers may hold in /dev/shm: what they prepare ahead, and two batches."""
+        config = self._config
+        num_batches = config.num_workers * config.prefetch + 2
+        return num_batches * count_batch_bytes(config.batch_size, config.image_size) if config.num_workers else 0
 
     def close(self) -> None:
         """End the workers."""
@@ -218,27 +168,18 @@ def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: 
     if global_batch_size % num_ranks:
         raise UserError(
             f"global_batch_size {global_batch_size} cannot be divided over {num_ranks} ranks; "
-            f"world sizes that divide it: {_list_divisors(global_batch_size)}"
+            f"world sizes that divide it: {_join(list_divisors(global_batch_size))}"
         )
     rank_batch_size = global_batch_size // num_ranks
     if rank_batch_size % micro_batch_size:
-        advice = f"micro_batch_size may be {_list_divisors(rank_batch_size)}"
+        advice = f"micro_batch_size may be {_join(list_divisors(rank_batch_size))}"
         if global_batch_size % micro_batch_size == 0:
-            advice += f", or the world size {_list_divisors(global_batch_size // micro_batch_size)}"
+            advice += f", or the world size {_join(list_divisors(global_batch_size // micro_batch_size))}"
         raise UserError(
             f"global_batch_size {global_batch_size} over {num_ranks} ranks leaves {rank_batch_size} images a rank, "
             f"which is not a multiple of micro_batch_size {micro_batch_size}; {advice}"
         )
 
 
-def _check_workers(num_workers: int, prefetch: int, max_bad_sample_rate: float) -> None:
-    if num_workers < 0:
-        raise UserError(f"num_workers: must be 0 or more, not {num_workers}")
-    if prefetch < 1:
-        raise UserError(f"prefetch: must be at least 1, not {prefetch}")
-    if not 0 <= max_bad_sample_rate <= 1:
-        raise UserError(f"max_bad_sample_rate: must be from 0 to 1, not {max_bad_sample_rate}")
-
-
-def _list_divisors(number: int) -> str:
-    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+def _join(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

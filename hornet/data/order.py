@@ -15,13 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hornet.errors import UserError
-from hornet.seeding import derive_seed
+from hornet.seeding import Int64Array, permute
 
 ORDER_VERSION = 1
 """Raised whenever the same manifest, seed and epoch would give another order."""
 
 PartialBatch = Literal["drop", "carry"]
-Int64Array = npt.NDArray[np.int64]
 WindowArray = npt.NDArray[np.uint32] | npt.NDArray[np.int64]
 """Kept as 4 bytes a sample where they do: with one window over all of ImageNet-22K every rank holds 57 MB."""
 
@@ -39,16 +38,6 @@ class Picks:
 
     def __len__(self) -> int:
         return len(self.samples)
-
-
-def permute(count: int, *key: int | str) -> Int64Array:
-    """Return a permutation of range(count) that depends on `key` alone.
-
-    Drawn from the raw stream of a bit generator, which numpy guarantees to stay the same (NEP 19); what
-    `Generator.permutation` makes of it is not guaranteed.
-    """
-    raw = np.random.Philox(key=derive_seed(*key)).random_raw(count)
-    return np.argsort(raw, kind="stable").astype(np.int64, copy=False)
 
 
 class Order:

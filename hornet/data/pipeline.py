@@ -17,15 +17,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from hornet.batch import BadSample, Batch
-from hornet.data.decode import UndecodableImageError
-from hornet.data.drawing import NO_BOX, Box, unchanged_randomness
-from hornet.data.regions import Pixels
-from hornet.data.shard_reader import ShardReader, UnreadableSampleError
-from hornet.data.shards import ShardSet
-from hornet.data.transforms import EvaluationTransform, TrainTransform
+from hornet.data.augment.jpeg import Pixels
+from hornet.data.augment.sampling import NO_BOX, Box, unchanged_randomness
+from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
 from hornet.digest import hash_key
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
+from hornet.shards.decode import UndecodableImageError
+from hornet.shards.reader import ShardReader, UnreadableSampleError
+from hornet.shards.shard_set import ShardSet
 
 NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
 MAX_SUBSTITUTES = 16
@@ -89,7 +89,7 @@ def _allocate(*shape: int) -> Tensor:
     """Return uint8 zeros; in a worker, in the shared memory in which they will go to the main process."""
     if get_worker_info() is None:
         return torch.zeros(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))  # type: ignore[no-untyped-call]
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape).zero_()
 
 

@@ -12,13 +12,14 @@ from functools import partial
 
 from tqdm import tqdm
 
-from hornet.data.drawing import unchanged_randomness
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.augment.sampling import unchanged_randomness
+from hornet.data.augment.transforms import TrainTransform
+from hornet.data.config import StreamConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.pipeline import load_picture
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TrainTransform
 from hornet.errors import UserError
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.world import ALONE
 
 NUM_WARM_UP_BATCHES = 2

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hornet.data.pipeline import Failure
+from hornet.data.shared_memory import REMEDY, SHARED_MEMORY
 from hornet.errors import UserError
 from hornet.signals import leave_signals_to_main
 
@@ -48,12 +49,12 @@ class WorkerPool(Generic[Item]):
     def run(self, requests: Iterable[Any]) -> Iterator[Item]:
         """Yield the items of `requests`. Asking again ends the earlier iteration.
 
-        Raises UserError with a worker's message if it hands over a Failure.
+        Raises UserError with a worker's message if it hands over a Failure, or dies for want of memory.
         """
         self._turn += 1
         turn = self._turn
         self._requests.pending = requests
-        for item in self._loader:
+        for item in _explain_deaths(iter(self._loader)):
             if turn != self._turn:
                 raise RuntimeError("this iteration was ended by a later one over the same stream")
             if isinstance(item, Failure):
@@ -70,6 +71,26 @@ class WorkerPool(Generic[Item]):
             for worker in iterator._workers:
                 if worker.is_alive():  # hung in a read: SIGTERM is ignored by design
                     worker.kill()
+
+
+def _explain_deaths(items: Iterator[Any]) -> Iterator[Any]:
+    """Yield the items; raise UserError where a worker died of what the user can mend."""
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            told = f"{error} {error.__cause__}"
+            if "Bus error" in told or "shared memory" in told:
+                raise UserError(f"a worker found no room in {SHARED_MEMORY}: {REMEDY}") from error
+            if "signal: Killed" in told:
+                raise UserError(
+                    "a worker was killed, most likely since memory ran out (dmesg or the scheduler says so): ask for "
+                    "more memory, or set num_workers or prefetch (of data and of evaluation) lower"
+                ) from error
+            raise
+        yield item
 
 
 class _Requests:

@@ -2,51 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import timm
 import torch
 from torch import nn
 
-from hornet.config import free
-from hornet.model.hornet import MIN_IMAGE_SIZE, HorNet
-from hornet.model.kernels import Kernels
-from hornet.model.variants import VARIANTS
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Which network, and what is switched on in it while it trains."""
-
-    name: str
-    """One of our networks, such as hornet_large_gf; a wrong name lists them all."""
-    drop_path_rate: float = 0.0
-    """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
-    layer_scale_init: float = 1e-6
-    """Initial value of the layer scales."""
-    activation_checkpointing: bool = free(False)
-    """Compute each block's activations again in the backward pass instead of keeping them."""
-    kernels: Kernels = free("plain")
-    """"plain" operators, or "fused": our own kernels for CUDA devices, for 7x7 depthwise convolutions."""
-    compile: bool = free(False)
-    """Compile the network with torch.compile: slower to start, one graph for each image size."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.drop_path_rate < 1:
-            raise ValueError(f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}")
-        if self.name not in VARIANTS:
-            raise ValueError(f"name: {self.name!r} is not one of {', '.join(VARIANTS)}")
-
+import hornet.model.variants  # noqa: F401  # registers the names with timm
+from hornet.model.config import ModelConfig
+from hornet.model.hornet import HorNet
 
 MAX_NUM_GRAPHS = 128
 """Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
-
-
-def require_image_size(size: int, *, key: str) -> None:
-    """Raise ValueError, naming `key`, for images too small for the network."""
-    if size < MIN_IMAGE_SIZE:
-        raise ValueError(f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}")
 
 
 def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> HorNet:

@@ -23,7 +23,8 @@ from torch import nn
 
 from hornet.model.convolution import PointwiseConv
 from hornet.model.global_filter import GlobalLocalFilter
-from hornet.model.hornet import MIN_IMAGE_SIZE, HorNet, ImageSize, compute_grid
+from hornet.model.hornet import HorNet, ImageSize, compute_grid
+from hornet.model.sizes import MIN_IMAGE_SIZE
 
 LAYER_NORM_COST = 5
 

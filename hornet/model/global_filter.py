@@ -34,8 +34,9 @@ def resize_filter(weight: Tensor, grid: FilterGrid) -> Tensor:
 def apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
     """Multiply the spectrum of real (B, H, W, C) by a filter (C, h, w, 2), resized to the grid of x if it differs.
 
-    A leaf to torch.fx, which knows no dtypes and sizes. The arithmetic is float32 (float64 for float64 input) whatever autocast or the parameters' dtype say, because
-    bfloat16 keeps only 8 bits of a sum over all positions. Returns float32 or float64.
+    A leaf to torch.fx, which knows no dtypes and sizes. The arithmetic is float32 (float64 for float64 input) whatever
+    autocast or the parameters' dtype say, because bfloat16 keeps only 8 bits of a sum over all positions. Returns float32
+    or float64.
     """
     device_type = x_bhwc.device.type
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):

@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import NoReturn
 
 import torch
-from timm.models import DefaultCfg
 from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,21 +22,11 @@ from hornet.model.block import Block
 from hornet.model.convolution import ChannelsLast, DepthwiseConv, build_patch_conv
 from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
 from hornet.model.gnconv import GnConv
-from hornet.model.kernels import Kernels, require_kernels
+from hornet.model.kernels import require_kernels
 from hornet.model.layer_groups import build_layer_matcher
+from hornet.model.sizes import NO_TORCHSCRIPT, NUM_STAGES, STEM_STRIDE, Kernels
 
-NUM_STAGES = 4
-STEM_STRIDE = 4
-MIN_IMAGE_SIZE = STEM_STRIDE * 2 ** (NUM_STAGES - 1)
-"""Pixels a side that fill one position of the last stage."""
 INIT_STD = 0.02
-NO_TORCHSCRIPT = (
-    "TorchScript: is deprecated in PyTorch, and HorNet leaves it out; use torch.export, ONNX or torch.compile "
-    "(docs/models.md)"
-)
-
-default_cfgs: dict[str, DefaultCfg] = {}
-"""Preprocessing of the named networks: timm looks for it here. variants.py fills it."""
 
 ImageSize = int | tuple[int, int]
 """Pixels: one number for a square, else (height, width)."""
@@ -109,8 +98,8 @@ class HorNet(nn.Module):
     """The network. `width` is C of the first stage; stages have C, 2C, 4C, 8C channels.
 
     `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too and resizes the
-    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head) to
-    return the feature map.
+    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head)
+    to return the feature map.
     """
 
     output_fmt = "NCHW"

@@ -4,10 +4,8 @@
 shaped for 224 pixels; `hornet_{base,large}_gf_img384` are shaped for 384 pixels, as the original's.
 """
 
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,36 +13,9 @@ from timm.layers import is_scriptable
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+import hornet
 from hornet.errors import UserError
-from hornet.model.hornet import NO_TORCHSCRIPT, HorNet, default_cfgs
-
-FILTER_STAGES = (2, 3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """Width C of the first stage and blocks per stage."""
-
-    width: int
-    depths: tuple[int, int, int, int]
-
-
-SIZES = {
-    # Ours, for work on CPUs.
-    "atto": Size(width=16, depths=(2, 2, 6, 2)),
-    "femto": Size(width=24, depths=(2, 2, 6, 2)),
-    "pico": Size(width=32, depths=(2, 2, 6, 2)),
-    "nano": Size(width=48, depths=(2, 2, 8, 2)),
-    # The paper's.
-    "tiny": Size(width=64, depths=(2, 3, 18, 2)),
-    "small": Size(width=96, depths=(2, 3, 18, 2)),
-    "base": Size(width=128, depths=(2, 3, 18, 2)),
-    "large": Size(width=192, depths=(2, 3, 18, 2)),
-    # Ours, for ZeRO; the widths of ConvNeXt-XL and ConvNeXt V2-H.
-    "xlarge": Size(width=256, depths=(2, 3, 18, 2)),
-    "huge": Size(width=352, depths=(2, 3, 18, 2)),
-}
-SIZES_AT_384 = ("base", "large")
+from hornet.model.sizes import NO_TORCHSCRIPT, VARIANTS
 
 
 def _describe_preprocessing(image_size: int) -> dict[str, Any]:
@@ -68,21 +39,7 @@ def _describe_preprocessing(image_size: int) -> dict[str, Any]:
     }
 
 
-def _list_variants() -> dict[str, dict[str, Any]]:
-    """Variant name -> arguments of HorNet that make it."""
-    variants: dict[str, dict[str, Any]] = {}
-    for name, size in SIZES.items():
-        shape = {"width": size.width, "depths": size.depths}
-        variants[f"hornet_{name}_7x7"] = shape
-        variants[f"hornet_{name}_gf"] = {**shape, "filter_stages": FILTER_STAGES}
-        if name in SIZES_AT_384:
-            variants[f"hornet_{name}_gf_img384"] = {**shape, "filter_stages": FILTER_STAGES, "img_size": 384}
-    return variants
-
-
-VARIANTS = _list_variants()
-
-default_cfgs.update(
+hornet.default_cfgs.update(
     generate_default_cfgs(
         {name: _describe_preprocessing(arguments.get("img_size", 224)) for name, arguments in VARIANTS.items()}
     )
@@ -115,6 +72,8 @@ def _build_entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn
         dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> nn.Module:
+        from hornet.model.hornet import HorNet  # not above: it may be half loaded, having asked for timm
+
         with nullcontext() if device is None else torch.device(device):
             model: nn.Module = build_model_with_cfg(
                 HorNet,
@@ -128,11 +87,11 @@ def _build_entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn
         return model.to(dtype=dtype)
 
     build.__name__ = build.__qualname__ = name
-    build.__module__ = HorNet.__module__  # its name is the family's, for `timm.list_models(module="hornet")`
+    build.__module__ = hornet.__name__  # timm takes it for the family: `timm.list_models(module="hornet")`
     build.__doc__ = f"Build {name}; arguments of HorNet may be overridden."
     return build
 
 
 for _name, _arguments in VARIANTS.items():
     # As attributes of that module, since timm adds the names to its __all__.
-    setattr(sys.modules[HorNet.__module__], _name, register_model(_build_entry_point(_name, _arguments)))
+    setattr(hornet, _name, register_model(_build_entry_point(_name, _arguments)))

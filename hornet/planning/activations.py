@@ -24,7 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.model.hornet import HorNet
 
 Precision = Literal["bf16", "fp32"]
@@ -92,13 +93,13 @@ def measure_pass(model: HorNet, *, size: int, image_size: int, precision: Precis
         with Meter(besides=model) as meter:
             loss = compute_loss()
             kept = meter.live
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
     for hook in hooks:
         hook.remove()
     return Pass(kept=kept, peak=meter.peak)
 
 
-class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own classes
+class Meter(TorchDispatchMode):
     """Adds up the bytes of all storages that are made while it is on, until they are freed."""
 
     def __init__(self, *, besides: nn.Module) -> None:

@@ -11,7 +11,7 @@ from hornet.planning.network import NetworkPlan, plan_network
 from hornet.planning.question import Question
 from hornet.planning.samples import Samples, find_samples
 from hornet.planning.speed import Speed, choose_speed
-from hornet.stage import StageConfig
+from hornet.stages.config import StageConfig
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.schedule import plan_schedule
 

@@ -10,9 +10,9 @@ from hornet.planning.basis import Basis
 from hornet.planning.memory import MemoryRow, explain_lack, plan_memory
 from hornet.planning.question import Question
 from hornet.planning.speed import Duration, plan_duration
+from hornet.quantities import list_divisors
 from hornet.training.engines.communication import Network, count_sent_bytes, estimate_seconds, list_traffic
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.fitting import list_divisors
 
 GPU_BYTES_PER_SECOND = 360e9
 """To the neighbour within a node: 80 % of an H100's NVLink, as in docs/scale.md."""

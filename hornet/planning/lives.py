@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import ceil
 
 from hornet.planning.question import Question
-from hornet.training.checkpointer import RetentionConfig
+from hornet.quantities import FP32_BYTES
+from hornet.training.config import RetentionConfig
 
-FP32_BYTES = 4
 SPARE_SECONDS = 30
 """Beyond two steps and two saves: SLURM's own delay, and the end of all processes (docs/slurm.md)."""
 

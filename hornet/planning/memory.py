@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 from hornet.hardware import Gpu
 from hornet.planning.activations import Activations
+from hornet.quantities import list_divisors
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.engines.zero_memory import StateBytes, count_data_parallel_bytes, count_deepspeed_bytes
-from hornet.training.fitting import GPU_MARGIN, list_divisors
+from hornet.training.fitting import GPU_MARGIN
 
 STAGES = (0, 1, 2, 3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hornet.model.build import ModelConfig
+from hornet.model.config import ModelConfig
 from hornet.model.cost import count_multiply_adds, count_training_flops
 from hornet.planning.activations import Activations, Precision, build_on_meta, measure_activations
 

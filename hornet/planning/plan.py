@@ -8,7 +8,7 @@ from hornet.errors import UserError
 from hornet.planning.basis import Basis
 from hornet.planning.fleet import FleetPlan, plan_fleet
 from hornet.planning.lives import CheckpointPlan, LifePlan, explain_limit, plan_checkpoints, plan_lives
-from hornet.recipe import Departure, list_departures
+from hornet.stages.recipe import Departure, list_departures
 
 NUM_EVALUATED = 50_000
 """Images of a set to evaluate on, as many as ImageNet-1K's validation split has."""

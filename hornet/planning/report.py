@@ -8,7 +8,7 @@ from typing import Any
 
 from hornet.planning.plan import Plan
 from hornet.planning.speed import describe_gpu
-from hornet.recipe import format_audit
+from hornet.stages.recipe import format_audit
 
 GIB = 2**30
 

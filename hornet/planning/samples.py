@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hornet.data.imagenet import LAYOUTS
-from hornet.data.loader import StreamConfig
-from hornet.data.manifest import MANIFEST_NAME, is_url, read_manifest
+from hornet.data.config import StreamConfig
 from hornet.errors import UserError
 from hornet.planning.question import Question
+from hornet.shards.imagenet import LAYOUTS
+from hornet.shards.manifest import MANIFEST_NAME, is_url, read_manifest
 
 KNOWN_SIZES = {
     # Training images, as LAYOUTS' remarks have them.

@@ -2,7 +2,7 @@
 
 A GPU is asked: a trial runs beside a ballast of all that training will hold besides, and either ends or runs out of
 memory. A CPU never says no, so there the bytes that autograd keeps for an image are counted.
-Not here: what a trial is (hornet/micro_batch.py).
+Not here: what a trial is (hornet/stages/micro_batch.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from hornet.errors import UserError
+from hornet.quantities import list_divisors
 
 GPU_MARGIN = 0.07
 """Share of a GPU's memory kept free: the communication library's buffers, and blocks that do not fit each other."""
@@ -38,11 +39,6 @@ class Fit:
     """Memory in use at that size, by measurement or estimate, with all that training holds."""
     total_bytes: int
     """Memory there is for this rank."""
-
-
-def list_divisors(number: int) -> list[int]:
-    """Return all divisors, ascending."""
-    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def find_largest(sizes: Sequence[int], *, start: float, fits: Callable[[int], bool]) -> int | None:

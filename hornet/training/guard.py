@@ -10,50 +10,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from hornet.config import free
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
+from hornet.training.config import GuardConfig
 from hornet.training.data_steps import data_step_of
-from hornet.training.loop import RunState, StepRecord
-from hornet.training.process_group import errors_shared, gather_from_all, sum_over_ranks
+from hornet.training.loop import RunState, StepMessage, StepRecord
+from hornet.training.process_group import errors_shared, gather_from_all
 from hornet.world import World
 
 MIN_RELATIVE_SIGMA = 0.01
 """Sigma counts as at least this share of the mean. See `find_spike`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GuardConfig:
-    """Steps that are dropped, batches that are left out, and when a run goes back by itself."""
-
-    spike_sigmas: float | None = 6.0
-    """A loss or gradient norm above mean + this many sigmas of the last steps is dropped; null drops only what is not
-    finite."""
-    window_steps: int = 128
-    """How many of the last steps, dropped ones not counted, give mean and sigma; nothing is a spike before half."""
-    max_dropped_in_a_row: int = free(20)
-    """So many dropped steps in a row end the run, or take it back."""
-    skip_batches: tuple[tuple[int, int], ...] = free(())
-    """Global batches to leave out: pairs [first, stop), 0-based; the run goes on from a checkpoint before them."""
-    max_rollbacks: int = free(0)
-    """How often the run may go back by itself, over all its lives; 0 ends it instead."""
-    rollback_steps: int = free(100)
-    """It goes back to the newest checkpoint at least this many steps before the first dropped one."""
-    num_batches_after_spike: int = free(100)
-    """It then leaves out all batches from that checkpoint to the last dropped step, and this many behind."""
-
-    def __post_init__(self) -> None:
-        if self.spike_sigmas is not None and not self.spike_sigmas > 0:
-            raise ValueError(f"spike_sigmas: must be above 0, or null, not {self.spike_sigmas}")
-        least = {"window_steps": 2, "max_dropped_in_a_row": 1}
-        for name in (*least, "max_rollbacks", "rollback_steps", "num_batches_after_spike"):
-            if getattr(self, name) < least.get(name, 0):
-                raise ValueError(f"{name}: must be at least {least.get(name, 0)}, not {getattr(self, name)}")
-        for first, stop in self.skip_batches:
-            if not 0 <= first < stop:
-                raise ValueError(f"skip_batches: a pair is [first, stop) with 0 <= first < stop, not {[first, stop]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,68 +51,47 @@ class DroppedInARowError(Exception):
 class NumericalGuard:
     """The run's guard, as hornet.training.loop.Guard describes it.
 
-    What it remembers is in RunState, so a resumed run decides as an undisturbed one. It decides on means over all
+    What it compares with is in RunState, so a resumed run decides as an undisturbed one. It decides on means over all
     ranks, so that all decide alike.
     """
 
     def __init__(self, config: GuardConfig, *, run: RunDirectory, state: RunState, world: World) -> None:
+        self.window_steps = config.window_steps
         self._config = config
         self._run = run
         self._state = state
         self._world = world
         self._objection: Objection | None = None
-        self._mean_loss: float | None = None
 
-    def judge(self, loss: Tensor, grad_norm: float) -> bool:
-        """See hornet.training.loop.Judge."""
-        self._mean_loss, norm = self._average(float(loss), grad_norm)
-        self._objection = self._find_objection(self._mean_loss, norm)
+    def judge(self, message: StepMessage) -> bool:
+        """See hornet.training.loop.Guard."""
+        self._objection = self._find_objection(message.mean_loss, message.grad_norm)
         return self._objection is None
 
     def review(self, record: StepRecord, state: RunState) -> None:
         """See hornet.training.loop.Guard. Raises DroppedInARowError."""
-        norm = record.result.grad_norm
-        mean_loss, objection = self._mean_loss, self._objection
-        self._mean_loss = self._objection = None
-        if record.result.was_applied:
-            assert mean_loss is not None, "an engine applies no step without asking"
-            self._remember(state.recent_losses, mean_loss)
-            self._remember(state.recent_norms, norm)
-            state.num_dropped_in_a_row = 0
+        if self._objection is None:
             return
-        if mean_loss is None:  # the engine did not ask
-            mean_loss, _ = self._average(float(record.result.loss), norm)
-            objection = Objection(reason="gradient not finite", value=norm)
-        assert objection is not None
-        state.num_dropped_in_a_row += 1
-        self._write_down(record, objection, mean_loss=mean_loss)
+        self._write_down(record, self._objection)
         if state.num_dropped_in_a_row >= self._config.max_dropped_in_a_row:
             raise DroppedInARowError(state)
 
-    def _average(self, loss: float, norm: float) -> tuple[float, float]:
-        """Return the means over ranks; every rank has the same norm, but not for certain in its last bits."""
-        sums = sum_over_ranks(torch.tensor([loss, norm], dtype=torch.float64))
-        loss, norm = (sums / self._world.num_ranks).tolist()
-        return loss, norm
-
     def _find_objection(self, loss: float, norm: float) -> Objection | None:
+        if not math.isfinite(norm):
+            return Objection(reason="gradient not finite", value=norm)
         if not math.isfinite(loss):
             return Objection(reason="loss not finite", value=loss)
         return find_spike("spike of the loss", loss, self._state.recent_losses, config=self._config) or find_spike(
             "spike of the gradient norm", norm, self._state.recent_norms, config=self._config
         )
 
-    def _remember(self, recent: list[float], value: float) -> None:
-        recent.append(value)
-        del recent[: -self._config.window_steps]
-
-    def _write_down(self, record: StepRecord, objection: Objection, *, mean_loss: float) -> None:
+    def _write_down(self, record: StepRecord, objection: Objection) -> None:
         keys = gather_from_all([key for batch in record.batches for key in batch.keys])
         row = {
             "step": record.step,
             "data_step": data_step_of(record.step - 1, self._state.skipped_batches),
             **asdict(objection),
-            "loss": mean_loss,
+            "loss": record.mean_loss,
             "grad_norm": record.result.grad_norm,
             "keys": [key for of_rank in keys for key in of_rank],
         }

@@ -23,7 +23,10 @@ NUM_STEPS_REMEMBERED = 100
 
 
 class Interruption:
-    """Looks for wishes from outside, between two steps: rank 0 at the clock and at files, each rank at signals."""
+    """Looks for wishes from outside, once a step: rank 0 at the clock and at files, each rank at signals.
+
+    What a rank saw travels with the step's message (step_message.py), and is obeyed when the step has ended.
+    """
 
     def __init__(
         self,
@@ -36,7 +39,7 @@ class Interruption:
     ) -> None:
         """`folder` is where STOP and SAVE may appear; `hear` and `now` are replaced by tests."""
         self.reason = NOTHING
-        """Why the last look was answered as it was, the same on every rank."""
+        """Which of REASONS the ranks agreed on last, the same on every rank."""
         self._folder = folder
         self._world = world
         self._stop_at = None if stop_at is None else stop_at.timestamp()
@@ -45,17 +48,35 @@ class Interruption:
         self._looked_at: float | None = None
         self._files_looked_at: float | None = None
         self._step_seconds: deque[float] = deque(maxlen=NUM_STEPS_REMEMBERED)
+        self._seconds_after_look: deque[float] = deque(maxlen=NUM_STEPS_REMEMBERED)
         self._can_remove_save = True
 
-    def look(self, *, save_seconds: float) -> Wish:
-        """Return what all ranks are to do. Collective. `save_seconds` is how long saving takes."""
+    def look(self, *, save_seconds: float) -> str:
+        """Return which of REASONS this rank has, of its own. `save_seconds` is how long saving takes."""
         mine = self._hear() or NOTHING
         if self._world.is_main:
             mine = mine or self._look_outside(save_seconds)
-        self.reason = REASONS[max_over_ranks(REASONS.index(mine))]
-        if self.reason == SAVE_FILE and self._world.is_main:
+        return mine
+
+    def agree(self, strongest: str) -> None:
+        """Take note of the strongest reason of all ranks: what `wish` says from now on."""
+        self.reason = strongest
+        if strongest == SAVE_FILE and self._world.is_main:
             self._remove_save_file()
+
+    def agree_alone(self, *, save_seconds: float) -> None:
+        """Look and agree in a message of its own: before the first step. Collective."""
+        self.agree(REASONS[max_over_ranks(REASONS.index(self.look(save_seconds=save_seconds)))])
+
+    @property
+    def wish(self) -> Wish:
+        """What all ranks are to do."""
         return {NOTHING: Wish.GO_ON, SAVE_FILE: Wish.SAVE}.get(self.reason, Wish.STOP)
+
+    def end_step(self) -> None:
+        """Note that a step has ended: what comes between a look and this counts against the deadline too."""
+        if self._looked_at is not None:
+            self._seconds_after_look.append(self._now() - self._looked_at)
 
     def _look_outside(self, save_seconds: float) -> str:
         now = self._now()
@@ -63,7 +84,8 @@ class Interruption:
             self._step_seconds.append(now - self._looked_at)
         self._looked_at = now
         # One more step, evaluation included if one was among the last, must end before the deadline, then a save.
-        if self._stop_at is not None and now + max(self._step_seconds, default=0.0) + save_seconds >= self._stop_at:
+        needed = max(self._step_seconds, default=0.0) + max(self._seconds_after_look, default=0.0) + save_seconds
+        if self._stop_at is not None and now + needed >= self._stop_at:
             return DEADLINE
         if self._files_looked_at is not None and now - self._files_looked_at < SECONDS_BETWEEN_FILE_LOOKS:
             return NOTHING  # each look is a question to a server, and steps may be short

@@ -7,24 +7,37 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.config import free
+from hornet.training.config import CadenceConfig, Weights
 from hornet.training.norms import NormWatch
 from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
 
-Weights = Literal["raw", "ema"]
-
-# Called once a step, before the weights change, with this rank's mean loss (0-dim, on the device) and the whole
-# gradient's norm; False drops the step. Collective: every rank gets the same answer. Not asked where the gradient is
-# not finite: such a step is always dropped.
+# Called exactly once a step, before the weights change, with this rank's mean loss (0-dim, on the device) and the whole
+# gradient's norm; False drops the step. A step whose norm is not finite is dropped whatever the answer. Collective:
+# every rank gets the same answer.
 Judge = Callable[[Tensor, float], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMessage:
+    """What the ranks tell each other once a step, as every rank knows it then."""
+
+    mean_loss: float
+    """Mean over ranks."""
+    grad_norm: float
+    """Mean over ranks: each has the same norm, but not for certain in its last bits."""
+    num_bad_samples: int
+    """Samples of the step that were replaced, on all ranks."""
+
+
+# Called with this rank's loss and gradient norm and the step's micro batches. Collective.
+Exchange = Callable[[float, float, Sequence[Batch]], StepMessage]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +91,10 @@ class Engine(Protocol):
 
 @dataclass(kw_only=True)
 class RunState:
-    """What a run is besides its weights and optimizer. Everything else follows from the step."""
+    """What a run is besides its weights and optimizer. Everything else follows from the step.
+
+    Written where a run starts (resume.py, load_checkpoint) and by the loop, through `count`.
+    """
 
     step: int = 0
     """Optimizer steps done."""
@@ -95,30 +111,18 @@ class RunState:
     skipped_batches: list[list[int]] = field(default_factory=list)
     """Windows [first, stop) of data steps that are left out (hornet/training/data_steps.py)."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class CadenceConfig:
-    """How often the run speaks, saves and is measured; none of it changes what is learned."""
-
-    log_every_steps: int = free(10)
-    """Steps between lines of metrics.jsonl."""
-    save_every_steps: int = free(1000)
-    """Steps between checkpoints; the last step is always saved."""
-    evaluate_every_steps: int | None = free(None)
-    """Steps between evaluations; null evaluates only at the end."""
-    norms_every_steps: int | None = free(100)
-    """Steps between norms of gradient and weights by part of the network; null for none."""
-    pictures_every_steps: int | None = free(None)
-    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
-
-    def __post_init__(self) -> None:
-        for name in ("log_every_steps", "save_every_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, not {getattr(self, name)}")
-        for name in ("evaluate_every_steps", "norms_every_steps", "pictures_every_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, or null, not {value}")
+    def count(self, message: StepMessage, result: StepResult, *, window_steps: int) -> None:
+        """Count a step; one that was not dropped is remembered, as one of the last `window_steps`."""
+        self.step += 1
+        self.num_bad_samples += message.num_bad_samples
+        if not result.was_applied:
+            self.num_skipped_steps += 1
+            self.num_dropped_in_a_row += 1
+            return
+        self.num_dropped_in_a_row = 0
+        for recent, value in ((self.recent_losses, message.mean_loss), (self.recent_norms, result.grad_norm)):
+            recent.append(value)
+            del recent[:-window_steps]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,12 +135,12 @@ class StepRecord:
     """Learning rate the step used."""
     result: StepResult
     """What the engine reported."""
+    mean_loss: float
+    """Over all ranks."""
     batches: Sequence[Batch]
     """This rank's micro batches."""
-    data_seconds: float
-    """Time this rank waited for its batches."""
     step_seconds: float
-    """Time of the whole step, waiting included."""
+    """Time of the whole step on this rank, waiting included."""
 
 
 class Recorder(Protocol):
@@ -148,14 +152,17 @@ class Recorder(Protocol):
 
 
 class Guard(Protocol):
-    """Decides whether a step counts. Collective."""
+    """Decides whether a step counts, on what all ranks know."""
 
-    def judge(self, loss: Tensor, grad_norm: float) -> bool:
-        """See Judge."""
+    window_steps: int
+    """How many of the last steps it compares with."""
+
+    def judge(self, message: StepMessage) -> bool:
+        """Return whether the step may change the weights."""
         ...
 
     def review(self, record: StepRecord, state: RunState) -> None:
-        """Take note of what became of a step; raise if the run must not go on like this."""
+        """Write down a step that was dropped; raise if the run must not go on like this. Collective."""
         ...
 
 
@@ -170,8 +177,8 @@ class Wish(enum.Enum):
 def train(
     *,
     engine: Engine,
-    batches: Iterator[Batch],
-    num_micro_steps: int,
+    batches: Iterator[Sequence[Batch]],
+    exchange: Exchange,
     state: RunState,
     schedule: Schedule,
     cadence: CadenceConfig,
@@ -182,25 +189,32 @@ def train(
     evaluate: Callable[[RunState], None],
     draw: Callable[[RunState, Sequence[Batch]], None],
 ) -> bool:
-    """Run the steps `state.step .. schedule.num_steps`; `batches` starts at the first of them.
+    """Run the steps `state.step .. schedule.num_steps`; `batches` yields those of a step, from the first of them on.
 
-    `look_around` is called after every step, on every rank, with the same answer; `save`, `evaluate` and `draw`
-    (pictures) at their cadence. Returns whether the run is finished: False if it was asked to stop.
+    `exchange` and `look_around` are called in every step, on every rank, with the same answers; `save`, `evaluate` and
+    `draw` (pictures) at their cadence. Returns whether the run is finished: False if it was asked to stop.
     """
     for step in range(state.step, schedule.num_steps):
         started = time.perf_counter()
-        micro_batches = list(islice(batches, num_micro_steps))
-        fetched = time.perf_counter()
+        micro_batches = next(batches)
+        messages: list[StepMessage] = []
+
+        def judge(
+            loss: Tensor, norm: float, batches: Sequence[Batch] = micro_batches, told: list[StepMessage] = messages
+        ) -> bool:
+            told.append(exchange(float(loss), norm, batches))
+            return guard.judge(told[-1])
+
         lr = schedule.lr_at(step)
-        result = engine.run_step(micro_batches, step=step, lr=lr, judge=guard.judge)
-        state.step = step + 1
-        state.num_skipped_steps += not result.was_applied
+        result = engine.run_step(micro_batches, step=step, lr=lr, judge=judge)
+        (message,) = messages
+        state.count(message, result, window_steps=guard.window_steps)
         record = StepRecord(
             step=state.step,
             lr=lr,
             result=result,
+            mean_loss=message.mean_loss,
             batches=micro_batches,
-            data_seconds=fetched - started,
             step_seconds=time.perf_counter() - started,
         )
         guard.review(record, state)

@@ -18,7 +18,7 @@ from hornet.digest import batch_digest
 from hornet.errors import UserError
 from hornet.hardware import find_peak_flops
 from hornet.quantities import format_seconds
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
@@ -49,7 +49,8 @@ class MetricsRecorder:
         self._is_begun = False
         self._reset()
         self._arm(first_step)
-        self._trackers = open_trackers(parts.tracking, run, first_step=first_step, world=world)
+        with errors_shared():
+            self._trackers = open_trackers(parts.tracking, run, first_step=first_step, world=world)
         self._bar: tqdm[Any] | None = None
         if world.is_main and sys.stderr.isatty():
             self._bar = tqdm(total=self._num_steps, initial=first_step, unit="step", dynamic_ncols=True)
@@ -60,12 +61,10 @@ class MetricsRecorder:
             self._is_begun = True
             with errors_shared():
                 self._run.write_status("running", step=record.step, num_steps=self._num_steps)
-        self._data_seconds += record.data_seconds
         self._step_seconds += record.step_seconds
         self._num_steps_since += 1
         for batch in record.batches:
             for bad_sample in batch.bad_samples:
-                self._num_bad += 1
                 self._run.append_bad_sample(bad_sample)
         if self._bar is not None:
             self._bar.update()
@@ -129,33 +128,27 @@ class MetricsRecorder:
             tracker.add_scalars(scalars, step=step)
 
     def _reset(self) -> None:
-        self._data_seconds = self._step_seconds = 0.0
-        self._num_steps_since = self._num_bad = 0
+        self._step_seconds = 0.0
+        self._num_steps_since = 0
 
     def _reduce(self, record: StepRecord, state: RunState) -> dict[str, Any]:
-        mine = torch.tensor([float(record.result.loss), self._data_seconds, self._step_seconds], dtype=torch.float64)
-        loss, data_seconds, step_seconds = (sum_over_ranks(mine) / self._world.num_ranks).tolist()
-        hashes, num_bad = sum_over_ranks(torch.stack([sum_key_hashes(record.batches), torch.tensor(self._num_bad)]))
-        state.num_bad_samples += int(num_bad)
-        steps = self._num_steps_since
+        hashes = sum_over_ranks(sum_key_hashes(record.batches))
+        compared = self._stragglers.report(num_steps=self._num_steps_since, step_seconds=self._step_seconds)
         self._reset()
-        compared = self._stragglers.report(num_steps=steps)
         if compared.warning is not None:
             self.say(compared.warning)
-        images_per_second = steps * self._parts.global_batch_size / step_seconds
+        images_per_second = self._parts.global_batch_size / compared.fields["step_seconds"]
         return {
             "time": time.time(),
             "step": record.step,
             "epoch": count_data_steps(record.step, state.skipped_batches) / self._parts.steps_per_epoch,
             "images_seen": record.step * self._parts.global_batch_size,
-            "loss": loss,
+            "loss": record.mean_loss,
             "lr": record.lr,
             "weight_decay": self._parts.weight_decay,
             "grad_norm": record.result.grad_norm,
             "images_per_second": images_per_second,
             "mfu": self._compute_utilisation(images_per_second),
-            "data_seconds": data_seconds / steps,
-            "step_seconds": step_seconds / steps,
             **compared.fields,
             "memory_bytes": measure_memory(self._device),
             "skipped": state.num_skipped_steps,

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW and what is done to gradients and weights around it."""
-
-    weight_decay: float = 0.05
-    """Decoupled weight decay; biases and 1-D parameters are never decayed, the GF filters are."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the two moments."""
-    epsilon: float = 1e-8
-    """Added to the root of the second moment."""
-    clip_grad_norm: float | None = None
-    """Largest norm of the whole gradient, applied once a step; null for no clipping."""
-    layer_decay: float | None = None
-    """Factor on the learning rate per layer group counted from the head (finetuning); null for the same everywhere."""
-    ema_decay: float | None = None
-    """Decay of the exponential moving average of the weights, per step; null for none."""
-
-    def __post_init__(self) -> None:
-        if self.weight_decay < 0:
-            raise ValueError(f"weight_decay: must not be negative, not {self.weight_decay}")
-        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
-            raise ValueError(f"clip_grad_norm: must be above 0, or null for no clipping, not {self.clip_grad_norm}")
-        for name in ("layer_decay", "ema_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise ValueError(f"{name}: must lie between 0 and 1, or be null, not {value}")
+from hornet.training.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:

@@ -9,13 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.training.checkpointer import RetentionConfig
+from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
 from hornet.training.evaluate import Evaluation
-from hornet.training.guard import GuardConfig
-from hornet.training.loop import CadenceConfig, Engine, Weights
-from hornet.training.profile import ProfileConfig
+from hornet.training.loop import Engine
 from hornet.training.schedule import Schedule
-from hornet.training.trackers import TrackingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,5 +57,7 @@ class Parts:
     """Who is shown the run."""
     profile: ProfileConfig
     """Which steps are profiled."""
+    filters: Sequence[str]
+    """Names of the parameters that are global filters, to be rendered."""
     draw_images: Callable[[Batch, int], Tensor]
     """Called with a micro batch and its 0-based step: a picture (3, H, W) of what the network saw."""

@@ -1,7 +1,7 @@
 """The ranks' conversation: opening it, agreeing on errors, small sums. Every function but `open` is collective.
 
-A run asks three such questions in every step. Gloo's own all-reduce passes them around all ranks, twice: 1,022 messages
-one after the other on 512 ranks. `_reduce_small` needs 9 (docs/scale.md).
+A run has one such message in every step (step_message.py). Gloo's own all-reduce passes it around all ranks, twice:
+1,022 messages one after the other on 512 ranks. `_reduce_small` needs 9 (docs/scale.md).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hornet.errors import UserError
+from hornet.training.rendezvous import meet
 from hornet.world import World, publish_world
 
 T = TypeVar("T")
@@ -64,10 +65,12 @@ def allow_open_files(num_ranks: int) -> None:
 
 
 @contextmanager
-def open_process_group(world: World, *, device: torch.device) -> Iterator[None]:
+def open_process_group(world: World, *, device: torch.device, purpose: str = "a run") -> Iterator[None]:
     """Join the other ranks for the length of the block, and leave in order.
 
     Gloo serves CPU tensors and objects, NCCL the GPU's. Without the orderly leave ranks sometimes abort at exit.
+    `purpose` tells ranks of different runs apart that meet at one port by mistake. Raises UserError if they cannot
+    meet.
     """
     allow_open_files(world.num_ranks)
     backend = "gloo"
@@ -78,7 +81,15 @@ def open_process_group(world: World, *, device: torch.device) -> Iterator[None]:
     if world.num_ranks == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
-        dist.init_process_group(backend, rank=world.rank, world_size=world.num_ranks)
+        store = meet(world, purpose=purpose)
+        try:
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.num_ranks)
+        except RuntimeError as error:
+            raise UserError(
+                f"the ranks met at {world.master_address}:{world.master_port}, but cannot talk to each other: "
+                f"{str(error).splitlines()[0]}; name the network that they share in GLOO_SOCKET_IFNAME (ip -brief "
+                "address lists them)"
+            ) from error
     try:
         yield
         dist.barrier()
@@ -92,7 +103,7 @@ def raise_together(error: Exception | None) -> None:
     The rank that failed raises its own error; the others raise a UserError that quotes the first.
     """
     has_failed = torch.tensor(int(error is not None))
-    if not _reduce_small(has_failed, torch.add):  # small, since it is asked at every step
+    if not _reduce_small(has_failed, torch.add):
         return
     errors: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(errors, None if error is None else f"{error}")

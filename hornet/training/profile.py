@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from hornet.config import free
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
+from hornet.training.config import ProfileConfig
 from hornet.world import World
 
 NUM_OPERATIONS = 40
 """Rows of the table."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProfileConfig:
-    """Which steps are profiled on rank 0; they are slower, and learn the same."""
-
-    first_step: int | None = free(None)
-    """The first one, counted from 1; null for none. Leave the first few out: they compile and warm up."""
-    num_steps: int = free(3)
-    """How many; a trace takes some MB a step."""
-
-    def __post_init__(self) -> None:
-        if self.first_step is not None and self.first_step < 1:
-            raise ValueError(f"first_step: counts from 1; must be at least 1, or null, not {self.first_step}")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps: must be at least 1, not {self.num_steps}")
 
 
 class StepProfiler:

@@ -5,27 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, kw_only=True)
-class ScheduleConfig:
-    """How long, and how the learning rate goes."""
-
-    num_epochs: float
-    """Passes over the training split."""
-    peak_lr: float
-    """Learning rate at the end of the warm-up, for the whole global batch (nothing is scaled by batch size)."""
-    warmup_epochs: float = 0.0
-    """Length of the linear rise from 0, in epochs."""
-    min_lr: float = 1e-6
-    """Learning rate at the end of the cosine."""
-
-    def __post_init__(self) -> None:
-        if not self.num_epochs > 0:
-            raise ValueError(f"num_epochs: must be above 0, not {self.num_epochs}")
-        if not 0 <= self.warmup_epochs <= self.num_epochs:
-            raise ValueError(f"warmup_epochs: must lie in 0..num_epochs ({self.num_epochs}), not {self.warmup_epochs}")
-        if not 0 <= self.min_lr <= self.peak_lr:
-            raise ValueError(f"min_lr: must lie in 0..peak_lr ({self.peak_lr}), not {self.min_lr}")
+from hornet.training.config import ScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)

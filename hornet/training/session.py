@@ -7,25 +7,28 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
 
 from hornet.batch import Batch
-from hornet.run_directory import RunDirectory
-from hornet.training.checkpoint import Checkpoint, load_checkpoint
-from hornet.training.checkpointer import Checkpointer
+from hornet.runs.directory import RunDirectory
+from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.interruption import Interruption, explain_stop
-from hornet.training.loop import RunState, Weights, Wish, is_evaluation_due, train
+from hornet.training.loop import RunState, Wish, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.parts import Parts
-from hornet.training.pictures import choose_filters, draw_filters
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.training.profile import StepProfiler
-from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back
+from hornet.training.rendering import choose_filters, draw_filters
+from hornet.training.resume import adopt, begin_life, find_fitting_start
+from hornet.training.rollback import go_back
+from hornet.training.step_message import Feed, StepExchange
 from hornet.training.summary import finish
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
@@ -102,13 +105,15 @@ def _train_from(
     profiler = StepProfiler(parts.profile, run, world=world, device=device)
     checkpointer = _make_checkpointer(run, parts, world=world)
     interruption = Interruption(run.path, world=world, stop_at=run.config.stop_at)
+    feed = Feed(_iterate(parts, state), num_micro_steps=parts.num_micro_steps, clock=parts.engine.clock)
     started = time.perf_counter()
 
     def look_around(state: RunState) -> Wish:
+        interruption.end_step()
         watchdog.count(state.step)
         profiler.count(state.step)
         checkpointer.poll()
-        return interruption.look(save_seconds=checkpointer.longest_save_seconds)
+        return interruption.wish
 
     def save(state: RunState) -> None:
         saving = time.perf_counter()
@@ -118,12 +123,15 @@ def _train_from(
     evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, parts, recorder))
     is_finished = False
     try:
+        interruption.agree_alone(save_seconds=checkpointer.longest_save_seconds)
         if look_around(state) is not Wish.STOP:  # asked while the run was starting, or by a STOP file that is there
             evaluate(state, weights=_find_missing_evaluations(run, parts, state))
             is_finished = watchdog.phase("train")(train)(
                 engine=parts.engine,
-                batches=_fetch_together(parts, state),
-                num_micro_steps=parts.num_micro_steps,
+                batches=feed,
+                exchange=StepExchange(
+                    feed, interruption, get_save_seconds=lambda: checkpointer.longest_save_seconds, world=world
+                ),
                 state=state,
                 schedule=parts.schedule,
                 cadence=parts.cadence,
@@ -160,16 +168,10 @@ def describe_life(run: RunDirectory, parts: Parts, state: RunState, *, world: Wo
     return f"{plan}\nresuming {run.path} from step {state.step}{left_out}"
 
 
-def _fetch_together(parts: Parts, state: RunState) -> Iterator[Batch]:
-    """Yield this rank's micro batches; an error of one rank's data ends all ranks before the step is computed."""
+def _iterate(parts: Parts, state: RunState) -> Iterator[Batch]:
+    """Yield this rank's micro batches from the state's step to the end of the run."""
     pieces = split_steps(state.step, parts.schedule.num_steps - state.step, state.skipped_batches)
-    batches = chain.from_iterable(parts.iterate(first, count) for first, count in pieces)
-    while True:
-        with errors_shared(), parts.engine.clock.measure("data"):  # before this rank waits for the others
-            of_step = list(islice(batches, parts.num_micro_steps))
-        if not of_step:
-            return
-        yield from of_step
+    return chain.from_iterable(parts.iterate(first, count) for first, count in pieces)
 
 
 def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Checkpointer:
@@ -211,7 +213,7 @@ def _evaluate(
 
 
 def _draw(parts: Parts, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch], *, world: World) -> None:
-    filters = parts.engine.read_parameters(choose_filters(parts.parameter_shapes))
+    filters = parts.engine.read_parameters(choose_filters(parts.filters))
     if not world.is_main:
         return
     recorder.show_picture("augmented_images", parts.draw_images(batches[0], state.step - 1), step=state.step)

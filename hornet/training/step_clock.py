@@ -23,24 +23,35 @@ class StepClock:
 
     def __init__(self, device: torch.device) -> None:
         self._is_cuda = device.type == "cuda"
+        self._phase: Phase | None = None  # of the block that is under way
         self._seconds = _no_time()
         self._events: list[tuple[Phase, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def measure(self, phase: Phase) -> Iterator[None]:
-        """Add the block's time to `phase`. Data is fetched by the host, and timed there."""
-        if self._is_cuda and phase != "data":
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            start.record()
-            yield
-            end.record()
-            self._events.append((phase, start, end))
-        else:
-            started = time.perf_counter()
-            yield
-            self._seconds[phase] += time.perf_counter() - started
+        """Add the block's time to `phase`, and to no other: the next batches may be fetched within the optimizer's.
 
-    def take(self) -> dict[Phase, float]:
+        Data is fetched by the host, and timed there.
+        """
+        around, self._phase = self._phase, phase
+        try:
+            if self._is_cuda and phase != "data":
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                yield
+                end.record()
+                self._events.append((phase, start, end))
+            else:
+                started = time.perf_counter()
+                yield
+                seconds = time.perf_counter() - started
+                self._seconds[phase] += seconds
+                if around is not None:  # on a GPU too: it idles meanwhile, since the gradient's norm was asked for
+                    self._seconds[around] -= seconds
+        finally:
+            self._phase = around
+
+    def take(self) -> dict[str, float]:
         """Return the seconds of each phase since the last call."""
         for phase, start, end in self._events:
             end.synchronize()  # the last step's may be under way
@@ -49,5 +60,5 @@ class StepClock:
         return taken
 
 
-def _no_time() -> dict[Phase, float]:
+def _no_time() -> dict[str, float]:
     return dict.fromkeys(("data", *COMPUTING), 0.0)

@@ -9,7 +9,7 @@ import torch
 
 from hornet.errors import UserError
 from hornet.quantities import format_seconds
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState

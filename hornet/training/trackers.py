@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from hornet.config import free
 from hornet.errors import UserError
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
+from hornet.training.config import TrackingConfig
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackingConfig:
-    """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
-
-    tensorboard: bool = free(True)
-    """Write runs/NAME/tensorboard."""
-    wandb_project: str | None = free(None)
-    """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
-    WANDB_MODE=offline."""
 
 
 class Tracker(Protocol):
@@ -46,7 +34,7 @@ class Tracker(Protocol):
 def open_trackers(config: TrackingConfig, run: RunDirectory, *, first_step: int, world: World) -> Sequence[Tracker]:
     """Open what `config` asks for; none on ranks other than 0.
 
-    Raises UserError if a package is missing.
+    Raises UserError if a package or a login is missing.
     """
     trackers: list[Tracker] = []
     if world.is_main and config.tensorboard:
@@ -84,16 +72,23 @@ class WandbTracker:
             import wandb
         except ImportError as error:
             raise UserError(
-                f"tracking.wandb_project is {project}, but the package wandb is not installed: pip install wandb, "
-                "or set tracking.wandb_project to null"
+                f"tracking.wandb_project is {project}, but the package wandb is not installed; run "
+                "`pip install wandb`, or set tracking.wandb_project to null"
             ) from error
         self._image = wandb.Image
         path = run.path / "wandb_id"
         if not path.exists():
             run.write_file(path.name, secrets.token_hex(4).encode())
-        self._run = wandb.init(
-            project=project, name=run.config.name, id=path.read_text(), dir=str(run.path), resume="allow"
-        )
+        try:
+            self._run = wandb.init(
+                project=project, name=run.config.name, id=path.read_text(), dir=str(run.path), resume="allow"
+            )
+        except wandb.Error as error:  # no login, no such project, no network
+            raise UserError(
+                f"tracking.wandb_project is {project}, but Weights & Biases does not begin a run: "
+                f"{str(error).splitlines()[0]}; log in once (wandb login), or set WANDB_MODE=offline, which keeps the "
+                "run on disk, or tracking.wandb_project to null"
+            ) from error
         # Of our own step, not of wandb's, which may not go back when a life repeats steps.
         self._run.define_metric("*", step_metric="step")
 

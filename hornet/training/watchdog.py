@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Literal, TextIO
 
 from hornet.errors import UserError
-from hornet.run_directory import RunDirectory
+from hornet.runs.directory import RunDirectory
 from hornet.world import World
 
 STALLED = 70

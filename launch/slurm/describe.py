@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Run as a script, Python puts launch/slurm/ first on the path.
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
-from hornet.config import apply_overrides, read_yaml
+from hornet.config import read_settings
 from hornet.errors import UserError
+from hornet.field_types import Location, convert
+from hornet.yaml_text import is_null
 
 
 def main() -> None:
@@ -20,23 +19,24 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     options = parser.parse_args()
     try:
-        values = read_yaml(options.config)
-        problems = apply_overrides(values, options.overrides)
+        values, problems = read_settings(options.config, options.overrides)
         if problems:
             raise UserError("\n".join(problems))
-        run_path = Path(find(values, "run", "root") or "runs") / find(values, "run", "name", required=True)
+        root = convert(find(values, "run", "root") or "runs", Path, key="run.root")
+        run_path = root / find(values, "run", "name", required=True)
+        shards = convert(find(values, "data", "shards") or "", Location, key="data.shards")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print(f"run_path={shlex.quote(str(run_path))}")
-    print(f"shards={shlex.quote(str(find(values, 'data', 'shards') or ''))}")
+    print(f"shards={shlex.quote(shards)}")
 
 
 def find(values: Any, *keys: str, required: bool = False) -> Any:
-    """Return a nested value, None where there is none; raise UserError if it is required."""
+    """Return a nested value as it is written, None where there is none; raise UserError if it is required."""
     for key in keys:
         values = values.get(key) if isinstance(values, dict) else None
-    if values is None and required:
+    if is_null(values) and required:
         raise UserError(f"{'.'.join(keys)} is missing; set it in the config, or on the command line")
     return values
 

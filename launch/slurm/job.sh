@@ -175,6 +175,7 @@ run_job() {
     # shellcheck disable=SC1090  # the user's
     [ -z "${SITE:-}" ] || . "$SITE" || { say "SITE=$SITE failed"; exit 2; }
     PYTHON=${PYTHON:-python}
+    export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" # this checkout's code, whichever one is installed
     local described
     described=$("$PYTHON" "$ROOT/launch/slurm/describe.py" "$config" "${overrides[@]}") || exit 2
     eval "$described" # run_path, shards: quoted by describe.py

@@ -4,20 +4,16 @@ The training is the real one, on this machine's CPUs over gloo, with the config'
 in RUN.rehearsal, which is removed at the end. Exit code 0 if all went well, 1 if not.
 """
 
+import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-# Run as a script, Python puts launch/slurm/ first on the path.
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
-import argparse
-from collections.abc import Iterator
-
-from hornet.command_line import BAD_INPUT
+from hornet.cli import BAD_INPUT
+from hornet.cli.verify_resume import read_config
 from hornet.config import ConfigError
+from hornet.drills.rehearsal import Finding, probe_data, rehearse
 from hornet.errors import UserError
-from hornet.rehearsal import Finding, probe_data, rehearse
-from launch.verify_resume import read_config
 
 
 def main() -> None:

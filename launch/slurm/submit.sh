@@ -98,6 +98,7 @@ case $stage in pretrain | finetune) ;; *) fail "$stage is no stage; choose pretr
 [ -f "$config" ] || fail "$config: no such config; see configs/$stage/"
 [ -z "${SITE:-}" ] || [ -f "$SITE" ] || fail "SITE=$SITE: no such file"
 PYTHON=${PYTHON:-python}
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # this checkout's code, whichever one is installed
 described=$("$PYTHON" "$root/launch/slurm/describe.py" "$config" "${@:3}") || exit 2
 eval "$described"
 export HORNET_ROOT=$root

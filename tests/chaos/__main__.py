@@ -18,8 +18,8 @@ from random import Random
 
 import tqdm
 
-from hornet.certificate import Life as CertifiedLife
-from hornet.certificate import compare
+from hornet.drills.certificate import Life as CertifiedLife
+from hornet.drills.certificate import compare
 from tests.chaos import damage as ways
 from tests.chaos.lives import MOMENTS, BrokenLawError, Run, identify
 from tests.chaos.record import Record

@@ -32,7 +32,7 @@ class Record:
         self._write()
 
     def end(self, found: dict) -> None:
-        """Note how the last checkpoint compares with the undisturbed run's (hornet.certificate.compare)."""
+        """Note how the last checkpoint compares with the undisturbed run's (hornet.drills.certificate.compare)."""
         self._end = {
             "steps": found["steps"][0],
             "largest_loss_difference": found["loss_difference"],

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 pytestmark = [
     pytest.mark.gpu,

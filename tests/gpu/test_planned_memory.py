@@ -4,11 +4,13 @@ import pytest
 import torch
 from timm.loss import SoftTargetCrossEntropy
 
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.planning.activations import measure_activations
+from hornet.training.config import OptimizerConfig
 from hornet.training.ema import attach_ema
 from hornet.training.engines.zero_memory import count_data_parallel_bytes
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import build_optimizer, set_lr
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -12,9 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hornet.drills.forked_ranks import run_world
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.zero_config import ZeroConfig
-from tests.integration.resharding import run_world
 from tests.integration.zero_stages import (
     MICRO_BATCH_SIZE,
     NUM_MICRO_STEPS,

@@ -3,7 +3,7 @@
 import os
 import time
 
-from hornet.task import Classification
+from hornet.stages.classification import Classification
 
 compute_loss, num_calls = Classification.compute_loss, []
 

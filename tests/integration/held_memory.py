@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from hornet.drills.forked_ranks import run_world
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.zero_config import ZeroConfig
-from tests.integration.resharding import run_world
 from tests.integration.zero_stages import (
     COUNTED_STEP,
     MICRO_BATCH_SIZE,

@@ -97,6 +97,7 @@ def become_rank(script, *, arguments, output, environment, patch):
     os.environ.update(environment)
     path = ROOT / "launch" / f"{script}.py"
     sys.argv = [str(path), *arguments]
+    sys.path.insert(0, str(path.parent))  # as Python does with a script's folder
     code = 1
     try:
         if patch is not None:

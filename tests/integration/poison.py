@@ -4,7 +4,7 @@ import math
 import os
 
 from hornet.data.loader import TrainStream
-from hornet.task import Classification
+from hornet.stages.classification import Classification
 
 iterate, compute_loss = TrainStream.iterate, Classification.compute_loss
 fetched = [0]

@@ -9,8 +9,6 @@ notes how far it is from the truth, at once and after going on to the end.
 """
 
 import json
-import os
-import socket
 import sys
 from pathlib import Path
 
@@ -18,15 +16,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from hornet.training.checkpoint import find_checkpoint, load_checkpoint
-from hornet.training.checkpointer import Checkpointer, RetentionConfig
+from hornet.drills.forked_ranks import run_world
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.config import OptimizerConfig, RetentionConfig
 from hornet.training.engines.deepspeed import DeepSpeedEngine, deepspeed
 from hornet.training.engines.deepspeed_state import list_owners
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.loop import RunState
-from hornet.training.optimizer import OptimizerConfig
-from hornet.training.process_group import open_process_group
-from hornet.world import World
 
 STAGES = (0, 1, 2, 3)
 SAVED_STEP, LAST_STEP, DROPPED_STEP, BATCH_SIZE = 4, 8, 2, 12
@@ -173,39 +170,6 @@ def read(folder, world):
             rows.append(row)
     if world.is_main:
         (folder / f"read_n{world.num_ranks}.json").write_text(json.dumps(rows))
-
-
-def run_world(num_ranks, action):
-    """Fork the ranks of a world and wait for them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(num_ranks):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                world = World(
-                    rank=rank,
-                    num_ranks=num_ranks,
-                    local_rank=rank,
-                    num_local_ranks=num_ranks,
-                    master_address="127.0.0.1",
-                    master_port=port,
-                )
-                with open_process_group(world, device=torch.device("cpu")):
-                    action(world)
-                code = 0
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                sys.stdout.flush()
-                os._exit(code)
-        children.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-    if any(codes):
-        sys.exit(f"a world of {num_ranks} ranks ended with {codes}")
 
 
 if __name__ == "__main__":

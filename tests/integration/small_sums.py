@@ -9,9 +9,9 @@ import sys
 
 import torch
 
+from hornet.drills.forked_ranks import run_world
 from hornet.errors import UserError
 from hornet.training.process_group import gather_from_all, max_over_ranks, raise_together, sum_over_ranks
-from tests.integration.resharding import run_world
 
 
 def tell(world):

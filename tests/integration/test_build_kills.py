@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hornet.data.prepare import listing
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.selection import Selection
-from tests.unit.data.making import encode, picture
+from hornet.shards.build import listing
+from hornet.shards.build.build import build
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.selection import Selection
+from tests.unit.shards.making import encode, picture
 
 NUM_KILLS = 50
 NUM_CLASSES = 6

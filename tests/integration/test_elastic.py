@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from tests.integration.conftest import Ranks, kill_when, launch, read_rows, write_config
 
 pytestmark = pytest.mark.slow

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.transforms import TransformConfig
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.digest import batch_digest
 from hornet.world import ALONE
 from tests.integration.conftest import launch, read_rows

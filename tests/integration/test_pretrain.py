@@ -7,11 +7,11 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hornet.config import load_config
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.transforms import TransformConfig
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.model.build import build_model
 from hornet.seeding import derive_seed
-from hornet.task import Classification
+from hornet.stages.classification import Classification
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.deepspeed_files import EMA, WEIGHT, ZeroCheckpoint
 from hornet.training.schedule import plan_schedule

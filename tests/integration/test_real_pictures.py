@@ -4,7 +4,6 @@ They are Debian's openclipart-png, as `launch/openclipart.py` fetches it; withou
 """
 
 import gzip
-import importlib.util
 import io
 import json
 import tarfile
@@ -16,20 +15,21 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from hornet.data.label_space import LabelSpace
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.prepare.build import build
-from hornet.data.prepare.build_plan import BuildPlan
-from hornet.data.prepare.selection import Selection
-from hornet.data.prepare.shard_file import EncodedSample, write_shard
-from hornet.data.prepare.verify import VerifyPlan, verify_set
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
+from hornet.cli.openclipart import find_tree
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.errors import UserError
+from hornet.shards.build.build import build
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.selection import Selection
+from hornet.shards.build.tar_writer import EncodedSample, write_shard
+from hornet.shards.check.verify import VerifyPlan, verify_set
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.world import ALONE
 from tests.integration.conftest import PRETRAIN, ROOT, run_python, write_config
-from tests.unit.data.test_sources import write_devkit
+from tests.unit.shards.test_sources import write_devkit
 
 pytestmark = pytest.mark.slow
 
@@ -38,18 +38,11 @@ CONTENT = {"leakage"}  # clip art holds some pictures twice
 BAD = {"zero.png", "torn.jpg", "text.png"}
 
 
-def load_script():
-    specification = importlib.util.spec_from_file_location("openclipart", ROOT / "launch/openclipart.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def tree():
     """The unpacked package, fetched once into data/openclipart."""
     try:
-        return load_script().find_tree(ROOT / "data/openclipart", None)
+        return find_tree(ROOT / "data/openclipart", None)
     except UserError as error:
         pytest.skip(f"openclipart-png cannot be had: {error}")
 

@@ -14,16 +14,19 @@ from typing import Any
 
 import pytest
 
+from benchmarks.servers import JUICEFS, NGINX, S3_KEYS, run_nginx, run_s3
 from hornet.batch import Batch
-from hornet.data import remote_files, shard_cache, shard_download
-from hornet.data.loader import EvaluationConfig, StreamConfig, TrainStream, open_evaluation_stream, open_train_stream
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.shard_cache import ShardCache
-from hornet.data.transforms import TransformConfig
+from hornet.data.config import EvaluationConfig, StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream, open_evaluation_stream, open_train_stream
 from hornet.errors import UserError
+from hornet.shards.remote import cache as shard_cache
+from hornet.shards.remote import download as shard_download
+from hornet.shards.remote import files as remote_files
+from hornet.shards.remote.cache import ShardCache
+from hornet.shards.remote.files import RemoteConfig
 from hornet.world import ALONE
-from tests.integration.servers import JUICEFS, NGINX, S3_KEYS, Proxy, run_nginx, run_proxy, run_s3
-from tests.unit.data.making import index, write_shards
+from tests.integration.proxy import Proxy, run_proxy
+from tests.unit.shards.making import index, write_shards
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")

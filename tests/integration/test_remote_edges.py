@@ -15,18 +15,19 @@ from typing import Any
 
 import pytest
 
-from hornet.data import remote_files, shard_prefetch
-from hornet.data.loader import StreamConfig, open_train_stream
+from benchmarks.servers import NGINX, run_nginx
+from hornet.data import prefetch as shard_prefetch
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.order import Order
-from hornet.data.remote_files import RemoteConfig, RemoteFiles
-from hornet.data.shard_cache import ShardCache
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
+from hornet.shards.reader import ShardReader
+from hornet.shards.remote import files as remote_files
+from hornet.shards.remote.cache import ShardCache
+from hornet.shards.remote.files import RemoteConfig, RemoteFiles
+from hornet.shards.shard_set import open_shards
 from hornet.world import ALONE
-from tests.integration.servers import NGINX, run_nginx
-from tests.unit.data.making import NOT_AN_IMAGE, make_set
+from tests.unit.shards.making import NOT_AN_IMAGE, make_set
 
 pytest.importorskip("aiohttp")
 

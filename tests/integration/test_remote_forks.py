@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hornet.data.remote_files import RemoteConfig, RemoteFiles
-from tests.integration.servers import NGINX, run_nginx
-from tests.unit.data.making import make_set
+from benchmarks.servers import NGINX, run_nginx
+from hornet.shards.remote.files import RemoteConfig, RemoteFiles
+from tests.unit.shards.making import make_set
 
 pytest.importorskip("aiohttp")
 
@@ -24,9 +24,10 @@ FORGETFUL = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.remote_files import RemoteConfig
-from hornet.data.transforms import TransformConfig
+from hornet.data.loader import open_train_stream
+from hornet.data.config import StreamConfig
+from hornet.shards.remote.files import RemoteConfig
+from hornet.data.config import TransformConfig
 from hornet.world import ALONE
 
 remote = RemoteConfig(cache=Path({cache!r}), deadline_seconds=20.0)

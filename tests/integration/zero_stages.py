@@ -14,12 +14,13 @@ from torch import nn
 from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
+from hornet.drills.forked_ranks import run_world
 from hornet.seeding import derive_seed
+from hornet.training.config import OptimizerConfig
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
-from tests.integration.resharding import run_world
+from hornet.training.optimizer import build_optimizer, set_lr
 
 NUM_RANKS, NUM_MICRO_STEPS, MICRO_BATCH_SIZE, IMAGE_SIZE, NUM_CLASSES = 2, 2, 2, 32, 5
 NUM_STEPS, NUM_SHORT_STEPS, COUNTED_STEP, MEASURED_STEP, BUCKET_ELEMENTS = 200, 6, 2, 4, 50_000

@@ -289,7 +289,7 @@ def test_the_status_that_is_read_is_what_the_trainer_writes(tmp_path, alone_run)
 
 @pytest.fixture
 def alone_run(tmp_path):
-    from hornet.run_directory import RunConfig, RunDirectory
+    from hornet.runs.directory import RunConfig, RunDirectory
     from hornet.world import ALONE
 
     run = RunDirectory(RunConfig(name="r", root=tmp_path), world=ALONE)

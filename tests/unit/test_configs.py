@@ -9,8 +9,8 @@ import yaml
 
 from finetune.config import FinetuneConfig
 from hornet.config import ConfigError, build_config, load_config, to_values
-from hornet.evaluation import EvaluateConfig
-from hornet.recipe import PUBLISHED, list_departures
+from hornet.stages.config import EvaluateConfig
+from hornet.stages.recipe import PUBLISHED, list_departures
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,15 +67,21 @@ def test_is_short_and_starts_with_its_command(path):
         ("model.name", "hornet_tiny", r"model\.name: 'hornet_tiny' is not one of .*hornet_tiny_gf"),
         ("zero.stag", 1, r"zero\.stag: unknown key; did you mean stage\?"),
         ("run.stop_at", "2026-11-22T18:00:00", r"run\.stop_at: needs a time zone, such as 2026-11-22T18:00:00\+00:00"),
-        ("run.stop_at", "tonight", r"run\.stop_at: Input should be a valid datetime"),
+        (
+            "run.stop_at",
+            "tonight",
+            r"run\.stop_at: must be a time, such as .* or null, not 'tonight'",
+        ),
         ("run.stall_seconds", 0, r"run\.stall_seconds: must be above 0, or null, not 0"),
-        ("zero.stage", 4, r"zero\.stage: Input should be 0, 1, 2 or 3, not 4"),
+        ("zero.stage", 4, r"zero\.stage: must be 0, 1, 2 or 3, not 4"),
         ("run.name", "a[b]", r"run\.name: may hold letters"),
         ("optimizer.clip_grad_norm", 0, r"optimizer\.clip_grad_norm: must be above 0, or null"),
         ("schedule.warmup_epochs", 99, r"schedule\.warmup_epochs: must lie in"),
         ("mixing.label_smoothing", 1, r"mixing\.label_smoothing: "),
         ("recipe.published", "in1k_tiny_fg", r"recipe\.published: .*did you mean in1k_tiny_gf\?"),
         ("recipe.clipping", "papier", r"recipe\.clipping: "),
+        ("schedule.peak_lr", -1.0, r"schedule\.peak_lr: must be 0 or more, and finite, not -1"),
+        ("schedule.peak_lr", float("nan"), r"schedule\.peak_lr: must be a finite number"),
         ("micro_batch_size", "all", r"micro_batch_size.*: "),
         ("zero.offload_optimiser", True, r"zero\.offload_optimiser: unknown key; did you mean offload_optimizer\?"),
         ("zero.wall_clock_breakdown", True, r"zero\.wall_clock_breakdown: unknown key; known here: stage, "),

@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import sys
-import hornet.data.prepare.build, hornet.data.prepare.verify, hornet.data.prepare.subset, hornet.data.prepare.page
+import hornet.shards.build.build, hornet.shards.check.verify, hornet.shards.views.subset, hornet.pages.set.page
 heavy = {"torch", "timm", "torchvision", "webdataset"} & set(sys.modules)
 assert not heavy, heavy
 import timm

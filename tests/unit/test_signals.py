@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from hornet.data.shard_prefetch import START
+from hornet.data.prefetch import START
 
 SCRIPT = """
 import os, signal, sys, time

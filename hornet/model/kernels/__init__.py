@@ -5,13 +5,10 @@ Off by default; HorNet.use_kernels("fused"), or `model.kernels: fused` in a run'
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 
 from hornet.errors import UserError
-
-Kernels = Literal["plain", "fused"]
 
 
 def require_kernels() -> None:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.errors import UserError
-from hornet.recipe import Clipping
+from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
-from hornet.training.loop import Judge, StepResult, Weights, Writer
+from hornet.training.loop import Judge, StepResult, Writer
 from hornet.training.norms import NormWatch, Slice
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import errors_shared
 from hornet.training.step_clock import StepClock
 
@@ -99,8 +99,8 @@ class AccelerateEngine:
                 with self.clock.measure("optimizer"):
                     norm = self._clip()
         loss = torch.stack(losses).mean()
+        was_applied = judge(loss, norm) and math.isfinite(norm)
         with self.clock.measure("optimizer"):
-            was_applied = math.isfinite(norm) and judge(loss, norm)
             if was_applied:
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from math import ceil, log2
 from typing import Literal
 
-FP32_BYTES = 4
+from hornet.quantities import FP32_BYTES
+
 LARGEST_PERSISTENT = 100_000
 """Elements up to which stage 3 keeps a parameter whole on every rank (DeepSpeed's param_persistence_threshold)."""
 STAGE_0_BUCKET_ELEMENTS = 500_000_000

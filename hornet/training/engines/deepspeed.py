@@ -1,7 +1,7 @@
 """Training under DeepSpeed ZeRO, stages 0 to 3. The only file that calls deepspeed.
 
 Its traps, met here on purpose (docs/log.md): parameters stay fp32 and the forward runs under autocast; the optimizer is
-torch's own; `latest` and the moment a checkpoint counts belong to hornet/training/checkpoint.py.
+torch's own; `latest` and the moment a checkpoint counts belong to hornet/training/checkpoints/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hornet.batch import Batch
-from hornet.recipe import Clipping
+from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
+from hornet.training.engines.deepspeed_private import (
+    get_config,
+    leave_out_recovery_scripts,
+    leave_out_shared_memory_op,
+    require_private_names,
+    watch_norm,
+)
 from hornet.training.engines.deepspeed_state import fill, list_owners, list_slices, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import Judge, StepResult, Weights, Writer
+from hornet.training.loop import Judge, StepResult, Writer
 from hornet.training.norms import NormWatch
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
 from hornet.training.step_clock import StepClock
 from hornet.world import publish_accelerator
@@ -35,7 +42,6 @@ publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed  # noqa: E402  after the line above
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine  # noqa: E402
-from deepspeed.runtime.utils import combine_grad_norm_groups  # noqa: E402
 
 # Called with the model, a micro batch and a seed for every random draw on the device; returns the mean loss.
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
@@ -111,22 +117,22 @@ class DeepSpeedEngine:
             clip_grad_norm=optimizer.clip_grad_norm,
         )
         self._engine, *_ = deepspeed.initialize(model=model, optimizer=self._base_optimizer, config=settings)
+        require_private_names(self._engine, stage=self._stage)
         # At stage 0 every rank steps all there is; rank 0 measures it.
         is_measured = self._stage > 0 or dist.get_rank() == 0
         slices = list_slices(self._engine, stage=self._stage, rank=dist.get_rank()) if is_measured else []
         self.norms = NormWatch(self._base_optimizer, slices)
-        self._files = _Files(self._engine._config)
+        self._files = _Files(get_config(self._engine))
         self._engine.checkpoint_engine = self._files
-        self._watch_norm()
-        # It would drop scripts beside the checkpoints; `python -m deepspeed.utils.zero_to_fp32` is the same.
-        self._engine._copy_recovery_script = lambda _folder: None
+        watch_norm(self._engine, stage=self._stage, decide=self._decide)
+        leave_out_recovery_scripts(self._engine)
 
     def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
         """See Engine."""
         self._engine.train()
         set_lr(self._engine.optimizer.param_groups, lr)
         losses: list[Tensor] = []
-        self._norm, self._is_accepted = math.inf, False  # what they stay if the gradient is not finite
+        self._norm, self._is_accepted, self._is_judged = math.inf, False, False
         self._judge: Callable[[float], bool] = lambda norm: judge(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
             with self.clock.measure("forward"):
@@ -140,34 +146,15 @@ class DeepSpeedEngine:
                 elif self._clips_every_micro_step:
                     self._clip_accumulating()
                 self._engine.step()
+        if not self._is_judged:  # ZeRO measures no norm where it has seen that the gradient is not finite
+            self._decide(self._norm)
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
     def _decide(self, norm: float) -> bool:
-        """Ask the judge about a gradient of this norm, once a step; a norm that is not finite needs no judge."""
-        self._norm = norm
-        self._is_accepted = math.isfinite(norm) and self._judge(norm)
+        """Ask the judge about a gradient of this norm."""
+        self._norm, self._is_judged = norm, True
+        self._is_accepted = self._judge(norm) and math.isfinite(norm)
         return self._is_accepted
-
-    def _watch_norm(self) -> None:
-        """Let the judge see the norm where ZeRO computes it: a norm of infinity makes ZeRO drop the step by itself."""
-        optimizer = self._engine.optimizer
-        if self._stage in (1, 2):
-            measure = optimizer.scaled_global_norm
-
-            def judged_norm() -> Tensor:
-                norm: Tensor = measure()
-                return norm if self._decide(float(norm)) else norm * math.inf
-
-            optimizer.scaled_global_norm = judged_norm
-        elif self._stage == 3:
-            measure_groups = optimizer._get_norm_groups
-
-            def judged_groups() -> list[Tensor]:
-                norms: list[Tensor] = measure_groups()
-                whole = float(combine_grad_norm_groups(norms))
-                return norms if self._decide(whole) else [norms[0] * math.inf]
-
-            optimizer._get_norm_groups = judged_groups
 
     def _clip_unsharded(self) -> None:
         """Clip at stage 0; drop a gradient that is not finite or not accepted, as ZeRO's optimizers do.
@@ -245,4 +232,4 @@ def _quieten(device: torch.device) -> None:
     # DeepSpeed 0.19 calls collectives under names that torch 2.13 has renamed, and would say so at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, message=r"`torch\.distributed\.")
     if device.type == "cpu":
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        leave_out_shared_memory_op()

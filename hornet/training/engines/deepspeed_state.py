@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hornet.errors import UserError
 from hornet.training.engines.deepspeed_files import WEIGHT, ZeroCheckpoint
+from hornet.training.engines.deepspeed_private import reassign_partitioned_parameters
 from hornet.training.norms import Slice
 
 
@@ -85,7 +86,7 @@ def publish_weights(engine: Any, *, stage: int) -> None:
     elif stage == 3:
         optimizer.checkpoint_event_prologue()
         for number in range(len(optimizer.fp32_partitioned_groups_flat)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(number)
+            reassign_partitioned_parameters(optimizer, number)
         optimizer.checkpoint_event_epilogue()
 
 

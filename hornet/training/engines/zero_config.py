@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hornet.config import free
+from hornet.config import Settings, free
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroConfig:
+class ZeroConfig(Settings):
     """How DeepSpeed shards and computes."""
 
     stage: Literal[0, 1, 2, 3] = free(1)
@@ -21,8 +22,8 @@ class ZeroConfig:
     offload_optimizer: bool = free(False)
     """Keep this rank's optimizer state in the host's memory and step there; needs stage 1 or more."""
 
-    def __post_init__(self) -> None:
+    def _find_problems(self) -> Iterator[str]:
         if self.offload_optimizer and self.stage == 0:
-            raise ValueError("offload_optimizer: needs stage 1, 2 or 3: stage 0 leaves the optimizer to torch")
+            yield "offload_optimizer: needs stage 1, 2 or 3: stage 0 leaves the optimizer to torch"
         if self.bucket_elements < 1:
-            raise ValueError(f"bucket_elements: must be at least 1, not {self.bucket_elements}")
+            yield f"bucket_elements: must be at least 1, not {self.bucket_elements}"

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from hornet.training.engines.communication import FP32_BYTES, LARGEST_PERSISTENT
+from hornet.quantities import FP32_BYTES
+from hornet.training.engines.communication import LARGEST_PERSISTENT
 from hornet.training.engines.zero_config import ZeroConfig
 
 LARGEST_GATHERED = 1_000_000_000

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from hornet.batch import BadSample, Batch
 from hornet.data import pipeline
-from hornet.data.loader import StreamConfig, open_train_stream
-from hornet.data.shard_reader import ShardReader, UnreadableSampleError
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.errors import UserError
-from tests.unit.data.making import NOT_AN_IMAGE, flip_bit, key_hash, make_set, rank_of
+from hornet.shards.reader import ShardReader, UnreadableSampleError
+from hornet.shards.shard_set import open_shards
+from tests.unit.shards.making import NOT_AN_IMAGE, flip_bit, key_hash, make_set, rank_of
 
 TRANSFORM = TransformConfig(image_size=16, flip_probability=0.5, erase_probability=0.5)
 

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornet.batch import Batch
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.order import PartialBatch
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
 from hornet.digest import batch_digest
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.training.metrics import sum_key_hashes
-from tests.unit.data.making import encode, index, key_hash, picture, rank_of, write_shard
+from tests.unit.shards.making import encode, index, key_hash, picture, rank_of, write_shard
 
 TRANSFORM = TransformConfig(image_size=8, flip_probability=0.5, rand_augment="rand-m9-n1", erase_probability=0.5)
 LENGTHS = {"uneven": (5, 1, 9, 3, 2), "one": (13,), "many": (2,) * 9, "long last": (1, 1, 24)}

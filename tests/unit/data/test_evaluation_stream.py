@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hornet.batch import Batch
-from hornet.data.loader import EvaluationConfig, open_evaluation_stream
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import EvaluationTransform
+from hornet.data.augment.transforms import EvaluationTransform
+from hornet.data.config import EvaluationConfig
+from hornet.data.loader import open_evaluation_stream
 from hornet.errors import UserError
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.training.evaluate import evaluate
-from tests.unit.data.making import NOT_AN_IMAGE, key_hash, make_set, rank_of
+from tests.unit.shards.making import NOT_AN_IMAGE, key_hash, make_set, rank_of
 
 
 def run(folder: Path, *, num_ranks: int = 1, **changes: Any) -> list[list[Batch]]:

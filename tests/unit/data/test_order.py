@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hornet.data.order import Order, PartialBatch, permute
+from hornet.data.order import Order, PartialBatch
 from hornet.errors import UserError
-from hornet.seeding import derive_seed
+from hornet.seeding import derive_seed, permute
 
 lengths = st.lists(st.integers(1, 8), min_size=1, max_size=7)
 seeds = st.integers(0, 2**63 - 1)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hornet.data.order import Int64Array, Order, permute
+from hornet.data.order import Order
+from hornet.seeding import Int64Array, permute
 
 
 def pick_epoch(*, num_shards: int, length: int, window: int, size: int, seed: int = 0) -> list[Int64Array]:

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hornet.data.loader import StreamConfig
+from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.speed import Speed, SpeedReport, describe_speed, measure_speed
-from hornet.data.transforms import TransformConfig
 from hornet.errors import UserError
 from tests.integration.conftest import ROOT
 

@@ -15,10 +15,10 @@ import pytest
 
 from hornet.batch import Batch
 from hornet.data import loader
-from hornet.data.loader import StreamConfig, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import open_train_stream
 from hornet.data.pipeline import Failure, Pick, TrainBatches
-from hornet.data.transforms import TransformConfig
-from tests.unit.data.making import make_set, rank_of
+from tests.unit.shards.making import make_set, rank_of
 
 NUM_SAMPLES = 480
 TOLERANCE = 4 * 2**20

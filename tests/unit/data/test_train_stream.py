@@ -18,15 +18,16 @@ import torch
 
 from hornet.batch import Batch
 from hornet.config import build_config, list_changes, to_values
-from hornet.data.loader import StreamConfig, TrainStream, check_division, open_train_stream
+from hornet.data.config import StreamConfig, TransformConfig
+from hornet.data.loader import TrainStream, check_division, open_train_stream
 from hornet.data.order import PartialBatch
-from hornet.data.shard_reader import ShardReader
-from hornet.data.shards import open_shards
-from hornet.data.transforms import TransformConfig
+from hornet.data.shared_memory import count_batch_bytes
 from hornet.digest import batch_digest
 from hornet.errors import UserError
+from hornet.shards.reader import ShardReader
+from hornet.shards.shard_set import open_shards
 from hornet.world import World
-from tests.unit.data.making import NUM_CLASSES, key_hash, rank_of
+from tests.unit.shards.making import NUM_CLASSES, key_hash, rank_of
 
 TRANSFORM = TransformConfig(
     image_size=16, flip_probability=0.5, rand_augment="rand-m9-mstd0.5-inc1", erase_probability=0.25
@@ -296,3 +297,12 @@ def test_a_closed_stream_leaves_no_tar_open(toy_set: Path) -> None:
     assert count_open() - open_before == 4
     stream.close()
     assert count_open() == open_before
+
+
+def test_what_may_lie_in_shared_memory_is_what_workers_prepare_and_two_steps(toy_set: Path) -> None:
+    stream = open_stream(toy_set, micro=2, num_workers=3, prefetch=4)
+    batch_bytes = count_batch_bytes(2, TRANSFORM.image_size)
+    assert stream.count_shared_bytes() == (3 * 4 + 2 * 4) * batch_bytes
+    stream.close()
+    stream = open_stream(toy_set, micro=2, num_workers=0)
+    assert stream.count_shared_bytes() == 0

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 import hornet  # noqa: F401  registers the models
 from benchmarks.literal import LiteralHorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 from tests.golden import fill
 from tests.unit.model.test_golden import REFERENCE, load_reference_arrays
 

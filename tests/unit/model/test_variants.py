@@ -7,7 +7,7 @@ import torch
 import hornet  # noqa: F401 (registers the models)
 from hornet.model.cost import count_parameters
 from hornet.model.hornet import HorNet
-from hornet.model.variants import VARIANTS
+from hornet.model.sizes import VARIANTS
 
 # facts/paper.md, sections 1.1 and 1.2, in millions with three digits; the golden layout gives T and S-GF to the last.
 PARAMETERS_IN_MILLIONS = [

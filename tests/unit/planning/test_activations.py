@@ -5,7 +5,8 @@ import torch
 from timm.loss import SoftTargetCrossEntropy
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.planning.activations import Meter, build_on_meta, measure_activations, measure_pass
 
 NUM_CLASSES, SIZE = 10, 4

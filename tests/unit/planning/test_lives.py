@@ -3,7 +3,7 @@ import pytest
 from hornet.hardware import get_gpu
 from hornet.planning.lives import explain_limit, plan_checkpoints, plan_lives
 from hornet.planning.question import Question
-from hornet.training.checkpointer import RetentionConfig
+from hornet.training.config import RetentionConfig
 
 LARGE_GF = 228_300_000
 

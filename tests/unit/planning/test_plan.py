@@ -1,13 +1,13 @@
 """A whole plan of the demo's run, and of what is wrong with it; the command is called in this process, to be quick."""
 
 import json
-import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
 import hornet.planning.network
+from hornet.cli.plan import main
 from hornet.planning.activations import Activations
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,15 +20,14 @@ SET = ("--samples", "1442", "--classes", "10")
 
 @pytest.fixture
 def plan(monkeypatch, capsys):
-    """Run launch/plan.py; return exit code, output and errors."""
+    """Run the command; return exit code, output and errors."""
 
     def run(config, *arguments, activations=ACTIVATIONS):
         if activations is not None:  # measured in test_activations.py, in seconds
             monkeypatch.setattr(hornet.planning.network, "measure_activations", lambda *_, **__: activations)
         monkeypatch.setattr(sys, "argv", ["plan.py", "--config", str(ROOT / config), *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", list(sys.path))
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(ROOT / "launch/plan.py"), run_name="__main__")
+            main()
         captured = capsys.readouterr()
         return ended.value.code, captured.out, captured.err
 

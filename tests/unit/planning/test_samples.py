@@ -2,12 +2,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from hornet.data.label_space import LabelSpace
-from hornet.data.manifest import MANIFEST_NAME, Manifest, Split, write_manifest
 from hornet.errors import UserError
 from hornet.hardware import get_gpu
 from hornet.planning.question import Question
 from hornet.planning.samples import find_samples
+from hornet.shards.label_space import LabelSpace
+from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, write_manifest
 
 
 def find(place, **known):

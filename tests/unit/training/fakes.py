@@ -1,19 +1,17 @@
 """Stand-ins of a few lines for an engine and its batches."""
 
 import contextlib
+import math
 
 import torch
 
 from hornet.batch import BadSample, Batch
-from hornet.training.checkpointer import RetentionConfig
-from hornet.training.guard import GuardConfig
-from hornet.training.loop import CadenceConfig, StepResult
+from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig
+from hornet.training.loop import StepMessage, StepResult
 from hornet.training.norms import NormWatch
 from hornet.training.parts import Parts
-from hornet.training.profile import ProfileConfig
 from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
-from hornet.training.trackers import TrackingConfig
 
 
 def make_batch(keys=(1, 2), bad=()):
@@ -33,11 +31,19 @@ def make_bad_sample(key="s/1"):
     return BadSample(shard="s.tar", offset=512, key=key, epoch=0, reason="cut", substitute="s/2")
 
 
-class TrustingGuard:
-    """Accepts every step."""
+def exchange(loss, grad_norm, batches):
+    """The message of a rank that is alone."""
+    num_bad = sum(len(batch.bad_samples) for batch in batches)
+    return StepMessage(mean_loss=loss, grad_norm=grad_norm, num_bad_samples=num_bad)
 
-    def judge(self, loss, grad_norm):
-        return True
+
+class TrustingGuard:
+    """Accepts every step whose gradient is finite."""
+
+    window_steps = 128
+
+    def judge(self, message):
+        return math.isfinite(message.grad_norm)
 
     def review(self, record, state):
         pass
@@ -59,7 +65,8 @@ class CountingEngine:
         self.weight += 1
         self.lrs.append(lr)
         loss = torch.tensor(1.0 / (step + 1))
-        return StepResult(loss=loss, grad_norm=2.0, was_applied=self.finite(step) and judge(loss, 2.0))
+        norm = 2.0 if self.finite(step) else math.inf
+        return StepResult(loss=loss, grad_norm=norm, was_applied=judge(loss, norm))
 
     def save(self, folder, writer):
         if self.fail_saving is not None:
@@ -98,6 +105,7 @@ def make_parts(engine, **changes):
         "evaluated_weights": ("raw",),
         "tracking": TrackingConfig(),
         "profile": ProfileConfig(),
+        "filters": (),
         "draw_images": lambda batch, step: torch.zeros(3, 4, 4),
     }
     return Parts(**(settings | changes))

@@ -2,14 +2,17 @@
 
 import math
 import os
+import types
 
 import pytest
 import torch
 
 import hornet  # noqa: F401  registers the models
+from hornet.errors import UserError
+from hornet.training.config import OptimizerConfig
 from hornet.training.engines.accelerate import AccelerateEngine
+from hornet.training.engines.deepspeed_private import require_private_names
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.optimizer import OptimizerConfig
 from hornet.training.process_group import open_process_group
 from hornet.world import ALONE
 from tests.unit.training.fakes import make_batch
@@ -124,3 +127,10 @@ def test_deepspeed_knows_every_key_it_is_given(stage):
     assert set(settings) - list_known_keys() == set()
     assert set(settings["zero_optimization"]) <= set(DeepSpeedZeroConfig.model_fields)
     assert "train_batchsize" not in list_known_keys(), "a misspelt key would be found"
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_deepspeed_that_renamed_what_we_use_is_refused(stage):
+    engine = types.SimpleNamespace(_config={}, _copy_recovery_script=print, optimizer=types.SimpleNamespace())
+    with pytest.raises(UserError, match=r"deepspeed \d\S* lacks optimizer\.\w+, .*requirements\.lock"):
+        require_private_names(engine, stage=stage)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 import hornet  # noqa: F401  registers the models
 from finetune.start import fit_weights
-from hornet.data.label_space import LabelSpace, number_classes
 from hornet.errors import UserError
-from hornet.pretrained import Pretrained, read_pretrained
+from hornet.shards.label_space import LabelSpace, number_classes
+from hornet.stages.pretrained import Pretrained, read_pretrained
 from hornet.training.engines.deepspeed_files import load_shard
 
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
-from hornet.micro_batch import describe_fit, read_earlier_size
+from hornet.quantities import list_divisors
+from hornet.stages.micro_batch import describe_fit, read_earlier_size
 from hornet.training.fitting import (
     CPU_SHARE,
     GPU_MARGIN,
@@ -15,7 +16,6 @@ from hornet.training.fitting import (
     find_largest,
     fit_on_cpu,
     fit_on_gpu,
-    list_divisors,
     read_available_bytes,
 )
 from hornet.world import ALONE

@@ -6,12 +6,13 @@ import torch
 
 from hornet.errors import UserError
 from hornet.quantities import format_seconds
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.loop import CadenceConfig, RunState, Wish, train
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.config import CadenceConfig
+from hornet.training.loop import RunState, Wish, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
-from tests.unit.training.fakes import CountingEngine, TrustingGuard, make_bad_sample, make_batch, make_parts
+from tests.unit.training.fakes import CountingEngine, TrustingGuard, exchange, make_bad_sample, make_batch, make_parts
 
 SCHEDULE = Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0)
 
@@ -24,12 +25,18 @@ class ListRecorder:
         self.rows.append((record.step, len(record.batches), is_logged))
 
 
+def group(batches, size=2):
+    """The micro batches of each step."""
+    while of_step := list(itertools.islice(batches, size)):
+        yield of_step
+
+
 def run(*, state, cadence=None, engine=None, recorder=None, batches=None, wishes=(), outcomes=None):
     calls = []
     is_finished = train(
         engine=engine or CountingEngine(),
-        batches=batches or itertools.repeat(make_batch()),
-        num_micro_steps=2,
+        batches=group(batches or itertools.repeat(make_batch())),
+        exchange=exchange,
         state=state,
         schedule=SCHEDULE,
         cadence=cadence or CadenceConfig(log_every_steps=4, save_every_steps=3, evaluate_every_steps=5),
@@ -148,7 +155,7 @@ def test_a_full_disk_does_not_hide_the_error_that_ended_the_run(directory, monke
     def fail(_path, _value):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hornet.run_directory.write_json", fail)
+    monkeypatch.setattr("hornet.runs.directory.write_json", fail)
     with pytest.raises(UserError, match="the first error"), directory.failures_marked():
         raise UserError("the first error")
     with pytest.raises(UserError, match=r"status\.json: cannot be written: No space left on device"):

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 import hornet  # noqa: F401  registers the models
+from hornet.training.config import OptimizerConfig
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
-from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
+from hornet.training.optimizer import build_optimizer, set_lr
 
 
 def test_hornet_large_decays_what_the_original_decays():

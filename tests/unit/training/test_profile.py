@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.profile import ProfileConfig, StepProfiler
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.config import ProfileConfig
+from hornet.training.profile import StepProfiler
 from hornet.world import ALONE
 
 

@@ -5,11 +5,13 @@ import pytest
 
 from hornet.config import build_config, load_config, to_values
 from hornet.errors import UserError
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.checkpoint import Checkpoint
-from hornet.training.guard import DroppedInARowError, GuardConfig
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.config import GuardConfig
+from hornet.training.guard import DroppedInARowError
 from hornet.training.loop import RunState
-from hornet.training.rollback import adopt, begin_life, find_fitting_start, go_back, refuse_new_windows
+from hornet.training.resume import adopt, begin_life, find_fitting_start
+from hornet.training.rollback import go_back, refuse_new_windows
 from hornet.training.summary import report_finished
 from hornet.world import ALONE
 from pretrain.config import PretrainConfig
@@ -38,7 +40,7 @@ def directory(tmp_path, alone, monkeypatch):
             raise UserError("; ".join(reasons))
         return None
 
-    monkeypatch.setattr("hornet.training.rollback.find_checkpoint", find)
+    monkeypatch.setattr("hornet.training.resume.find_checkpoint", find)
     return directory
 
 

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from hornet.training.schedule import ScheduleConfig, plan_schedule
+from hornet.training.config import ScheduleConfig
+from hornet.training.schedule import plan_schedule
 
 
 def original_cosine(base, final, epochs, steps_per_epoch, warmup_epochs):

@@ -49,3 +49,33 @@ def test_on_a_gpu_events_time_what_the_device_does_and_the_host_what_it_fetches(
     assert taken["forward"] == pytest.approx(0.03)
     assert taken["backward"] == pytest.approx(0.05)
     assert not any(clock.take().values())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_time_for_data_within_another_phase_is_not_counted_twice(monkeypatch, device):
+    """The next batches are fetched while the optimizer's phase is under way."""
+
+    class FakeEvent:
+        def __init__(self, *, enable_timing):
+            pass
+
+        def record(self):
+            self.time = now[0]
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return (end.time - self.time) * 1000
+
+    now = [0.0]
+    monkeypatch.setattr("torch.cuda.Event", FakeEvent)
+    monkeypatch.setattr("hornet.training.step_clock.time.perf_counter", lambda: now[0])
+    clock = StepClock(torch.device(device))
+    with clock.measure("optimizer"):
+        now[0] += 2
+        with clock.measure("data"):
+            now[0] += 5
+        now[0] += 1
+    taken = clock.take()
+    assert (taken["data"], taken["optimizer"]) == (5, pytest.approx(3))

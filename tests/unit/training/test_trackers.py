@@ -7,8 +7,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hornet.errors import UserError
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.trackers import TrackingConfig, open_trackers
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.config import TrackingConfig
+from hornet.training.trackers import open_trackers
 from hornet.world import ALONE
 
 PICTURE = torch.rand(3, 8, 8)
@@ -49,8 +50,9 @@ USE_WANDB = """
 import sys
 from pathlib import Path
 import torch
-from hornet.run_directory import RunConfig, RunDirectory
-from hornet.training.trackers import TrackingConfig, open_trackers
+from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.trackers import open_trackers
+from hornet.training.config import TrackingConfig
 from hornet.world import ALONE
 
 run = RunDirectory(RunConfig(name="r", root=Path(sys.argv[1])), world=ALONE)

@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import os, pathlib, re, signal, sys, time
-from hornet.run_directory import RunConfig, RunDirectory
+from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training import watchdog
 from hornet.world import World
 

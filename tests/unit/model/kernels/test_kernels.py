@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hornet.errors import UserError
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from tests.unit.model.small_model import build_small
 
 ROOT = Path(__file__).parents[4]

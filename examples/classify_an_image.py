@@ -1,0 +1,31 @@
+"""The label of an image, by the weights of a run: python examples/classify_an_image.py RUN IMAGE.
+
+RUN is a run directory or a checkpoint folder.
+"""
+
+import sys
+from pathlib import Path
+
+import timm
+import torch
+from PIL import Image
+
+import hornet  # noqa: F401  registers the models with timm
+from hornet.stages.pretrained import read_pretrained
+
+
+def classify(run: Path, image: Path) -> str:
+    """Return the name of the likeliest class."""
+    pretrained = read_pretrained(run, weights="raw", label_space=None)
+    about, classes = pretrained.description, pretrained.label_space.classes
+    model = timm.create_model(about["model"], num_classes=len(classes), img_size=about["image_size"]).eval()
+    model.load_state_dict(pretrained.state_dict)
+    size = (3, about["image_size"], about["image_size"])
+    transform = timm.data.create_transform(input_size=size, mean=about["mean"], std=about["std"])
+    with Image.open(image) as opened, torch.no_grad():
+        logits = model(transform(opened.convert("RGB"))[None])
+    return classes[int(logits.argmax())]
+
+
+if __name__ == "__main__":
+    print(classify(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,114 @@
+"""What every entry script's command line shares: --config, key=value overrides, --local_rank, errors that exit 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from hornet.cli import BAD_INPUT
+from hornet.cli.configs import find_config
+from hornet.config import ConfigError, describe_fields, load_config
+from hornet.errors import UserError
+from hornet.world import read_world, report_to_launcher
+
+Config = TypeVar("Config")
+
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
+
+NUM_ROLLBACK_BATCHES = 200  # PaLM (arXiv 2204.02311, 5.1) left out 200 to 500 around a spike
+
+
+def read_command_line(
+    config_class: type[Config], *, description: str, example: str, arguments: Sequence[str] | None = None
+) -> Config:
+    """Parse `--config FILE key=value ...` into a config; on bad input print every problem and exit 2.
+
+    `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
+    """
+    parser = _Parser(
+        description=description,
+        epilog=f"example:\n  {example}\n\nkeys of the config:\n{describe_fields(config_class)}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML file; see `hornet configs`",
+    )
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--rollback",
+        type=read_window,
+        action="append",
+        default=[],
+        metavar="STEP[:NUM_BATCHES]",
+        help="go on from a checkpoint before STEP without NUM_BATCHES batches from there on (default "
+        f"{NUM_ROLLBACK_BATCHES}); may be given again and again, and stays true without it: adds to guard.skip_batches",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
+    # Intermixed: the DeepSpeed launcher puts --local_rank before our arguments, users put key=value anywhere.
+    options = parser.parse_intermixed_args(arguments)
+    try:
+        overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
+        return load_config(config_class, path=find_config(options.config), overrides=overrides)
+    except ConfigError as error:
+        _refuse(str(error))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the command line on one rank."""
+
+    def error(self, message: str) -> NoReturn:
+        _refuse(f"{self.format_usage()}{self.prog}: error: {message}")
+
+
+def _refuse(text: str) -> NoReturn:
+    """End every rank, which has found the same: rank 0 says it, the others give it to their launcher alone."""
+    report_to_launcher(text)
+    if _is_main():
+        print(text, file=sys.stderr, flush=True)
+    sys.exit(BAD_INPUT)
+
+
+def _is_main() -> bool:
+    try:
+        return read_world().is_main
+    except UserError:  # told once the config is right
+        return True
+
+
+def read_window(text: str) -> tuple[int, int]:
+    """Read `STEP[:NUM_BATCHES]` as a window [first, stop) of batches; raises argparse.ArgumentTypeError."""
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not STEP or STEP:NUM_BATCHES, as 12000:300")
+    first = int(match.group(1))
+    return first, first + int(match.group(2) or NUM_ROLLBACK_BATCHES)
+
+
+def exit_on_bad_input(run: Callable[[], None]) -> None:
+    """Call `run`; a UserError is shown without a traceback, and ends the process with 2, Ctrl-C with 130."""
+    try:
+        run()
+    except UserError as error:
+        report_to_launcher(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def print_to_pipe(text: str) -> None:
+    """Print text that may go to a program such as `head`, which leaves before the end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end

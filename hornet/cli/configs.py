@@ -1,0 +1,54 @@
+"""The configs that come with the package: what they are, and `--config` finds them by name."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+
+from hornet.config import ConfigError
+from hornet.world import read_world
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs"
+"""In a checkout a link to its configs/."""
+
+PREFIX = "hornet:"
+
+
+def main() -> None:
+    """Print a line for each config."""
+    parser = argparse.ArgumentParser(
+        description="List the configs that come with the package. `--config NAME` takes one wherever no file has that "
+        f"name; `--config {PREFIX}NAME` takes one in any case."
+    )
+    parser.parse_args()
+    names = list_configs()
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:{width}}  {(FOLDER / name).read_text().splitlines()[0].lstrip('# ')}")
+
+
+def list_configs() -> list[str]:
+    """Return the names of the configs that come with the package, such as `demo/pretrain.yaml`."""
+    return sorted(str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/*.yaml"))
+
+
+def find_config(given: Path) -> Path:
+    """Return the file that `--config` means: the one of that name, else one that comes with the package.
+
+    Raises ConfigError, with the nearest name, if there is none.
+    """
+    wanted = str(given)
+    if given.exists() and not wanted.startswith(PREFIX):
+        return given
+    name = wanted.removeprefix(PREFIX).removeprefix("configs/")
+    names = list_configs()
+    if name in names:
+        if not wanted.startswith(PREFIX) and read_world().is_main:
+            print(f"config: {given} is not here; taken is {PREFIX}{name}, which comes with hornet", file=sys.stderr)
+        return FOLDER / name
+    beside = [str(path) for path in sorted(given.parent.glob("*.yaml"))]
+    near = get_close_matches(wanted, beside, n=1) or get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise ConfigError(wanted, [f"no such file; {hint}`hornet configs` lists those that come with the package"])

@@ -1,0 +1,183 @@
+"""The whole job on small real data: digits -> shards -> ZeRO pretraining on 2 ranks, killed once and resumed ->
+finetuning at a higher resolution -> evaluation. A few minutes on 2 CPU cores; results in runs/demo/.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+DATA = ROOT / "data" / "demo"
+RUNS = ROOT / "runs" / "demo"
+KILL_AFTER_STEP = 50
+NUM_RANKS = 2
+# Not `accelerate launch`: on CPUs it starts one process, whatever number it is asked for.
+ON_TWO_CPUS = (BIN / "torchrun", "--standalone", "--nproc_per_node", NUM_RANKS)
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def main() -> None:
+    """Run every stage, each with the command a user would give."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    if not (ROOT / "launch").exists():
+        print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
+        sys.exit(2)
+    started = time.monotonic()
+    for folder in (DATA, RUNS):
+        shutil.rmtree(folder, ignore_errors=True)
+    write_images(DATA / "images")
+    for split in ("train", "validation"):
+        call(
+            "shards: " + split,
+            python(
+                "launch/shards.py",
+                "build",
+                DATA / "images" / split,
+                DATA / "shards",
+                "--split",
+                split,
+                "--name",
+                "digits",
+                "--samples-per-shard",
+                "200",
+            ),
+        )
+    pretraining = [
+        BIN / "deepspeed",
+        "--num_gpus",
+        NUM_RANKS,
+        "launch/pretrain.py",
+        "--config",
+        "configs/demo/pretrain.yaml",
+    ]
+    call_and_kill("pretraining, to be killed", pretraining, RUNS / "pretrain", after_step=KILL_AFTER_STEP)
+    call("pretraining, the same command again", pretraining)
+    require_ranks(RUNS / "pretrain")
+    finetuning = [*ON_TWO_CPUS, "launch/finetune.py", "--config", "configs/demo/finetune.yaml"]
+    call("finetuning at 64 pixels", finetuning)
+    require_ranks(RUNS / "finetune")
+    call("evaluation", python("launch/evaluate.py", "runs/demo/finetune", "weights=ema"))
+    draw_curves(RUNS / "curves.png")
+    print_ending(seconds=time.monotonic() - started)
+
+
+def write_images(folder: Path) -> None:
+    """Write scikit-learn's 1,797 digits as class folders of PNG and JPEG files; every fifth is validation."""
+    import numpy as np  # with scikit-learn seconds that --help need not wait for
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    counts = dict.fromkeys(range(10), 0)
+    for pixels, label in zip(digits.images, digits.target.tolist(), strict=True):
+        number = counts[label]
+        counts[label] += 1
+        split = "validation" if number % 5 == 4 else "train"
+        target = folder / split / NAMES[label]
+        target.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray((pixels * 255 / 16).astype(np.uint8)).resize((48, 48), Image.Resampling.BICUBIC)
+        suffix = "png" if number % 2 else "jpg"
+        image.convert("RGB").save(target / f"{NAMES[label]}_{number:03d}.{suffix}")
+
+
+def python(*arguments: object) -> list[object]:
+    """Return the command that runs one of our scripts in this environment."""
+    return [sys.executable, *arguments]
+
+
+def call(title: str, command: list[object]) -> None:
+    """Run a command to its end; end the demo if it fails."""
+    process = start(title, command)
+    if process.wait() != 0:
+        sys.exit(f"demo: {title} failed with exit code {process.returncode}")
+
+
+def call_and_kill(title: str, command: list[object], run: Path, *, after_step: int) -> None:
+    """Run a training command and SIGKILL all of its processes once it has logged a step after its first checkpoint."""
+    process = start(title, command)
+    while read_last_step(run) < after_step:
+        if process.poll() is not None:
+            sys.exit(f"demo: {title} ended by itself with exit code {process.returncode}")
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    print(f"demo: SIGKILL to all ranks after step {read_last_step(run)}", flush=True)
+
+
+def require_ranks(run: Path) -> None:
+    """End the demo unless the run itself reports as many ranks as were asked for."""
+    num_ranks = json.loads((run / "environment.json").read_text())["world"]["num_ranks"]
+    if num_ranks != NUM_RANKS:
+        sys.exit(f"demo: {run} ran on {num_ranks} ranks, not on {NUM_RANKS}")
+
+
+def start(title: str, command: list[object]) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, without GPUs: the demo is the same everywhere."""
+    words = [str(word) for word in command]
+    shown = " ".join(word.replace(f"{BIN}/", "").replace(f"{ROOT}/", "") for word in words)
+    print(f"\n=== {title}\n$ {shown}", flush=True)
+    environment = {
+        **os.environ,
+        "PATH": f"{BIN}:{os.environ['PATH']}",  # the deepspeed launcher looks for its own tools and python there
+        "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True)
+
+
+def read_last_step(run: Path) -> int:
+    """Return the last step in a run's metrics, 0 before there is one."""
+    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def draw_curves(path: Path) -> None:
+    """Draw loss and accuracy of both runs over their steps."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.5), constrained_layout=True)
+    for run in ("pretrain", "finetune"):
+        rows = [json.loads(line) for line in (RUNS / run / "metrics.jsonl").read_text().splitlines()]
+        left.plot([row["step"] for row in rows], [row["loss"] for row in rows], label=run)
+        for weights, style in (("raw", "-"), ("ema", "--")):
+            rows = [json.loads(line) for line in (RUNS / run / "evaluations.jsonl").read_text().splitlines()]
+            rows = [row for row in rows if row["weights"] == weights]
+            if rows:
+                steps, top1 = [row["step"] for row in rows], [row["top1"] for row in rows]
+                right.plot(steps, top1, style, marker="o", markersize=3, label=f"{run}, {weights} weights")
+    left.axvline(KILL_AFTER_STEP, color="grey", linestyle=":", label="SIGKILL, resumed")
+    left.set(xlabel="step", ylabel="training loss", title="Training loss")
+    right.set(xlabel="step", ylabel="top-1, %", title="Held-out digits")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def print_ending(*, seconds: float) -> None:
+    """Say what came out and where to look."""
+    summary = json.loads((RUNS / "finetune" / "summary.json").read_text())
+    best = max(summary["evaluations"], key=lambda row: row["top1"])
+    print(f"""
+=== done in {seconds:.0f} s: {best["top1"]:.2f} % top-1 on {best["num_images"]} held-out digits
+  runs/demo/curves.png             loss and accuracy of both runs
+  runs/demo/pretrain/              metrics.jsonl, evaluations.jsonl, checkpoints/, summary.json; killed once and resumed
+  runs/demo/finetune/              the same, at a higher resolution
+  data/demo/shards/                the digits as WebDataset tars with their index and manifest
+  .venv/bin/tensorboard --logdir runs/demo     curves, augmented images, learned global filters""")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""`build`: raw pictures to a new set."""
+
+import argparse
+from pathlib import Path
+
+from hornet.cli.shard_commands.parsing import Commands
+from hornet.shards.build.build import build as build_set
+from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.plan import BuildPlan
+from hornet.shards.build.report import describe_build, describe_plan
+from hornet.shards.build.selection import Selection
+from hornet.shards.build.sources import LAYOUTS
+
+
+def build(options: argparse.Namespace) -> None:
+    """Build a split, or say what building it would take."""
+    plan = BuildPlan(
+        source=options.source,
+        output=options.output,
+        name=options.name or options.output.resolve().name,
+        split=options.split,
+        layout=options.layout,
+        devkit=options.devkit,
+        source_split=options.source_split,
+        source_labels=options.labels,
+        incomplete=options.incomplete,
+        damaged_parts=options.damaged_parts,
+        classes=options.classes,
+        selection=Selection(
+            other_classes=options.other_classes,
+            min_images_per_class=options.min_images_per_class,
+            validation_per_class=options.validation_per_class,
+        ),
+        picture=PictureOptions(
+            check=options.check,
+            max_short_edge=options.max_short_edge,
+            min_short_edge=options.min_short_edge,
+            written_format=options.format,
+            quality=options.quality,
+            rewrite_all=options.rewrite_all,
+            apply_orientation=options.apply_orientation,
+            convert_colour=options.convert_colour,
+            repair=options.repair,
+        ),
+        samples_per_shard=options.samples_per_shard,
+        seed=options.seed,
+        num_workers=options.workers,
+        spool=options.spool,
+    )
+    print(describe_plan(plan) if options.dry_run else describe_build(build_set(plan)))
+
+
+def add_build(commands: Commands) -> None:
+    """Add the parser."""
+    layouts = "\n".join(f"  {name:15} {text}" for name, text in LAYOUTS.items())
+    command = commands.add_parser(
+        "build",
+        help="raw pictures, in folders or archives, to a new set",
+        description="Make a split of a set from raw pictures. Stopped or killed, the same command goes on.",
+        epilog=f"layouts of SOURCE:\n{layouts}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("source", type=Path, metavar="SOURCE", help="folder or archive, only read")
+    command.add_argument("output", type=Path, metavar="OUTPUT", help="folder of the set; may hold other splits of it")
+    command.add_argument("--dry-run", action="store_true", help="list the source and say images, bytes, shards, hours")
+    command.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    command.add_argument("--spool", type=Path, metavar="FOLDER", help="for the contents of gzip and parquet sources")
+
+    group = command.add_argument_group("the source")
+    group.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto", help="default: found out")
+    group.add_argument("--devkit", type=Path, metavar="PATH", help="ILSVRC2012_devkit_t12(.tar.gz), for the val tar")
+    group.add_argument("--source-split", metavar="NAME", help="which split of a webdataset or parquet source")
+    group.add_argument("--damaged-parts", choices=["refuse", "salvage"], default="refuse", help="cut tars within")
+    group.add_argument("--labels", metavar="json:KEY", help="labels of a webdataset source (default: .cls members)")
+    group.add_argument(
+        "--incomplete", choices=["refuse", "skip"], default="refuse", help="webdataset: no label or image"
+    )
+
+    group = command.add_argument_group("the set")
+    group.add_argument("--name", help="name of the set (default: the output folder's)")
+    group.add_argument("--split", default="train", help="name of the split (default train)")
+    group.add_argument("--samples-per-shard", type=int, default=3000, metavar="N", help="default 3000")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffle over all pictures (default 0)")
+
+    group = command.add_argument_group("classes")
+    group.add_argument("--classes", metavar="NAME|FILE", help="label space (see `labels`; default: the source's names)")
+    group.add_argument("--other-classes", choices=["refuse", "drop"], default="refuse", help="not in --classes")
+    group.add_argument("--min-images-per-class", type=int, default=1, metavar="N", help="drop smaller classes")
+    group.add_argument(
+        "--validation-per-class", type=int, default=0, metavar="N", help="first N by name to split `validation`"
+    )
+
+    group = command.add_argument_group("pictures (default: JPEG, PNG, WebP byte for byte, GIF and BMP as PNG)")
+    group.add_argument("--check", choices=["decode", "header"], default="decode", help="what is looked at (decode)")
+    group.add_argument("--min-short-edge", type=int, default=1, metavar="PX", help="drop smaller pictures")
+    group.add_argument("--max-short-edge", type=int, metavar="PX", help="shrink larger pictures; none is enlarged")
+    group.add_argument(
+        "--format",
+        choices=["jpeg", "png", "webp"],
+        help="of pictures written anew (default: jpeg with --max-short-edge, else png, which loses nothing)",
+    )
+    group.add_argument("--quality", type=int, default=90, metavar="Q", help="of JPEG and WebP written anew (90)")
+    group.add_argument("--rewrite-all", action="store_true", help="write every picture anew, in --format")
+    group.add_argument("--apply-orientation", action="store_true", help="turn pictures as their EXIF says")
+    group.add_argument("--convert-colour", action="store_true", help="pictures with an ICC profile to sRGB")
+    group.add_argument("--repair", action="store_true", help="keep what can be decoded of cut JPEGs")
+    command.set_defaults(run=build)

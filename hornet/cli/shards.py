@@ -1,0 +1,34 @@
+"""Make, index and describe sets of shards: webdataset tars, an index, a manifest.
+
+Some uses:
+  python launch/shards.py build photos/train shards/photos --split train
+  python launch/shards.py build photos/val shards/photos --split validation
+  python launch/shards.py index imagenet-22k-wds --classes imagenet-22k
+  python launch/shards.py info shards/photos --page photos.html
+  python launch/shards.py verify shards/photos --report findings.jsonl
+  python launch/shards.py subset shards/photos shards/photos-10 --fraction 0.1
+  python launch/shards.py duplicates shards/photos shards/photos --output exclude.jsonl
+  python launch/shards.py bench shards/photos --rate 1500 --gpus 8
+"""
+
+import argparse
+
+from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.shard_commands.bench import add_bench
+from hornet.cli.shard_commands.build import add_build
+from hornet.cli.shard_commands.sets import add_index, add_info, add_verify
+from hornet.cli.shard_commands.views import add_duplicates, add_labels, add_subset
+
+
+def main() -> None:
+    """Read the command line and do what it asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for add in (add_build, add_index, add_verify, add_info, add_subset, add_duplicates, add_bench, add_labels):
+        add(commands)
+    options = parser.parse_args()
+    exit_on_bad_input(lambda: options.run(options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The certificate: is a run that is killed and resumed the undisturbed run? Tried on your machine, with your config.
+
+Three short runs of the same config: undisturbed; killed and resumed on as many ranks; killed and resumed on another
+number of ranks. Compared are the batches, the losses and the final weights. Exit code 0 if all agree, 1 if not.
+"""
+
+import argparse
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.configs import find_config
+from hornet.config import ConfigError, build_config, read_settings, to_yaml
+from hornet.drills.launched import TORCHRUN, Script
+from hornet.durable import write_json, write_text
+from hornet.errors import UserError
+from hornet.shards.shard_set import open_shards
+from hornet.stages.config import StageConfig
+
+EPILOG = """examples:
+  python launch/verify_resume.py --config configs/demo/pretrain.yaml
+  python launch/verify_resume.py --config configs/pretrain/hornet_large_gf_in22k.yaml --ranks 8 --other-ranks 4
+  python launch/verify_resume.py --config my.yaml --ranks 16 --other-ranks 8 \\
+      --launcher 'srun --ntasks={ranks} --kill-on-bad-exit=1 {python}'
+
+The config's schedule is shortened to --steps (a quarter of them warm-up), evaluation is left out, and a checkpoint is
+written every quarter; all else is as in a real run. The runs and the report stay in --folder.
+"""
+
+
+def main() -> None:
+    """Read the command line, then run and compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a pretraining or finetuning run")
+    parser.add_argument("--ranks", type=int, help="ranks (default: the GPUs here, 2 on a CPU)")
+    parser.add_argument("--other-ranks", type=int, help="of the third run (default: half, or 2)")
+    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of each run (default 20)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/verify_resume"), help="where the runs are kept")
+    parser.add_argument(
+        "--launcher",
+        default=TORCHRUN,
+        help="what starts {ranks} ranks of a script; {python} is this interpreter (default: torchrun on this node)",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
+    options = parser.parse_intermixed_args()
+    try:
+        script, config = read_config(options.config, options.overrides)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    is_certified = False
+
+    def run() -> None:
+        nonlocal is_certified
+        is_certified = certify(script, config, options)
+
+    exit_on_bad_input(run)
+    sys.exit(0 if is_certified else 1)
+
+
+def read_config(path: Path, overrides: list[str]) -> tuple[Script, StageConfig]:
+    """Return the script a config is for, and the config."""
+    values, problems = read_settings(find_config(path), overrides)
+    if "start" in values:
+        from finetune.config import FinetuneConfig
+
+        return Script("finetune"), build_config(FinetuneConfig, values, source=str(path), problems=problems)
+    from pretrain.config import PretrainConfig
+
+    return Script("pretrain"), build_config(PretrainConfig, values, source=str(path), problems=problems)
+
+
+def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig:
+    """Return the config of a run of `num_steps` that is checkpointed every quarter."""
+    num_samples = open_shards(config.data.shards, config.data.split, remote=config.data.remote).num_samples
+    num_epochs = num_steps / (num_samples // config.global_batch_size)
+    return replace(
+        config,
+        run=replace(config.run, root=folder),
+        evaluation=None,
+        schedule=replace(config.schedule, num_epochs=num_epochs, warmup_epochs=num_epochs / 4),
+        cadence=replace(
+            config.cadence, log_every_steps=1, save_every_steps=max(1, num_steps // 4), evaluate_every_steps=None
+        ),
+    )
+
+
+def certify(script: Script, config: StageConfig, options: Any) -> bool:
+    """Run the lives, print and write the report, and return whether all agrees. Raises UserError on bad input."""
+    if options.steps < 8:
+        raise UserError(f"--steps: must be at least 8, to be killed between checkpoints, not {options.steps}")
+    from hornet.data.loader import check_division  # torch takes seconds, which bad input need not wait for
+    from hornet.drills.certificate import Life, compare, count_devices, format_table
+
+    num_ranks = options.ranks or count_devices()
+    other_ranks = options.other_ranks or (num_ranks // 2 if num_ranks > 1 else 2)
+    if isinstance(config.micro_batch_size, int):
+        for tried in (num_ranks, other_ranks):
+            check_division(config.global_batch_size, num_ranks=tried, micro_batch_size=config.micro_batch_size)
+    folder = options.folder.absolute()
+    if folder.exists() and not (folder / "certificate.yaml").exists():
+        raise UserError(f"{folder}: holds something else; choose another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    path = folder / "certificate.yaml"
+    write_text(path, to_yaml(shorten(config, num_steps=options.steps, folder=folder)))
+    kill_after = options.steps // 4 * 2 + 1  # at least a step beyond the second checkpoint
+    lives = [
+        Life(name="undisturbed", num_ranks=num_ranks, kill_after=None),
+        Life(name="killed", num_ranks=num_ranks, kill_after=kill_after),
+        Life(name="moved", num_ranks=num_ranks, kill_after=kill_after, resumed_ranks=other_ranks),
+    ]
+    for life in lives:
+        life.run(script, path, folder=folder, launcher=options.launcher)
+    rows = [compare(folder / "undisturbed", folder / life.name, life) for life in lives[1:]]
+    write_json(folder / "report.json", {"steps": options.steps, "comparisons": rows})
+    print(format_table(rows, num_steps=options.steps))
+    print(f"\nruns and report: {folder}")
+    return all(row["is_the_same_run"] for row in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Real runs that are started to be killed, stopped or rehearsed."""

@@ -1,0 +1,59 @@
+"""What of a network can be named: sizes as plain numbers, kernels; variants.py registers the sizes with timm."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Kernels = Literal["plain", "fused"]
+
+NUM_STAGES = 4
+STEM_STRIDE = 4
+MIN_IMAGE_SIZE = STEM_STRIDE * 2 ** (NUM_STAGES - 1)
+"""Pixels a side that fill one position of the last stage."""
+
+FILTER_STAGES = (2, 3)
+
+NO_TORCHSCRIPT = (
+    "TorchScript: is deprecated in PyTorch, and HorNet leaves it out; use torch.export, ONNX or torch.compile "
+    "(docs/models.md)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Width C of the first stage and blocks per stage."""
+
+    width: int
+    depths: tuple[int, int, int, int]
+
+
+SIZES = {
+    # Ours, for work on CPUs.
+    "atto": Size(width=16, depths=(2, 2, 6, 2)),
+    "femto": Size(width=24, depths=(2, 2, 6, 2)),
+    "pico": Size(width=32, depths=(2, 2, 6, 2)),
+    "nano": Size(width=48, depths=(2, 2, 8, 2)),
+    # The paper's.
+    "tiny": Size(width=64, depths=(2, 3, 18, 2)),
+    "small": Size(width=96, depths=(2, 3, 18, 2)),
+    "base": Size(width=128, depths=(2, 3, 18, 2)),
+    "large": Size(width=192, depths=(2, 3, 18, 2)),
+    # Ours, for ZeRO; the widths of ConvNeXt-XL and ConvNeXt V2-H.
+    "xlarge": Size(width=256, depths=(2, 3, 18, 2)),
+    "huge": Size(width=352, depths=(2, 3, 18, 2)),
+}
+SIZES_AT_384 = ("base", "large")
+
+
+def _list_variants() -> dict[str, dict[str, Any]]:
+    """Variant name -> arguments of HorNet that make it."""
+    variants: dict[str, dict[str, Any]] = {}
+    for name, size in SIZES.items():
+        shape = {"width": size.width, "depths": size.depths}
+        variants[f"hornet_{name}_7x7"] = shape
+        variants[f"hornet_{name}_gf"] = {**shape, "filter_stages": FILTER_STAGES}
+        if name in SIZES_AT_384:
+            variants[f"hornet_{name}_gf_img384"] = {**shape, "filter_stages": FILTER_STAGES, "img_size": 384}
+    return variants
+
+
+VARIANTS = _list_variants()

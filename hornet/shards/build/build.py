@@ -1,0 +1,215 @@
+"""Raw pictures, in any layout -> shards, index, manifest: one command that is started again until it is done.
+
+list the source -> give labels, choose splits, shuffle (`selection.py`) -> write shards in parallel (`building.py`) ->
+manifest (`finish.py`). Each step leaves its result in OUTPUT/.build, so a killed build loses at most the shards it was
+writing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from hornet.durable import replacing, write_json
+from hornet.errors import UserError
+from hornet.shards.build.arrangement import Arrangement, arrange
+from hornet.shards.build.finish import finish_build
+from hornet.shards.build.plan import BuildPlan, BuildReport
+from hornet.shards.build.selection import Uint32Array
+from hornet.shards.build.source import Source
+from hornet.shards.build.sources import open_source
+from hornet.shards.build.writing import RECORDS, build_shard, is_finished, order_path, start_process
+from hornet.shards.imagenet import find_label_space
+from hornet.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from hornet.shards.processes import count_cores, map_in_processes
+
+LOCK_NAME = ".build.lock"
+LOCK_SECONDS = 5.0  # how long workers of a killed build may take to notice
+
+
+def build(plan: BuildPlan) -> BuildReport:
+    """Build the split, or both with `validation_per_class`. The same source and plan give the same bytes.
+
+    Raises UserError, with what is wrong and what to do.
+    """
+    try:
+        return _build(plan)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = error.filename or plan.output
+        raise UserError(
+            f"{place}: {error.strerror}; make room and start the command again, finished shards stay"
+        ) from error
+
+
+def _build(plan: BuildPlan) -> BuildReport:
+    there = _read_output(plan)
+    complete = there is not None and plan.split in there.splits  # its source may be gone by now
+    source = None if complete else open_plan_source(plan)
+    with _lock(plan.output):
+        there = _read_output(plan)  # another split may have come while we waited
+        if there is not None and (source is None or plan.split in there.splits):
+            return _report_complete(plan, there)
+        assert source is not None
+        arrangement = arrange(plan, source, there)
+        write_plan(plan, arrangement)
+        _write_shards(plan, arrangement)
+        report = finish_build(plan, arrangement, there)
+        _clean(plan)
+    return report
+
+
+def open_and_arrange(plan: BuildPlan, source: Source) -> Arrangement:
+    """List the source and decide what goes where, without writing shards."""
+    with _lock(plan.output):
+        return arrange(plan, source, _read_output(plan))
+
+
+def open_plan_source(plan: BuildPlan) -> Source:
+    """Open the source of a plan."""
+    if plan.source.is_dir() and plan.output.resolve().is_relative_to(plan.source.resolve()):
+        raise UserError(f"{plan.output}: lies within the source; choose an output folder outside of {plan.source}")
+    given = find_label_space(plan.classes) if plan.classes else None
+    return open_source(
+        plan.source,
+        layout=plan.layout,
+        devkit=plan.devkit,
+        split=plan.source_split,
+        labels=plan.source_labels,
+        label_space=given,
+        incomplete=plan.incomplete,
+    )
+
+
+def _read_output(plan: BuildPlan) -> Manifest | None:
+    if not (plan.output / MANIFEST_NAME).exists():
+        return None
+    manifest = read_manifest(plan.output)
+    for split in plan.splits[1:]:
+        if split in manifest.splits and plan.split not in manifest.splits:
+            raise UserError(f"{manifest.path}: split {split!r} is already there; choose another output folder")
+    return manifest
+
+
+def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
+    """Report success if the same command ended before, so that scripts may simply repeat it."""
+    given = find_label_space(plan.classes) if plan.classes else manifest.label_space
+    same_classes = given.fingerprint == manifest.label_space.fingerprint
+    if manifest.splits[plan.split].origin.get("plan") != plan.describe() or not same_classes:
+        raise UserError(
+            f"{manifest.path}: split {plan.split!r} is already there, and was made from another source or with other "
+            "options; choose another --split or output folder"
+        )
+    _clean(plan)
+    return BuildReport(manifest=manifest, was_complete=True)
+
+
+@contextmanager
+def _lock(output: Path) -> Iterator[None]:
+    """Let one build at a time work in a folder; workers of a killed one hold the lock until they notice."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / LOCK_NAME
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:  # not one that was removed
+                break
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                file.close()
+                raise UserError(f"{output}: another build is at work there; wait for it, or stop it") from error
+            time.sleep(0.1)
+        file.close()
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:
+    """Keep the plan and the orders for the processes; refuse other options than those of shards that are there."""
+    path = arrangement.place.work / "plan.json"
+    with (arrangement.place.work / "listing" / "items.bin").open("rb") as file:
+        listing = hashlib.file_digest(file, "sha256").hexdigest()
+    space = arrangement.labels.label_space.fingerprint
+    wanted = json.loads(json.dumps({**plan.describe(), "listing": listing, "label_space": space}))
+    if path.exists() and any(plan.work.glob(RECORDS)):
+        found = json.loads(path.read_text())
+        changed = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)]
+        if changed:
+            raise UserError(
+                f"{arrangement.place.work}: holds shards of a build that was stopped and had other options or another "
+                f"source ({', '.join(f'{key}: {found.get(key)}, now {wanted.get(key)}' for key in sorted(changed))}); "
+                "go on with those, or remove the folder and its tars"
+            )
+    for split, order in arrangement.orders.items():
+        _write_order(order_path(arrangement.place.work, split), order)
+    write_json(path, wanted)
+
+
+def _write_order(path: Path, order: Uint32Array) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, order, allow_pickle=False)
+
+
+def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
+    place = arrangement.place
+    todo = [task for task in arrangement.tasks if not is_finished(place, task)]
+    total = sum(len(order) for order in arrangement.orders.values())
+    sizes = {split: len(order) for split, order in arrangement.orders.items()}
+    left = sum(min(plan.samples_per_shard, sizes[task.split] - task.number * plan.samples_per_shard) for task in todo)
+    _check_space(plan, arrangement, share=left / total)
+    done = get_context("fork").Value("q", 0)
+    workers = plan.num_workers or count_cores()
+    with tqdm(total=total, initial=total - left, desc="building", unit=" images", disable=None) as bar:
+        finished = map_in_processes(
+            build_shard,
+            todo,
+            num_workers=workers,
+            initializer=start_process,
+            arguments=(place, done),
+            poll=lambda: _show(bar, total - left + done.get_obj().value),  # no lock: a dead worker may hold it
+        )
+        for _ in finished:
+            pass
+
+
+def _show(bar: tqdm[Any], num_done: int) -> None:
+    bar.update(num_done - bar.n)
+
+
+def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> None:
+    needed = int(int(arrangement.listing.column("size").sum()) * share * (0.5 if plan.picture.max_short_edge else 1))
+    free = shutil.disk_usage(plan.output).free
+    if needed > free:
+        raise UserError(
+            f"{plan.output}: the shards need about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; make room, "
+            "then start again"
+        )
+
+
+def _clean(plan: BuildPlan) -> None:
+    """Remove what only an unfinished build needs, with the half-written files of killed lives."""
+    for pattern in (f".{glob.escape(plan.name)}-*.tmp", f".{MANIFEST_NAME}.*.tmp", ".*.index.npy.*.tmp"):
+        for path in plan.output.glob(pattern):
+            path.unlink()
+    plan.spool_path.unlink(missing_ok=True)
+    shutil.rmtree(plan.work, ignore_errors=True)

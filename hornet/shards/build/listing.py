@@ -1,0 +1,292 @@
+"""The list of a source's pictures on disk: 40 bytes and a name for each, so that 14 million need no memory.
+
+Made part by part into files that only grow, with a record of how far they are good: a listing that was killed goes on
+after the last recorded part. A streamed source's contents go into a spool file on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from hornet.durable import write_json
+from hornet.errors import UserError
+from hornet.shards.build.keys import make_plain, name_keys
+from hornet.shards.build.source import Part, SeekableSource, Source, StreamedPart, StreamedSource
+from hornet.shards.processes import map_in_processes
+
+ITEM = np.dtype(
+    [
+        ("part", "<u4"),
+        ("class_id", "<u4"),
+        ("offset", "<i8"),  # in the part's file or the spool; -1: a file of its own
+        ("size", "<u8"),
+        ("name_start", "<u8"),
+        ("name_bytes", "<u4"),
+        ("twin", "<u4"),  # see keys.name_keys
+    ]
+)
+ITEM_FIELDS = struct.Struct("<IIqQQII")  # the same, read singly
+DamagedParts = Literal["refuse", "salvage"]
+COMMIT_SECONDS = 5.0
+CHUNK_ITEMS = 1 << 20
+
+
+class Item(NamedTuple):
+    """One picture of the listing."""
+
+    part: int
+    """Number of its part."""
+    class_id: int
+    """Number of its class, in the order in which classes were met."""
+    offset: int
+    """Byte in the part's file or the spool; -1 if the picture is a file of its own."""
+    size: int
+    """Bytes as stored."""
+    name: str
+    """Within the part."""
+    twin: int
+    """See `keys.name_keys`."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """How far the growing files are good."""
+
+    source: dict[str, Any]
+    """What is listed, for refusing another source."""
+    num_parts: int = 0
+    num_items: int = 0
+    names_bytes: int = 0
+    spool_bytes: int = 0
+    classes: list[str] = field(default_factory=list)
+    """By class_id."""
+    part_names: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+    complete: bool = False
+
+
+class Listing:
+    """A complete listing, for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.progress = _read_progress(folder)
+        self.num_items = self.progress.num_items
+
+    def open(self) -> None:
+        """Open the files; once in each process that calls `read`."""
+        self._items = os.open(self.folder / "items.bin", os.O_RDONLY | os.O_CLOEXEC)
+        self._names = os.open(self.folder / "names.bin", os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, number: int) -> Item:
+        """Read one item."""
+        row = os.pread(self._items, ITEM.itemsize, number * ITEM.itemsize)
+        part, class_id, offset, size, name_start, name_bytes, twin = ITEM_FIELDS.unpack(row)
+        name = os.pread(self._names, name_bytes, name_start).decode("utf-8", "surrogateescape")
+        return Item(part=part, class_id=class_id, offset=offset, size=size, name=name, twin=twin)
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """Return one field of all items; the rest of the file does not stay in memory."""
+        column = np.empty(self.num_items, ITEM[name])
+        with (self.folder / "items.bin").open("rb") as file:
+            for start in range(0, self.num_items, CHUNK_ITEMS):
+                rows = np.fromfile(file, ITEM, min(CHUNK_ITEMS, self.num_items - start))
+                column[start : start + len(rows)] = rows[name]
+        return column
+
+
+def make_listing(
+    source: Source,
+    folder: Path,
+    *,
+    spool: Path,
+    identity: dict[str, Any],
+    num_workers: int,
+    damaged_parts: DamagedParts = "refuse",
+) -> Listing:
+    """List `source` into `folder`, going on where an earlier call was killed; raises UserError.
+
+    `spool` is the file for the contents of a streamed source; `identity` says what the source is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = _read_progress(folder) if (folder / "listing.json").exists() else Progress(source=identity)
+    if progress.source != identity:
+        progress = Progress(source=identity)
+    if not progress.complete:
+        with _Writer(folder, spool, progress) as writer:
+            if isinstance(source, SeekableSource):
+                _list_seekable(source, writer, num_workers=num_workers, damaged_parts=damaged_parts)
+            else:
+                _list_streamed(source, writer)
+            writer.finish(source.remarks)
+    return Listing(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PackedPart:
+    """A part's entries, packed where they were listed: cheap to hand over and to append."""
+
+    name: str
+    items: npt.NDArray[np.void]
+    """part, class_id and name_start are relative to this part."""
+    names: bytes
+    classes: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+    damage: str | None = None
+
+
+class _Writer:
+    """Appends parts to the files and records how far they are good."""
+
+    def __init__(self, folder: Path, spool: Path, progress: Progress) -> None:
+        self._folder = folder
+        self.progress = progress
+        self._class_ids = {name: number for number, name in enumerate(progress.classes)}
+        self._part_names = {make_plain(name) for name in progress.part_names}
+        self._items = _open_at(folder / "items.bin", progress.num_items * ITEM.itemsize)
+        self._names = _open_at(folder / "names.bin", progress.names_bytes)
+        self.spool = _open_at(spool, progress.spool_bytes)
+        self._next_commit = time.monotonic() + COMMIT_SECONDS
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._items, self._names, self.spool):
+            file.close()
+
+    def add(self, part: _PackedPart) -> None:
+        """Append a part."""
+        progress = self.progress
+        if make_plain(part.name) in self._part_names:
+            raise UserError(
+                f"two parts of the source are named {make_plain(part.name)!r} (dots and slashes do not count); "
+                "give one of them another name"
+            )
+        self._part_names.add(make_plain(part.name))
+        ids = [self._class_ids.setdefault(name, len(self._class_ids)) for name in part.classes]
+        progress.classes.extend(name for name in part.classes if self._class_ids[name] == len(progress.classes))
+        items = part.items.copy()
+        items["part"] = progress.num_parts
+        items["class_id"] = np.asarray(ids, np.uint32)[items["class_id"]] if len(items) else 0
+        items["name_start"] += progress.names_bytes
+        self._items.write(items.tobytes())
+        self._names.write(part.names)
+        progress.num_parts += 1
+        progress.num_items += len(items)
+        progress.names_bytes += len(part.names)
+        progress.spool_bytes = self.spool.tell()
+        progress.part_names.append(part.name)
+        progress.remarks.extend(part.remarks)
+        if time.monotonic() >= self._next_commit:
+            self._commit()
+
+    def finish(self, remarks: Sequence[str]) -> None:
+        """Record that the listing is whole."""
+        self.progress.remarks[:0] = remarks
+        self.progress.complete = True
+        self._commit()
+
+    def _commit(self) -> None:
+        for file in (self._items, self._names, self.spool):
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(self._folder / "listing.json", vars(self.progress))
+        self._next_commit = time.monotonic() + COMMIT_SECONDS
+
+
+def _list_seekable(source: SeekableSource, writer: _Writer, *, num_workers: int, damaged_parts: DamagedParts) -> None:
+    parts = source.parts[writer.progress.num_parts :]
+    packed = map_in_processes(_list_part, parts, num_workers=num_workers)
+    with tqdm(total=len(source.parts), desc="listing", unit=" parts", disable=None) as bar:
+        bar.update(writer.progress.num_parts)
+        for part in packed:
+            if part.damage and damaged_parts == "refuse":
+                raise UserError(
+                    f"{part.damage}; copy it again, or take the {len(part.items)} pictures before the damage with "
+                    "--damaged-parts salvage"
+                )
+            writer.add(part)
+            bar.update()
+            bar.set_postfix_str(f"{writer.progress.num_items} pictures", refresh=False)
+
+
+def _list_part(part: Part) -> _PackedPart:
+    listing = part.list()
+    rows = [
+        (entry.name, entry.class_name, -1 if entry.offset is None else entry.offset, entry.size)
+        for entry in listing.entries
+    ]
+    remarks = listing.remarks
+    if listing.damage:
+        remarks = (*remarks, f"{listing.damage}: only the {len(rows)} pictures before are taken")
+    return _pack(part.name, rows, remarks, listing.damage)
+
+
+def _list_streamed(source: StreamedSource, writer: _Writer) -> None:
+    total = sum(path.stat().st_size for path in source.paths)
+    known = writer.progress.num_parts
+    bar = tqdm(desc="spooling", unit="B", unit_scale=True, disable=None, postfix=f"of {total:.3g} B")
+    with bar:
+        for number, part in enumerate(source.stream()):
+            if number < known:
+                for _ in part.pictures:  # spooled by an earlier life
+                    pass
+                continue
+            writer.add(_spool_part(part, writer.spool))
+            bar.update(writer.progress.spool_bytes - bar.n)
+
+
+def _spool_part(part: StreamedPart, spool: IO[bytes]) -> _PackedPart:
+    rows = []
+    for name, class_name, content in part.pictures:
+        rows.append((name, class_name, spool.tell(), len(content)))
+        spool.write(content)
+    return _pack(part.name, sorted(rows))
+
+
+def _pack(
+    part_name: str,
+    rows: Sequence[tuple[str, str, int, int]],
+    remarks: tuple[str, ...] = (),
+    damage: str | None = None,
+) -> _PackedPart:
+    names = [name.encode("utf-8", "surrogateescape") for name, *_ in rows]
+    classes: dict[str, int] = {}
+    items = np.zeros(len(rows), ITEM)
+    items["class_id"] = [classes.setdefault(class_name, len(classes)) for _, class_name, _, _ in rows]
+    items["offset"] = [offset for _, _, offset, _ in rows]
+    items["size"] = [size for *_, size in rows]
+    items["name_bytes"] = [len(name) for name in names]
+    items["name_start"] = np.cumsum(items["name_bytes"], dtype=np.uint64) - items["name_bytes"]
+    items["twin"] = name_keys([name for name, *_ in rows])
+    return _PackedPart(
+        name=part_name, items=items, names=b"".join(names), classes=tuple(classes), remarks=remarks, damage=damage
+    )
+
+
+def _open_at(path: Path, num_bytes: int) -> IO[bytes]:
+    """Open a growing file at the place up to which it is good; what stands behind came from a killed life."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(num_bytes)
+    file.seek(num_bytes)
+    return file
+
+
+def _read_progress(folder: Path) -> Progress:
+    path = folder / "listing.json"
+    try:
+        return Progress(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: is damaged ({error}); remove {folder} and start again") from error

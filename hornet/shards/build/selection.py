@@ -1,0 +1,151 @@
+"""Which picture gets which label, goes to which split, and stands where: pure arithmetic on the listing.
+
+Not here: reading pictures (`building.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from hornet.errors import UserError
+from hornet.seeding import permute
+from hornet.shards.imagenet import recognise
+from hornet.shards.label_space import LabelSpace
+
+OtherClasses = Literal["refuse", "drop"]
+NUM_NAMED = 5
+
+Int32Array = npt.NDArray[np.int32]
+Uint32Array = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which classes and pictures are wanted. Part of what makes a set's bytes."""
+
+    other_classes: OtherClasses = "refuse"
+    """What becomes of pictures whose class is not in a given label space."""
+    min_images_per_class: int = 1
+    """Classes with fewer are dropped from a label space that is made from the source."""
+    validation_per_class: int = 0
+    """Pictures of each class, the first by name, that go to split `validation` instead."""
+
+    def __post_init__(self) -> None:
+        if self.min_images_per_class < 1:
+            raise UserError(f"min-images-per-class: must be at least 1, not {self.min_images_per_class}")
+        if self.validation_per_class < 0:
+            raise UserError(f"validation-per-class: must be 0 or more, not {self.validation_per_class}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """The label of each class of a source."""
+
+    label_space: LabelSpace
+    """What the labels mean."""
+    of_class: Int32Array
+    """(num_source_classes,) label of each, -1 where its pictures are dropped."""
+    dropped: Mapping[str, str]
+    """Class names that get no label, and why."""
+    empty: tuple[str, ...]
+    """Classes of the label space of which there are no pictures."""
+
+
+def assign_labels(
+    classes: Sequence[str],
+    counts: npt.NDArray[np.int64],
+    *,
+    name: str,
+    given: LabelSpace | None,
+    order: Sequence[str] | None,
+    selection: Selection,
+) -> Labels:
+    """Give labels to the classes met (`counts` pictures each).
+
+    `given` is a label space that must be kept; without it the labels follow `order` if the source has one, else the
+    sorted names. Raises UserError.
+    """
+    if given is None:
+        listed = list(order) if order is not None else sorted(classes)
+        number_of = dict(zip(classes, counts.tolist(), strict=True))
+        few = [label for label in listed if number_of.get(label, 0) < selection.min_images_per_class]
+        if selection.min_images_per_class == 1:
+            few = []  # a class that is named and empty keeps its label
+        reason = f"fewer than {selection.min_images_per_class} pictures"
+        kept = set(few)
+        space = _make_space(name, [label for label in listed if label not in kept], reason)
+        dropped = {label: f"{number_of.get(label, 0)} pictures, {reason}" for label in few}
+    else:
+        space, dropped = given, _find_others(classes, given, selection)
+    labels = {label: number for number, label in enumerate(space.classes)}
+    met = set(classes)
+    return Labels(
+        label_space=space,
+        of_class=np.array([labels.get(class_name, -1) for class_name in classes], np.int32),
+        dropped=dropped,
+        empty=tuple(class_name for class_name in space.classes if class_name not in met),
+    )
+
+
+def split_items(
+    labels: Int32Array, selection: Selection, *, split: str, classes: Sequence[str]
+) -> dict[str, Uint32Array]:
+    """Return the items of each split, in the listing's order; `labels` (num_items,) is -1 for dropped ones.
+
+    Raises UserError if a class would have no training picture left.
+    """
+    if not selection.validation_per_class:
+        return {split: np.flatnonzero(labels >= 0).astype(np.uint32)}
+    order = np.argsort(labels, kind="stable").astype(np.uint32)  # by class, and in a class by the listing's order
+    counts = np.bincount(labels + 1, minlength=len(classes) + 1)
+    short = [classes[label] for label, count in enumerate(counts[1:]) if 0 < count <= selection.validation_per_class]
+    if short:
+        raise UserError(
+            f"validation-per-class: {len(short)} classes have {selection.validation_per_class} pictures or fewer, so "
+            f"none would be left to train on ({_name_some(short)}); make it smaller, or drop them with "
+            f"--min-images-per-class {selection.validation_per_class + 1}"
+        )
+    is_validation = np.zeros(len(labels), bool)
+    starts = np.cumsum(counts)
+    for start, count in zip(starts[:-1].tolist(), counts[1:].tolist(), strict=True):
+        is_validation[order[start : start + min(count, selection.validation_per_class)]] = True
+    return {
+        split: np.flatnonzero((labels >= 0) & ~is_validation).astype(np.uint32),
+        "validation": np.flatnonzero(is_validation).astype(np.uint32),
+    }
+
+
+def shuffle(items: Uint32Array, *, split: str, seed: int) -> Uint32Array:
+    """Return the items in the order in which they fill the shards: one permutation of all, so classes are spread."""
+    return items[permute(len(items), "build", split, seed)]
+
+
+def _make_space(name: str, classes: Sequence[str], reason: str) -> LabelSpace:
+    if not classes:
+        raise UserError(f"no class is left: all have {reason}; lower --min-images-per-class")
+    return LabelSpace(name=recognise(classes) or name, classes=tuple(classes))
+
+
+def _find_others(classes: Sequence[str], given: LabelSpace, selection: Selection) -> dict[str, str]:
+    if selection.min_images_per_class != 1:
+        raise UserError(
+            "min-images-per-class: means nothing with a given label space, whose classes stay; leave it out"
+        )
+    known = set(given.classes)
+    others = [class_name for class_name in classes if class_name not in known]
+    if others and selection.other_classes == "refuse":
+        raise UserError(
+            f"{len(others)} of the source's {len(classes)} classes are not in the label space {given.name!r} of "
+            f"{len(given)} classes, fingerprint {given.fingerprint[:16]} ({_name_some(others)}); choose the label "
+            "space with --classes, another output folder, or leave their pictures out with --other-classes drop"
+        )
+    return dict.fromkeys(others, f"not in {given.name}")
+
+
+def _name_some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")

@@ -1,0 +1,271 @@
+"""The work of one process of `build`: a shard's pictures, read from where they are, into its tar.
+
+A shard is finished when its record stands in the working folder; the record comes after the tar.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hornet.durable import write_bytes
+from hornet.errors import UserError
+from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedPictureError, PictureOptions, prepare_picture
+from hornet.shards.build.keys import make_key
+from hornet.shards.build.listing import Item, Listing
+from hornet.shards.build.selection import Int32Array
+from hornet.shards.build.tar_writer import EncodedSample, write_shard
+from hornet.shards.check.image_check import MIN_EDGE_PIXELS
+from hornet.shards.index import RECORD, ShardIndex
+
+NUM_READ_AHEAD = 32  # pictures the system is told of before they are read
+COUNT_EVERY = 16  # pictures between two reports of progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workplace:
+    """What all shards of a build share."""
+
+    output: Path
+    """Where tars go."""
+    work: Path
+    """The working folder: listing, orders, records of finished shards."""
+    name: str
+    """First part of the tars' names."""
+    listing: Listing
+    """The source's pictures."""
+    part_paths: tuple[Path, ...] | None
+    """The file or folder of each part; None if the contents are in the spool."""
+    spool: Path
+    """Contents of a streamed source."""
+    labels: Int32Array
+    """Label of each class of the source."""
+    samples_per_shard: int
+    """In each tar, before drops."""
+    picture: PictureOptions
+    """What is done to pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """One shard to write."""
+
+    split: str
+    """Its split."""
+    number: int
+    """Its number in the split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """What became of a shard's pictures."""
+
+    index: ShardIndex
+    """Of the tar; empty if every picture was dropped, then there is no tar."""
+    dropped: tuple[dict[str, Any], ...] = ()
+    """part, name, class_id, kind, reason of each picture left out."""
+    mended: tuple[dict[str, Any], ...] = ()
+    """part, name, class_id, what was done, of each that was damaged."""
+    num_small: int = 0
+    """Pictures in the tar with an edge of fewer than MIN_EDGE_PIXELS."""
+
+
+@dataclass
+class _Process:
+    """The state of one process."""
+
+    place: Workplace
+    done: Synchronized[int]
+    descriptors: dict[Path, int] = field(default_factory=dict)
+
+
+_process: _Process | None = None
+
+
+def start_process(place: Workplace, done: Synchronized[int]) -> None:
+    """Make this process ready for `build_shard`; `done` counts pictures over all processes."""
+    global _process
+    place.listing.open()
+    _process = _Process(place, done)
+
+
+def shard_name(name: str, task: ShardTask) -> str:
+    """Return the tar's file name."""
+    return f"{name}-{task.split}-{task.number:06d}.tar"
+
+
+def order_path(work: Path, split: str) -> Path:
+    """Return where the order of a split's items is kept."""
+    return work / f"order-{split}.npy"
+
+
+def record_path(work: Path, task: ShardTask) -> Path:
+    """Return where the record of a finished shard is kept."""
+    return work / f"{task.split}-{task.number:06d}.npz"
+
+
+RECORDS = "*.npz"  # what `record_path` matches
+
+
+def is_finished(place: Workplace, task: ShardTask) -> bool:
+    """Whether an earlier life finished the shard."""
+    return record_path(place.work, task).exists()
+
+
+def build_shard(task: ShardTask) -> None:
+    """Write one shard and its record."""
+    assert _process is not None
+    place = _process.place
+    items = np.load(order_path(place.work, task.split), mmap_mode="r")
+    numbers = items[task.number * place.samples_per_shard : (task.number + 1) * place.samples_per_shard].tolist()
+    dropped: list[dict[str, Any]] = []
+    mended: list[dict[str, Any]] = []
+    small: list[Item] = []
+    samples = _encode(_process, _read(_process, numbers), dropped, mended, small)
+    first = next(samples, None)
+    if first is None:
+        index = ShardIndex(records=np.empty(0, RECORD), num_bytes=0, sha256=None)
+    else:
+        index = write_shard(place.output / shard_name(place.name, task), _chain(first, samples))
+    record = ShardRecord(index=index, dropped=tuple(dropped), mended=tuple(mended), num_small=len(small))
+    write_record(record_path(place.work, task), record)
+
+
+def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
+    """Read what `build_shard` recorded."""
+    with np.load(record_path(place.work, task), allow_pickle=False) as arrays:
+        notes = json.loads(arrays["notes"].tobytes())
+        records = arrays["records"]
+    index = ShardIndex(records=records, num_bytes=notes["num_bytes"], sha256=notes["sha256"])
+    return ShardRecord(
+        index=index,
+        dropped=tuple(notes["dropped"]),
+        mended=tuple(notes["mended"]),
+        num_small=notes.get("num_small", 0),  # not there in a build that was stopped before it was counted
+    )
+
+
+def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
+    """Read a picture's bytes as the source holds them; raises UserError if they are no longer what was listed."""
+    path = place.spool if place.part_paths is None else place.part_paths[item.part]
+    if item.offset < 0:
+        descriptor = os.open(f"{path}/{item.name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            content = os.read(descriptor, item.size + 1)
+        finally:
+            os.close(descriptor)
+    else:
+        content = os.pread(_open(path, descriptors), item.size, item.offset)
+    if len(content) != item.size:
+        raise UserError(
+            f"{path}: {item.name!r} has {len(content)} bytes, {item.size} when it was listed; the source was changed "
+            f"during the build: remove {place.work} and the unfinished tars, and start again"
+        )
+    return content
+
+
+def write_record(path: Path, record: ShardRecord) -> None:
+    """Keep what became of a shard's pictures; the shard counts as finished from then on."""
+    index = record.index
+    notes = {
+        "num_bytes": index.num_bytes,
+        "sha256": index.sha256,
+        "dropped": record.dropped,
+        "mended": record.mended,
+        "num_small": record.num_small,
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, records=index.records, notes=np.frombuffer(json.dumps(notes).encode(), np.uint8))
+    write_bytes(path, buffer.getvalue())
+
+
+def _read(process: _Process, numbers: list[int]) -> Iterator[tuple[Item, bytes | DroppedPictureError]]:
+    """Yield the items with their contents, in order, with some of the following ones announced to the system."""
+    place = process.place
+    numbers_left = iter(numbers)
+    ahead: deque[Item] = deque()
+    for position in range(len(numbers)):
+        for number in islice(numbers_left, NUM_READ_AHEAD - len(ahead)):
+            ahead.append(place.listing.read(number))
+            _announce(process, ahead[-1])
+        item = ahead.popleft()
+        yield item, _take(process, item)
+        if position % COUNT_EVERY == COUNT_EVERY - 1 or position == len(numbers) - 1:
+            with process.done.get_lock():
+                process.done.value += position % COUNT_EVERY + 1
+
+
+def _take(process: _Process, item: Item) -> bytes | DroppedPictureError:
+    place = process.place
+    if item.size > MAX_CONTENT_BYTES:
+        return DroppedPictureError("undecodable", f"{item.size} bytes; {MAX_CONTENT_BYTES} are the limit")
+    try:
+        return read_content(place, item, process.descriptors)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return DroppedPictureError("unreadable", "the disk cannot read it")
+        path = place.spool if place.part_paths is None else place.part_paths[item.part]
+        raise UserError(  # a disk or mount that went away is not a picture's fault
+            f"{path}: {item.name!r} cannot be read ({error.strerror}); start again when it can, finished shards stay"
+        ) from error
+
+
+def _announce(process: _Process, item: Item) -> None:
+    if item.offset >= 0 and hasattr(os, "posix_fadvise"):
+        place = process.place
+        path = place.spool if place.part_paths is None else place.part_paths[item.part]
+        os.posix_fadvise(_open(path, process.descriptors), item.offset, item.size, os.POSIX_FADV_WILLNEED)
+
+
+def _encode(
+    process: _Process,
+    contents: Iterator[tuple[Item, bytes | DroppedPictureError]],
+    dropped: list[dict[str, Any]],
+    mended: list[dict[str, Any]],
+    small: list[Item],
+) -> Iterator[EncodedSample]:
+    place = process.place
+    part_names = place.listing.progress.part_names
+    for item, content in contents:
+        note = {"part": part_names[item.part], "name": item.name, "class_id": item.class_id}
+        try:
+            if isinstance(content, DroppedPictureError):
+                raise content
+            picture = prepare_picture(content, place.picture)
+        except DroppedPictureError as error:
+            dropped.append({**note, "kind": error.kind, "reason": error.reason})
+            continue
+        if min(picture.size) < MIN_EDGE_PIXELS:
+            small.append(item)
+        if picture.mended:
+            mended.append({**note, "kind": "mended", "reason": picture.mended})
+        yield EncodedSample(
+            stem=make_key(part_names[item.part], item.name, item.twin),
+            extension=picture.extension,
+            image=picture.content,
+            label=int(place.labels[item.class_id]),
+        )
+
+
+def _chain(first: EncodedSample, rest: Iterator[EncodedSample]) -> Iterator[EncodedSample]:
+    yield first
+    yield from rest
+
+
+def _open(path: Path, descriptors: dict[Path, int]) -> int:
+    if path not in descriptors:
+        while len(descriptors) >= 256:
+            os.close(descriptors.pop(next(iter(descriptors))))
+        descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return descriptors[path]

@@ -1,0 +1,1 @@
+"""A set against what it says of itself."""

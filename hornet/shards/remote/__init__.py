@@ -1,0 +1,1 @@
+"""Sets on servers: ranges of bytes, whole tars in a cache of the node."""

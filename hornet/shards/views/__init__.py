@@ -1,0 +1,1 @@
+"""Smaller sets that copy nothing, and lists of samples to leave out."""

@@ -1,0 +1,1 @@
+"""Where model, data and training meet: what pretraining and finetuning share."""

@@ -1,0 +1,102 @@
+"""The config of a training run, apart from what one stage adds, and that of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hornet.config import Settings, free
+from hornet.data.config import EvaluationConfig, MixingConfig, StreamConfig
+from hornet.field_types import NameOrPath
+from hornet.model.config import ModelConfig
+from hornet.model.sizes import MIN_IMAGE_SIZE
+from hornet.runs.directory import RunConfig
+from hornet.stages.recipe import RecipeConfig
+from hornet.training.config import (
+    CadenceConfig,
+    GuardConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    RetentionConfig,
+    ScheduleConfig,
+    TrackingConfig,
+    Weights,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig(Settings):
+    """One training run, apart from its engine and its starting weights."""
+
+    run: RunConfig
+    """Name, place and seed."""
+    model: ModelConfig
+    """The network."""
+    data: StreamConfig
+    """Shards, their order and the augmentation."""
+    mixing: MixingConfig
+    """What happens to whole batches on the device: normalising, mixup, cutmix, label smoothing."""
+    evaluation: EvaluationConfig | None = None
+    """A labelled set to evaluate on; null for none."""
+    optimizer: OptimizerConfig
+    """AdamW, layer decay, clipping, EMA."""
+    schedule: ScheduleConfig
+    """Length and learning rate."""
+    cadence: CadenceConfig
+    """How often to log, save, evaluate, draw."""
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    """The published recipe that the run is compared with, and how gradients are clipped."""
+    checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
+    """How checkpoints are written, and which are kept."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Steps that are dropped, batches that are left out, going back."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """TensorBoard, Weights & Biases."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Steps that are profiled."""
+    global_batch_size: int
+    """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
+    micro_batch_size: int | Literal["auto"] = free()
+    """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
+    size draws other partners."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from _find_small_images("data.transform.image_size", self.data.transform.image_size)
+        if self.evaluation is not None:
+            yield from _find_small_images("evaluation.image_size", self.evaluation.image_size)
+        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
+        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
+            yield (
+                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
+                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
+            )
+        if self.recipe.clipping == "paper" and self.optimizer.clip_grad_norm is None:
+            yield "recipe.clipping: paper needs optimizer.clip_grad_norm; set it, or choose standard"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Settings):
+    """What to evaluate, on what."""
+
+    source: Path
+    """A run directory, a checkpoint folder in one, or a weight file."""
+    weights: Weights = "raw"
+    """Which weights of a checkpoint: the last step's, or their moving average."""
+    model: str | None = None
+    """For a weight file: its name in timm; a checkpoint knows its own."""
+    label_space: NameOrPath | None = None
+    """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
+    evaluation: EvaluationConfig
+    """The labelled set."""
+    mixing: MixingConfig = free(MixingConfig())
+    """For a weight file: its mean and std; a checkpoint knows its own."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from _find_small_images("evaluation.image_size", self.evaluation.image_size)
+
+
+def _find_small_images(key: str, size: int) -> Iterator[str]:
+    if size < MIN_IMAGE_SIZE:
+        yield f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}"

@@ -1,0 +1,222 @@
+"""What pretraining and finetuning have in common: model, data and training brought together, and one life of a run.
+
+A stage adds its engine and its starting weights (pretrain/stage.py, finetune/stage.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from hornet.data.loader import (
+    EvaluationStream,
+    TrainStream,
+    open_evaluation_stream,
+    open_train_stream,
+)
+from hornet.data.shared_memory import require_shared_memory
+from hornet.model.build import build_model, list_shapes
+from hornet.model.cost import count_training_flops
+from hornet.model.hornet import HorNet
+from hornet.model.resize import get_filter_grids
+from hornet.runs.directory import RunDirectory
+from hornet.seeding import derive_seed
+from hornet.stages.classification import (
+    Classification,
+    describe_weights,
+    require_labels_of_checkpoint,
+    require_same_labels,
+)
+from hornet.stages.config import StageConfig
+from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
+from hornet.stages.recipe import format_audit, list_departures
+from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.loop import Engine
+from hornet.training.parts import Parts
+from hornet.training.process_group import choose_device, errors_shared, open_process_group
+from hornet.training.schedule import plan_schedule
+from hornet.training.session import find_start, hold, run_session
+from hornet.training.summary import report_finished
+from hornet.training.watchdog import Watchdog
+from hornet.world import World
+
+# Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
+BuildEngine = Callable[[HorNet, Classification, Checkpoint | None], Engine]
+
+
+def run_stage(
+    config: StageConfig,
+    *,
+    world: World,
+    engine_identity: Mapping[str, Any],
+    engine_load: EngineLoad,
+    build_engine: BuildEngine,
+) -> None:
+    """Run, or resume, a training run to its end. Every rank calls it.
+
+    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network.
+    Raises UserError for bad input and for a run that must not go on.
+    """
+    run = RunDirectory(config.run, world=world)
+    if report_finished(run, config, world=world):
+        return
+    device = choose_device(world)
+    watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
+    with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
+        with errors_shared():  # a node may lack the shards that the others see
+            stream, labelled = open_streams(config, world=world)
+        held.enter_context(hold(run, world=world))  # not before: a wrong config leaves no folder behind
+        checkpoint = find_start(run, config, world=world)
+        with run.failures_marked():
+            if checkpoint is not None:
+                require_labels_of_checkpoint(checkpoint, stream.label_space)
+            with errors_shared():
+                audit_recipe(run, config, world=world)
+            task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
+            model = build_model(
+                config.model,
+                num_classes=task.num_classes,
+                image_size=config.data.transform.image_size,
+                seed=derive_seed("weights", config.run.seed),
+            )
+            flops_per_image = count_training_flops(model, config.data.transform.image_size)
+            if config.micro_batch_size == "auto":
+                task = fit_micro_batch(
+                    model,
+                    image_size=config.data.transform.image_size,
+                    stream=stream,
+                    task=task,
+                    load=engine_load,
+                    checkpoint=checkpoint,
+                )
+                with errors_shared():
+                    require_room(stream, labelled, world=world)
+            parts = assemble(
+                config,
+                stream=stream,
+                task=task,
+                parameter_shapes=list_shapes(model),  # it and the next before ZeRO-3 takes the parameters apart
+                filters=list(get_filter_grids(model)),
+                engine=build_engine(model, task, checkpoint),
+                engine_identity=engine_identity,
+                flops_per_image=flops_per_image,
+            )
+            run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def make_task(
+    config: StageConfig,
+    *,
+    stream: TrainStream,
+    labelled: EvaluationStream | None,
+    world: World,
+    device: torch.device,
+    beat: Callable[[], None],
+) -> Classification:
+    """Return what is learned, from the run's own settings and streams."""
+    return Classification(
+        mixing=config.mixing,
+        label_space=stream.label_space,
+        labelled=labelled,
+        seed=config.run.seed,
+        num_micro_steps=stream.num_micro_steps,
+        world=world,
+        device=device,
+        beat=beat,
+    )
+
+
+def open_streams(config: StageConfig, *, world: World) -> tuple[TrainStream, EvaluationStream | None]:
+    """Open the training set and the labelled one, if there is one, and see that they go together and have room."""
+    stream = open_stream(config, world=world)
+    labelled = open_evaluation_stream(config.evaluation, world=world) if config.evaluation is not None else None
+    if labelled is not None:
+        require_same_labels(labelled.label_space, stream.label_space)
+    if config.micro_batch_size != "auto":  # else it is not known yet
+        require_room(stream, labelled, world=world)
+    return stream, labelled
+
+
+def require_room(stream: TrainStream, labelled: EvaluationStream | None, *, world: World) -> None:
+    """Raise UserError if the batches of this node's workers may not find room in /dev/shm."""
+    streams = (stream,) if labelled is None else (stream, labelled)
+    needed = [stream.count_shared_bytes() for stream in streams]
+    require_shared_memory(needed, num_local_ranks=world.num_local_ranks)
+
+
+def open_stream(config: StageConfig, *, world: World) -> TrainStream:
+    """Open the training set; with micro_batch_size auto as one micro batch a step, until one is found that fits."""
+    whole = max(1, config.global_batch_size // world.num_ranks)
+    return open_train_stream(
+        config.data,
+        world=world,
+        seed=config.run.seed,
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=whole if config.micro_batch_size == "auto" else config.micro_batch_size,
+    )
+
+
+def audit_recipe(run: RunDirectory, config: StageConfig, *, world: World) -> None:
+    """Say and write down where the run departs from the published recipe that it names."""
+    name = config.recipe.published
+    if name is None:
+        return
+    departures = list_departures(config)
+    run.write_recipe({"published": name, "departures": [asdict(departure) for departure in departures]})
+    if world.is_main:
+        print(format_audit(name, departures), flush=True)
+
+
+def assemble(
+    config: StageConfig,
+    *,
+    stream: TrainStream,
+    task: Classification,
+    engine: Engine,
+    engine_identity: Mapping[str, Any],
+    parameter_shapes: Mapping[str, tuple[int, ...]],
+    flops_per_image: float,
+    filters: Sequence[str],
+) -> Parts:
+    """Say in the session's words what the run consists of."""
+    return Parts(
+        engine=engine,
+        identity={
+            **engine_identity,
+            "model": config.model.name,
+            "label_space": stream.label_space.fingerprint,
+            "stream": stream.manifest_fingerprint,
+            "order_version": stream.order_version,
+        },
+        description={
+            **describe_weights(
+                model=config.model.name,
+                image_size=config.data.transform.image_size,
+                mixing=config.mixing,
+                label_space=stream.label_space,
+            ),
+            **describe_split(task.world, stream),
+        },
+        parameter_shapes=parameter_shapes,
+        flops_per_image=flops_per_image,
+        iterate=stream.iterate,
+        num_micro_steps=stream.num_micro_steps,
+        steps_per_epoch=stream.steps_per_epoch,
+        global_batch_size=config.global_batch_size,
+        schedule=plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+        cadence=config.cadence,
+        checkpoints=config.checkpoints,
+        weight_decay=config.optimizer.weight_decay,
+        max_bad_sample_rate=config.data.max_bad_sample_rate,
+        guard=config.guard,
+        evaluate=None if task.labelled is None else task.evaluate,
+        evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
+        tracking=config.tracking,
+        profile=config.profile,
+        filters=filters,
+        draw_images=task.draw_images,
+    )

@@ -1,0 +1,1 @@
+"""Checkpoints: what they are, saving them, reading weights out of them."""

@@ -1,0 +1,170 @@
+"""Settings of training: how long, how fast, what is kept, what is refused, who is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from hornet.config import Settings, free
+
+Weights = Literal["raw", "ema"]
+Clipping = Literal["standard", "paper"]
+"""standard: once a step; paper: what has accumulated is clipped after every micro batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig(Settings):
+    """AdamW and what is done to gradients and weights around it."""
+
+    weight_decay: float = 0.05
+    """Decoupled weight decay; biases and 1-D parameters are never decayed, the GF filters are."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay rates of the two moments."""
+    epsilon: float = 1e-8
+    """Added to the root of the second moment."""
+    clip_grad_norm: float | None = None
+    """Largest norm of the whole gradient, applied once a step; null for no clipping."""
+    layer_decay: float | None = None
+    """Factor on the learning rate per layer group counted from the head (finetuning); null for the same everywhere."""
+    ema_decay: float | None = None
+    """Decay of the exponential moving average of the weights, per step; null for none."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.weight_decay < 0:
+            yield f"weight_decay: must not be negative, not {self.weight_decay}"
+        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
+            yield f"clip_grad_norm: must be above 0, or null for no clipping, not {self.clip_grad_norm}"
+        for name in ("layer_decay", "ema_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                yield f"{name}: must lie between 0 and 1, or be null, not {value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig(Settings):
+    """How long, and how the learning rate goes."""
+
+    num_epochs: float
+    """Passes over the training split."""
+    peak_lr: float
+    """Learning rate at the end of the warm-up, for the whole global batch (nothing is scaled by batch size)."""
+    warmup_epochs: float = 0.0
+    """Length of the linear rise from 0, in epochs."""
+    min_lr: float = 1e-6
+    """Learning rate at the end of the cosine."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if not self.num_epochs > 0:
+            yield f"num_epochs: must be above 0, not {self.num_epochs}"
+        elif not 0 <= self.warmup_epochs <= self.num_epochs:
+            yield f"warmup_epochs: must lie in 0..num_epochs ({self.num_epochs}), not {self.warmup_epochs}"
+        if not 0 <= self.peak_lr < math.inf:
+            yield f"peak_lr: must be 0 or more, and finite, not {self.peak_lr}"
+        elif not 0 <= self.min_lr <= self.peak_lr:
+            yield f"min_lr: must lie in 0..peak_lr ({self.peak_lr}), not {self.min_lr}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CadenceConfig(Settings):
+    """How often the run speaks, saves and is measured; none of it changes what is learned."""
+
+    log_every_steps: int = free(10)
+    """Steps between lines of metrics.jsonl."""
+    save_every_steps: int = free(1000)
+    """Steps between checkpoints; the last step is always saved."""
+    evaluate_every_steps: int | None = free(None)
+    """Steps between evaluations; null evaluates only at the end."""
+    norms_every_steps: int | None = free(100)
+    """Steps between norms of gradient and weights by part of the network; null for none."""
+    pictures_every_steps: int | None = free(None)
+    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
+
+    def _find_problems(self) -> Iterator[str]:
+        for name in ("log_every_steps", "save_every_steps"):
+            if getattr(self, name) < 1:
+                yield f"{name}: must be at least 1, not {getattr(self, name)}"
+        for name in ("evaluate_every_steps", "norms_every_steps", "pictures_every_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}: must be at least 1, or null, not {value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionConfig(Settings):
+    """Which checkpoints stay on disk, and how they get there; none of it changes what is learned."""
+
+    newest: int = free(3)
+    """Newest checkpoints kept."""
+    every_steps: int | None = free(None)
+    """Checkpoints at multiples of this are kept for good (for rolling back, or to look at later); null for none."""
+    best: bool = free(False)
+    """Keep the checkpoint with the best top-1 of the run's evaluations too; evaluated steps are saved for it."""
+    asynchronous: bool = free(True)
+    """Write beside the training, from a copy in host memory; false holds the run up until all is on disk."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.newest < 1:
+            yield f"newest: must be at least 1, not {self.newest}"
+        if self.every_steps is not None and self.every_steps < 1:
+            yield f"every_steps: must be at least 1, or null, not {self.every_steps}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardConfig(Settings):
+    """Steps that are dropped, batches that are left out, and when a run goes back by itself."""
+
+    spike_sigmas: float | None = 6.0
+    """A loss or gradient norm above mean + this many sigmas of the last steps is dropped; null drops only what is not
+    finite."""
+    window_steps: int = 128
+    """How many of the last steps, dropped ones not counted, give mean and sigma; nothing is a spike before half."""
+    max_dropped_in_a_row: int = free(20)
+    """So many dropped steps in a row end the run, or take it back."""
+    skip_batches: tuple[tuple[int, int], ...] = free(())
+    """Global batches to leave out: pairs [first, stop), 0-based; the run goes on from a checkpoint before them."""
+    max_rollbacks: int = free(0)
+    """How often the run may go back by itself, over all its lives; 0 ends it instead."""
+    rollback_steps: int = free(100)
+    """It goes back to the newest checkpoint at least this many steps before the first dropped one."""
+    num_batches_after_spike: int = free(100)
+    """It then leaves out all batches from that checkpoint to the last dropped step, and this many behind."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.spike_sigmas is not None and not self.spike_sigmas > 0:
+            yield f"spike_sigmas: must be above 0, or null, not {self.spike_sigmas}"
+        least = {"window_steps": 2, "max_dropped_in_a_row": 1}
+        for name in (*least, "max_rollbacks", "rollback_steps", "num_batches_after_spike"):
+            if getattr(self, name) < least.get(name, 0):
+                yield f"{name}: must be at least {least.get(name, 0)}, not {getattr(self, name)}"
+        for first, stop in self.skip_batches:
+            if not 0 <= first < stop:
+                yield f"skip_batches: a pair is [first, stop) with 0 <= first < stop, not {[first, stop]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
+
+    tensorboard: bool = free(True)
+    """Write runs/NAME/tensorboard."""
+    wandb_project: str | None = free(None)
+    """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
+    WANDB_MODE=offline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig(Settings):
+    """Which steps are profiled on rank 0; they are slower, and learn the same."""
+
+    first_step: int | None = free(None)
+    """The first one, counted from 1; null for none. Leave the first few out: they compile and warm up."""
+    num_steps: int = free(3)
+    """How many; a trace takes some MB a step."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.first_step is not None and self.first_step < 1:
+            yield f"first_step: counts from 1; must be at least 1, or null, not {self.first_step}"
+        if self.num_steps < 1:
+            yield f"num_steps: must be at least 1, not {self.num_steps}"

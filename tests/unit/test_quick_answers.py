@@ -1,0 +1,65 @@
+"""Help and bad input are answered before anything heavy is imported: what is loaded is looked at, not the clock."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "torchvision", "timm", "deepspeed", "accelerate", "pydantic", "sklearn", "scipy", "pyarrow", "numba")
+
+PROBE = """
+import os, runpy, sys
+sys.argv = sys.argv[1:]
+sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))  # as for a script
+code = None
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as ended:
+    code = ended.code
+heavy = sorted(set(sys.modules) & set({heavy!r}))
+print("ENDED", code or 0, heavy, file=sys.stderr)
+"""
+
+DEMO = "configs/demo/pretrain.yaml"
+TUNING = "configs/demo/finetune.yaml"
+HELP = [[str(path.relative_to(ROOT)), "--help"] for path in sorted((ROOT / "launch").glob("[a-z]*.py"))]
+REFUSED = [
+    (["launch/pretrain.py", "--config", DEMO, "zero.stag=1"], "zero.stag: unknown key; did you mean stage?"),
+    (["launch/pretrain.py", "--config", "absent.yaml"], "absent.yaml: 1 problem\nno such file"),
+    (["launch/pretrain.py", "--config", DEMO, "model.name=hornet_tiny"], "model.name: 'hornet_tiny' is not one of"),
+    (["launch/pretrain.py", "--confg", DEMO], "the following arguments are required: --config"),
+    (
+        ["launch/finetune.py", "--config", TUNING, "data.transform.rand_augment=x"],
+        "is not a RandAugment text",
+    ),
+    (["launch/plan.py", "--config", DEMO, "schedule.min_lr=1"], "schedule.min_lr: must lie in 0..peak_lr"),
+    (["launch/evaluate.py", "absent"], "absent: 1 problem\ndoes not exist"),
+    (["launch/evaluate.py", "README.md", "evaluation.shard=x"], "evaluation.shard: unknown key"),
+    (["launch/verify_resume.py", "--config", TUNING, "start.fro=x"], "start.fro: unknown key"),
+    (["launch/verify_resume.py", "--config", DEMO, "--steps", "3"], "--steps: must be at least 8"),
+]
+
+
+def run(*arguments):
+    command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300).stderr
+
+
+@pytest.mark.parametrize("arguments", HELP, ids=lambda arguments: arguments[0])
+def test_help_imports_nothing_heavy(arguments):
+    assert run(*arguments).endswith("ENDED 0 []\n")
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=[" ".join(arguments)[7:] for arguments, _ in REFUSED])
+def test_bad_input_is_refused_before_anything_heavy_is_imported(arguments, sentence):
+    answer = run(*arguments)
+    assert sentence in answer
+    assert answer.endswith("ENDED 2 []\n")
+
+
+def test_the_package_imports_nothing_heavy():
+    code = f"import hornet, sys; print(sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout == "[]\n", done.stderr
