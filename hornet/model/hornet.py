@@ -76,7 +76,8 @@ def lay_out(images: Tensor, *, num_stages: int) -> Tensor:
         # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
         operator.index(images.shape[2]), operator.index(images.shape[3])
     smallest = STEM_STRIDE * 2 ** (num_stages - 1)
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # the question would become part of the graph
+    # The question would become part of the graph.
+    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if not is_traced and min(images.shape[2:]) < smallest:
         raise UserError(
             f"images: are {' x '.join(map(str, images.shape[2:]))} pixels, but {num_stages} stages of HorNet need "

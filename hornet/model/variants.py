@@ -51,7 +51,7 @@ FIXED = {"act_layer": ("gelu", "activation"), "output_stride": (32, "stride")}
 
 def _take_out_fixed(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments without those that say what is so anyway, or raise UserError for what cannot be had."""
-    if is_scriptable():
+    if is_scriptable():  # type: ignore[no-untyped-call]
         raise UserError(f"scriptable=True: {NO_TORCHSCRIPT}")
     if arguments.get("feature_cls") in ("list", "dict"):
         raise UserError(
