@@ -15,9 +15,9 @@ class StartConfig:
     """Where the weights come from."""
 
     from_: Path
-    """A run directory, a checkpoint folder in one, or a weight file (.pth, .safetensors) in the original layout."""
+    """A run directory, a checkpoint folder in one, or a weight file (.pth, .safetensors) or a folder of one."""
     weights: Literal["raw", "ema"] = "raw"
-    """Which weights of a checkpoint to take: the last step's, or their moving average."""
+    """Which weights of a checkpoint or file to take: the last step's, or their moving average."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name (`launch/shards.py labels` lists them, HorNet's released
     weights are hornet-22k), an `_info.json`, or a list of class names, one a line; null if unknown."""

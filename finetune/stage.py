@@ -12,6 +12,7 @@ from hornet.stages.micro_batch import EngineLoad
 from hornet.stages.pretrained import read_pretrained
 from hornet.stages.stage import run_stage
 from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.clipping import require_halves
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.zero_memory import count_data_parallel_bytes
 from hornet.training.process_group import errors_shared
@@ -22,6 +23,7 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
     """Run, or resume, a finetuning run to its end. Every rank calls it. It starts from the weights of `start.from`."""
 
     def build_engine(model: HorNet, task: Classification, checkpoint: Checkpoint | None) -> AccelerateEngine:
+        require_halves(config.recipe.clipping, num_micro_steps=task.num_micro_steps)
         if checkpoint is None:
             start = config.start
             with errors_shared():

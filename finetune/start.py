@@ -13,6 +13,7 @@ from hornet.shards.label_space import LabelSpace, map_classes
 from hornet.stages.pretrained import Pretrained, load_weights
 
 HEAD = ("head.weight", "head.bias")
+NORM = ("norm.weight", "norm.bias")
 
 
 def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace) -> list[str]:
@@ -20,12 +21,16 @@ def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace)
 
     The head's rows follow the class names where both label spaces are known; rows of classes that the start lacks, or
     all rows if nothing is known or nothing matches, keep the model's fresh values.
+    The final norm keeps its fresh values if the start is a backbone that has neither it nor a head.
     Raises UserError if the weights are of another network.
     """
-    fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in HEAD}
-    head, remark = map_head(start, fresh, label_space=label_space)
-    num_resized = load_weights({**start.state_dict, **head}, model, source=start.source)
+    fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in HEAD + NORM}
+    head, remark = map_head(start, {name: fresh[name] for name in HEAD}, label_space=label_space)
+    is_backbone = not any(name in start.state_dict for name in HEAD + NORM)
+    norm = {name: fresh[name] for name in NORM} if is_backbone else {}
+    num_resized = load_weights({**start.state_dict, **norm, **head}, model, source=start.source)
     report = [f"filters: {num_resized} resized to the grids of the new image size"] if num_resized else []
+    report += ["norm: a fresh one before the head, since the start is a backbone without"] if is_backbone else []
     return [f"starting from {start.source}", *report, remark]
 
 

@@ -4,12 +4,11 @@ Importing this package registers the models with timm: `timm.create_model("horne
 """
 
 from importlib import import_module
-from typing import Any
 
 from wrapt import register_post_import_hook
 
-default_cfgs: dict[str, Any] = {}
-"""Preprocessing of the named networks, where timm looks for it; hornet/model/variants.py fills it."""
+__version__ = "0.2.0"
+"""The release, which names itself in what it writes (hornet/formats.py)."""
 
 # When timm is there, now or later: commands that only move bytes need not wait for it, nor hold torch in memory.
 register_post_import_hook(lambda _: import_module("hornet.model.variants"), "timm.models")

@@ -19,12 +19,13 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hornet.errors import UserError
 from hornet.field_types import convert, show, to_plain
+from hornet.formats import CONFIG, read_run_values
 from hornet.overrides import apply_overrides
 from hornet.yaml_text import is_null, parse_yaml, resolve, write_yaml
 
 Config = TypeVar("Config")
 
-FREE = "may_change_on_resume"
+RESUMABLE = "is_resumable"
 
 
 class ConfigError(UserError):
@@ -52,9 +53,23 @@ class Settings:
             raise ConfigError(type(self).__name__, problems)
 
 
-def free(default: Any = dataclasses.MISSING) -> Any:
-    """Declare a field that does not change what is learned (workers, cadence), so a resumed run may change it."""
-    return dataclasses.field(default=default, metadata={FREE: True})
+def resumable(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that a run may be resumed with another value of.
+
+    Most do not change what is learned (workers, cadence, paths). Some do, from the resumed step on, and are asked for
+    in the middle of a run on purpose: the batches to leave out, a micro batch that fits other GPUs.
+    """
+    return dataclasses.field(default=default, metadata={RESUMABLE: True})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What is known of one key of a config."""
+
+    default: Any
+    """As YAML or JSON hold it; dataclasses.MISSING where the key must be given."""
+    is_resumable: bool
+    """Whether a resumed run may give another value than it was begun with."""
 
 
 def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -70,8 +85,19 @@ def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[s
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:
     """Read a YAML mapping, its scalars as they are written, and apply `overrides`; return it and what is wrong with it.
 
-    Raises ConfigError if the file is missing, is not YAML or is not a mapping.
+    A run's own config.yaml, which any release may have written, is read as today's code would have written it.
+    Raises ConfigError if the file is missing, is not YAML, is not a mapping, or only another release can read it.
     """
+    values, problems = _read_mapping(path)
+    if CONFIG.key in values:
+        try:
+            values = read_run_values(resolve(values), source="this file")
+        except UserError as error:
+            raise ConfigError(str(path), [*problems, str(error)]) from error
+    return values, problems + apply_overrides(values, overrides)
+
+
+def _read_mapping(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         values, problems = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -80,7 +106,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, 
         raise ConfigError(str(path), [f"is not YAML: {error}"]) from error
     if not isinstance(values, dict):
         raise ConfigError(str(path), problems or ["holds no `key: value` pairs"])
-    return values, problems + apply_overrides(values, overrides)
+    return values, problems
 
 
 def build_config(
@@ -98,11 +124,11 @@ def build_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping in Python's types, by the looks of each scalar: for files that to_yaml wrote.
+    """Read a YAML mapping as it stands, in Python's types by the looks of each scalar: for files that to_yaml wrote.
 
     Raises ConfigError if the file is missing, is not YAML, is not a mapping or has a key twice.
     """
-    values, problems = read_settings(path)
+    values, problems = _read_mapping(path)
     if problems:
         raise ConfigError(str(path), problems)
     return dict(resolve(values))
@@ -119,23 +145,26 @@ def to_values(config: Any) -> dict[str, Any]:
     return values
 
 
-def to_yaml(config: Any) -> str:
-    """Write a config as YAML with every field, defaults included; build_config makes the same config of it."""
-    return write_yaml(to_values(config))
+def to_yaml(config: Any, *, header: Mapping[str, Any] = types.MappingProxyType({})) -> str:
+    """Write a config as YAML with every field, defaults included, below `header`; load_config reads it back."""
+    return write_yaml({**header, **to_values(config)})
 
 
-def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:
-    """Return a line `key: 1 -> 2` for each key where `config` departs from the `earlier` run's values.
-
-    Keys whose field is declared `free()` are left out: they do not change what is learned.
-    """
-    lines = []
-    now = dict(flatten_values(to_values(config)))
-    before = dict(flatten_values(earlier))
-    for key in sorted(now.keys() | before.keys()):
-        if now.get(key) != before.get(key) and not _is_free(type(config), key.split(".")):
-            lines.append(f"{key}: {before.get(key, 'absent')!r} -> {now.get(key, 'absent')!r}")
-    return lines
+def list_settings(config_class: type[Any], *, prefix: str = "", is_resumable: bool = False) -> dict[str, Setting]:
+    """Return every key of a config, dotted; a section that may be null is a key too, beside those in it."""
+    settings: dict[str, Setting] = {}
+    hints = _field_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        key, inner = f"{prefix}{_yaml_key(field.name)}", _dataclass_in(hints[field.name])
+        can_change = is_resumable or field.metadata.get(RESUMABLE, False)
+        if inner is None or inner is not hints[field.name]:
+            default = field.default
+            if default is not dataclasses.MISSING:
+                default = to_plain(default, hints[field.name])
+            settings[key] = Setting(default=default, is_resumable=can_change)
+        if inner is not None:
+            settings |= list_settings(inner, prefix=f"{key}.", is_resumable=can_change)
+    return settings
 
 
 def describe_fields(config_class: type[Any], *, prefix: str = "") -> str:
@@ -232,17 +261,6 @@ def _dataclass_in(hint: Any) -> type[Any] | None:
     """Return the dataclass that `hint` is, or is an optional of."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
-
-
-def _is_free(config_class: type[Any], path: Sequence[str]) -> bool:
-    fields = {_yaml_key(field.name): field for field in dataclasses.fields(config_class)}
-    field = fields.get(path[0])
-    if field is None:
-        return False
-    if field.metadata.get(FREE, False):
-        return True
-    inner = _dataclass_in(_field_hints(config_class)[field.name])
-    return inner is not None and len(path) > 1 and _is_free(inner, path[1:])
 
 
 def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hornet.errors import UserError
 from hornet.stages.config import StageConfig
+from hornet.training.clipping import require_halves
 from hornet.training.engines.zero_config import ZeroConfig
 
 
@@ -27,10 +28,12 @@ class PretrainConfig(StageConfig):
 
 
 def require_clipping(config: PretrainConfig, *, num_micro_steps: int) -> None:
-    """Raise UserError if gradients that ZeRO has taken apart would have to be clipped between two micro steps."""
-    if config.recipe.clipping == "paper" and config.zero.stage > 0 and num_micro_steps > 1:
+    """Raise UserError if gradients that ZeRO has taken apart, or half a micro step, would have to be clipped."""
+    clipping = config.recipe.clipping
+    require_halves(clipping, num_micro_steps=num_micro_steps)
+    if clipping != "standard" and config.zero.stage > 0 and num_micro_steps > 1:
         raise UserError(
-            f"recipe.clipping: paper clips after each of the {num_micro_steps} micro steps, but with "
+            f"recipe.clipping: {clipping} clips between two of the {num_micro_steps} micro steps, but with "
             f"zero.stage={config.zero.stage} the gradient is in slices by then; use zero.stage=0 or "
-            "recipe.clipping=standard, or so many ranks that one micro step makes the global batch"
+            "recipe.clipping=standard"
         )

@@ -108,7 +108,8 @@ def find_problem_of(words, *, is_mention):
         return f"no extra {unknown}" if unknown else "no index has it" if "hornet-pretrain" in " ".join(words) else None
     for place, word in enumerate(words):
         if word == "hornet" and place == 0:
-            return parse(f"{words[1]}", words[2:], is_mention=is_mention)
+            is_version = words[1][0].isdigit()  # hornet 0.2.0
+            return None if is_version else parse(words[1], words[2:], is_mention=is_mention)
         if match := re.fullmatch(r"(?:\./)?launch/([a-z]\w*)\.py", word):
             return parse(match.group(1), words[place + 1 :], is_mention=is_mention)
         if word in ("-m", "--module") and (match := re.fullmatch(r"hornet\.cli\.(\w+)", words[place + 1])):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,12 @@ from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, describe_fields, read_settings
+from hornet.durable import replace_non_finite
+from hornet.errors import UserError
 from hornet.overrides import apply_overrides
+from hornet.runs.begun import read_run_config
 from hornet.stages.config import EvaluateConfig
+from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, list_used, take_from_run
 from hornet.world import read_world
 
 EPILOG = f"""examples:
@@ -21,7 +26,9 @@ EPILOG = f"""examples:
       evaluation.shards=data/imagenet-1k evaluation.image_size=224
   torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600
 
-For a run or a checkpoint in one, the set and its preprocessing are by default those of the run's own config.yaml.
+For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
+config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
+whole picture, warped (evaluation.crop_fraction=null). What was used is printed.
 
 keys:
 {describe_fields(EvaluateConfig)}"""
@@ -39,7 +46,7 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     try:
         config = read_config(options.source, config=options.config, overrides=options.overrides)
-    except ConfigError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
     exit_on_bad_input(lambda: report(config, as_json=options.json))
@@ -47,36 +54,41 @@ def main() -> None:
 
 def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
-    if not source.exists():
+    if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     values: dict[str, Any] = {"source": source}
     problems: list[str] = []
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():
-            evaluation = read_settings(folder / "config.yaml")[0].get("evaluation")
-            values["evaluation"] = evaluation if isinstance(evaluation, dict) else {}
+            values |= take_from_run(read_run_config(folder))
             break
     if config is not None:
         given, problems = read_settings(find_config(config))
         values |= given
     problems += apply_overrides(values, overrides)
-    return build_config(EvaluateConfig, values, source=str(config or source), problems=problems)
+    return build_config(EvaluateConfig, add_preprocessing(values), source=str(config or source), problems=problems)
 
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
     """Evaluate, and let rank 0 print the result."""
     from hornet.stages.evaluation import evaluate_weights  # torch takes seconds, which bad input need not wait for
-    from hornet.training.evaluate import format_evaluation
+    from hornet.training.evaluate import format_evaluation, has_finite_loss
 
     world = read_world()
     evaluation = evaluate_weights(config, world=world)
     if not world.is_main:
         return
     if as_json:
-        print(json.dumps({"source": str(config.source), "weights": config.weights, **asdict(evaluation)}))
-        return
-    print(f"{config.source} ({config.weights} weights) on {config.evaluation.shards}, split {config.evaluation.split}")
-    print(f"  {format_evaluation(asdict(evaluation))}")
+        used = {"source": str(config.source), "weights": config.weights, **list_used(config)}
+        print(json.dumps(replace_non_finite({**used, **asdict(evaluation)}), allow_nan=False))
+    else:
+        data = config.evaluation
+        print(
+            f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {describe_used(config)}"
+        )
+        print(f"  {format_evaluation(asdict(evaluation))}")
+    if not has_finite_loss(asdict(evaluation)):
+        print(NOT_FINITE, file=sys.stderr)
 
 
 if __name__ == "__main__":

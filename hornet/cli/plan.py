@@ -159,6 +159,7 @@ def report(config: Any, question: Question, *, zero: Any, precision: Any, option
     from hornet.planning.basis import find_basis
     from hornet.planning.plan import make_plan
     from hornet.planning.report import format_plan, to_json
+    from hornet.training.clipping import require_halves
     from pretrain.config import require_clipping
 
     plan = make_plan(find_basis(config, question, zero=zero, precision=precision, run=options.from_run))
@@ -167,6 +168,8 @@ def report(config: Any, question: Question, *, zero: Any, precision: Any, option
     try:
         if zero is not None:
             require_clipping(config, num_micro_steps=plan.fleet.num_micro_steps)
+        else:
+            require_halves(config.recipe.clipping, num_micro_steps=plan.fleet.num_micro_steps)
     except UserError as error:
         problems.append(str(error))
     return problems

@@ -1,4 +1,4 @@
-"""Write a run's report: one HTML page with its curves, times, restarts, dropped steps, pictures, config."""
+"""Write a run's report: one HTML page with its curves, times, restarts, dropped steps, images, config."""
 
 import argparse
 import sys

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hornet.config import Settings, free
+from hornet.config import Settings, resumable
 from hornet.data.order import PartialBatch
 from hornet.field_types import Location
 from hornet.shards.remote.files import RemoteConfig
@@ -96,7 +96,7 @@ class MixingConfig(Settings):
 class StreamConfig(Settings):
     """The training stream."""
 
-    shards: Location = free()
+    shards: Location = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "train"
     """Which of its splits."""
@@ -104,11 +104,11 @@ class StreamConfig(Settings):
     """Shards whose samples are shuffled together, after the shards themselves; all of them give a full shuffle."""
     partial_batch: PartialBatch = "drop"
     """What becomes of an epoch's last samples that do not fill a global batch: drop them, or carry them over."""
-    num_workers: int = free(0)
+    num_workers: int = resumable(0)
     """Processes that decode, for each rank; 0 decodes in the training process."""
-    prefetch: int = free(2)
+    prefetch: int = resumable(2)
     """Micro batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = free(0.0)
+    max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
     transform: TransformConfig
     """Augmentation."""
@@ -125,7 +125,7 @@ class StreamConfig(Settings):
 class EvaluationConfig(Settings):
     """The evaluation stream: every sample once."""
 
-    shards: Location = free()
+    shards: Location = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
     split: str = "validation"
     """Which of its splits."""
@@ -135,13 +135,13 @@ class EvaluationConfig(Settings):
     """Edge of the centre crop over the resized short edge; null warps the whole picture to the square instead."""
     interpolation: Interpolation = "bicubic"
     """Filter of the resize."""
-    batch_size: int = free(64)
+    batch_size: int = resumable(64)
     """Images of one rank's batch."""
-    num_workers: int = free(0)
+    num_workers: int = resumable(0)
     """Processes that decode, for each rank; 0 decodes in the main process."""
-    prefetch: int = free(2)
+    prefetch: int = resumable(2)
     """Batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = free(0.0)
+    max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How tars at a URL are read."""

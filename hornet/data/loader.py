@@ -36,6 +36,7 @@ class TrainStream:
         self._rank_batch_size = order.global_batch_size // world.num_ranks
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
+        self.num_shards = len(shards.split.shards)
         self.manifest_fingerprint = shards.fingerprint
         """Goes into the run's record; a resumed run must find the same."""
         self.order_version = ORDER_VERSION

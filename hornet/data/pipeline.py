@@ -6,6 +6,7 @@ it matters to no result which worker or rank does the work.
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -191,6 +193,25 @@ def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pi
         return _Picture(key=raw.key, label=raw.label, pixels=transform(raw.image))
     except UndecodableImageError as error:
         raise UnreadableSampleError(raw.key, str(error)) from error
+    except Exception as error:
+        if not _is_fault_of_image(transform):
+            error.add_note(
+                f"transforming sample {raw.key}; a plain picture fails as well, so the transform is at fault"
+            )
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UnreadableSampleError(raw.key, f"cannot be transformed ({type(error).__name__}: {reason})") from error
+
+
+def _is_fault_of_image(transform: Callable[[bytes], Pixels]) -> bool:
+    """Whether a transform that has failed takes a plain picture with the same draws: else it is at fault itself."""
+    content = io.BytesIO()
+    Image.new("RGB", (64, 64), (124, 116, 104)).save(content, "PNG")
+    try:
+        transform(content.getvalue())
+    except Exception:
+        return False
+    return True
 
 
 def describe_bad(

@@ -120,7 +120,10 @@ def rehearse(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     one_step = num_ranks * (1 if config.micro_batch_size == "auto" else config.micro_batch_size)
-    num_micro_steps = min(2, max(1, config.global_batch_size // one_step))
+    num_micro_steps = max(1, config.global_batch_size // one_step)
+    num_micro_steps = min(
+        num_micro_steps, 2 + num_micro_steps % 2
+    )  # as odd as the run's: not every clipping takes both
     short = shorten(config, folder=folder, num_processes=num_processes, num_micro_steps=num_micro_steps)
     write_text(path, to_yaml(short))
     arguments = [*script.words, "--config", str(path)]
@@ -138,7 +141,9 @@ def rehearse(
 
     started = time.perf_counter()
     run = live(NUM_STEPS)
-    losses = ", ".join(f"{row['loss']:.3f}" for row in read_rows(folder / "metrics.jsonl"))
+    losses = ", ".join(
+        "not finite" if row["loss"] is None else f"{row['loss']:.3f}" for row in read_rows(folder / "metrics.jsonl")
+    )
     took = time.perf_counter() - started
     yield Finding(
         "two steps", True, f"{num_processes} processes over gloo, {took:.0f} s with the start, losses {losses}"

@@ -35,8 +35,8 @@ def apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
     """Multiply the spectrum of real (B, H, W, C) by a filter (C, h, w, 2), resized to the grid of x if it differs.
 
     A leaf to torch.fx, which knows no dtypes and sizes. The arithmetic is float32 (float64 for float64 input) whatever
-    autocast or the parameters' dtype say, because bfloat16 keeps only 8 bits of a sum over all positions.
-    Returns float32 or float64.
+    autocast or the parameters' dtype say, because bfloat16 keeps only 8 bits of a sum over all positions. Returns
+    float32 or float64.
     """
     device_type = x_bhwc.device.type
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
@@ -101,15 +101,19 @@ class GlobalLocalFilter(nn.Module):
         name = f"{prefix}complex_weight"
         weight, own = state_dict.get(name), self.complex_weight
         # Under ZeRO-3 both are placeholders of one axis; what differs in more than its grid is torch's to refuse.
-        if weight is not None and weight.dim() == own.dim() == 4 and weight.shape[::3] == own.shape[::3]:
-            old, grid = (weight.shape[1], weight.shape[2]), (own.shape[1], own.shape[2])
-            if old != grid:
-                warnings.warn(
-                    f"global filters of {old[0]} x {old[1]} were resampled to {grid[0]} x {grid[1]}: the weights were "
-                    "made for another image size (img_size)",
-                    stacklevel=2,
-                )
-                state_dict[name] = resize_filter(weight, grid).contiguous()
+        if (
+            weight is not None
+            and weight.dim() == own.dim() == 4
+            and weight.shape[::3] == own.shape[::3]
+            and weight.shape[1:3] != own.shape[1:3]
+        ):
+            grid = (own.shape[1], own.shape[2])
+            warnings.warn(
+                f"global filters of {weight.shape[1]} x {weight.shape[2]} were resampled to {grid[0]} x {grid[1]}: the "
+                "weights were made for another image size (img_size)",
+                stacklevel=2,
+            )
+            state_dict[name] = resize_filter(weight, grid).contiguous()
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(self, x_bhwc: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ Not here: names and sizes of the variants (variants.py), loading a checkpoint of
 """
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
@@ -25,6 +25,7 @@ from hornet.model.gnconv import GnConv
 from hornet.model.kernels import require_kernels
 from hornet.model.layer_groups import build_layer_matcher
 from hornet.model.sizes import NO_TORCHSCRIPT, NUM_STAGES, STEM_STRIDE, Kernels
+from hornet.model.state_dicts import find_only_state_dict, plain_names
 
 INIT_STD = 0.02
 
@@ -76,8 +77,9 @@ def lay_out(images: Tensor, *, num_stages: int) -> Tensor:
         # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
         operator.index(images.shape[2]), operator.index(images.shape[3])
     smallest = STEM_STRIDE * 2 ** (num_stages - 1)
-    # The question would become part of the graph.
-    is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    is_traced = (
+        torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    )  # the question would become part of the graph
     if not is_traced and min(images.shape[2:]) < smallest:
         raise UserError(
             f"images: are {' x '.join(map(str, images.shape[2:]))} pixels, but {num_stages} stages of HorNet need "
@@ -159,6 +161,12 @@ class HorNet(nn.Module):
         self.global_pool = global_pool
         self.reset_classifier(num_classes)
         self.set_drop_path_rate(drop_path_rate)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As nn.Module's, for what other programs leave too: wrapped under a key, prefixed, with counters beside it."""
+        if any(isinstance(value, Mapping) for value in state_dict.values()):  # timm's reader knows fewer keys than ours
+            state_dict = find_only_state_dict(state_dict, source="the checkpoint")
+        return super().load_state_dict(plain_names(state_dict)[0], strict=strict, assign=assign)
 
     def init_weights(self) -> None:
         """Draw all weights anew, for instance after `to_empty` brought a model from the meta device."""

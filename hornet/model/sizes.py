@@ -9,9 +9,7 @@ NUM_STAGES = 4
 STEM_STRIDE = 4
 MIN_IMAGE_SIZE = STEM_STRIDE * 2 ** (NUM_STAGES - 1)
 """Pixels a side that fill one position of the last stage."""
-
 FILTER_STAGES = (2, 3)
-
 NO_TORCHSCRIPT = (
     "TorchScript: is deprecated in PyTorch, and HorNet leaves it out; use torch.export, ONNX or torch.compile "
     "(docs/models.md)"
@@ -57,3 +55,27 @@ def _list_variants() -> dict[str, dict[str, Any]]:
 
 
 VARIANTS = _list_variants()
+
+NATIVE_SIZE = 224
+"""Pixels that a network is shaped for whose name says nothing else."""
+
+
+def describe_preprocessing(image_size: int) -> dict[str, Any]:
+    """Timm's pretrained_cfg: the original's evaluation, a centre crop at 224 and a squash to 384 (its datasets.py)."""
+    evaluation = (
+        {"crop_pct": 0.875, "crop_mode": "center"} if image_size < 384 else {"crop_pct": 1.0, "crop_mode": "squash"}
+    )
+    return {
+        "input_size": (3, image_size, image_size),
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "num_classes": 1000,
+        "pool_size": (image_size // 32, image_size // 32),
+        "first_conv": "downsample_layers.0.0",
+        "classifier": "head",
+        "license": "mit",
+        "origin_url": "https://github.com/raoyongming/HorNet",
+        "paper_ids": "arXiv:2207.14284",
+        **evaluation,
+    }

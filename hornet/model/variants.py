@@ -4,6 +4,7 @@
 shaped for 224 pixels; `hornet_{base,large}_gf_img384` are shaped for 384 pixels, as the original's.
 """
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -13,36 +14,14 @@ from timm.layers import is_scriptable
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-import hornet
 from hornet.errors import UserError
-from hornet.model.sizes import NO_TORCHSCRIPT, VARIANTS
+from hornet.model.sizes import NATIVE_SIZE, NO_TORCHSCRIPT, VARIANTS, describe_preprocessing
 
-
-def _describe_preprocessing(image_size: int) -> dict[str, Any]:
-    """Timm's pretrained_cfg: the original's evaluation, a centre crop at 224 and a squash to 384 (its datasets.py)."""
-    evaluation = (
-        {"crop_pct": 0.875, "crop_mode": "center"} if image_size < 384 else {"crop_pct": 1.0, "crop_mode": "squash"}
-    )
-    return {
-        "input_size": (3, image_size, image_size),
-        "interpolation": "bicubic",
-        "mean": (0.485, 0.456, 0.406),
-        "std": (0.229, 0.224, 0.225),
-        "num_classes": 1000,
-        "pool_size": (image_size // 32, image_size // 32),
-        "first_conv": "downsample_layers.0.0",
-        "classifier": "head",
-        "license": "mit",
-        "origin_url": "https://github.com/raoyongming/HorNet",
-        "paper_ids": "arXiv:2207.14284",
-        **evaluation,
-    }
-
-
-hornet.default_cfgs.update(
-    generate_default_cfgs(
-        {name: _describe_preprocessing(arguments.get("img_size", 224)) for name, arguments in VARIANTS.items()}
-    )
+_FAMILY = sys.modules["hornet"]
+"""Whose attributes the entry points become: timm lists models by the last part of their module's name, and looks there
+for their preprocessing."""
+_FAMILY.default_cfgs = generate_default_cfgs(  # type: ignore[attr-defined]
+    {name: describe_preprocessing(arguments.get("img_size", NATIVE_SIZE)) for name, arguments in VARIANTS.items()}
 )
 
 FIXED = {"act_layer": ("gelu", "activation"), "output_stride": (32, "stride")}
@@ -87,11 +66,11 @@ def _build_entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn
         return model.to(dtype=dtype)
 
     build.__name__ = build.__qualname__ = name
-    build.__module__ = hornet.__name__  # timm takes it for the family: `timm.list_models(module="hornet")`
+    build.__module__ = _FAMILY.__name__
     build.__doc__ = f"Build {name}; arguments of HorNet may be overridden."
     return build
 
 
 for _name, _arguments in VARIANTS.items():
     # As attributes of that module, since timm adds the names to its __all__.
-    setattr(hornet, _name, register_model(_build_entry_point(_name, _arguments)))
+    setattr(_FAMILY, _name, register_model(_build_entry_point(_name, _arguments)))

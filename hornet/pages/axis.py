@@ -8,13 +8,30 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
+from hornet.pages.html import render
 from hornet.quantities import shorten
 
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 14, 38
 
 Values = npt.NDArray[np.float64]
+
+FRAME = """\
+<svg viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="{{ title }}"
+  {%- if curves %} tabindex="0" data-curves="{{ curves }}"{% endif %}>
+{% for place, text_place, text in rows %}
+<path class="grid" d="M{{ left }} {{ place }}H{{ right }}"/>
+<text x="{{ left - 7 }}" y="{{ text_place }}" text-anchor="end">{{ text }}</text>
+{% endfor %}
+{% for place, text in columns %}
+<text x="{{ place }}" y="{{ base + 16 }}" text-anchor="middle">{{ text }}</text>
+{% endfor %}
+<path class="base" d="M{{ left }} {{ base }}H{{ right }}"/>
+<text class="name" x="{{ right }}" y="{{ height - 5 }}" text-anchor="end">{{ x_name }}</text>
+{{ content }}</svg>
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,32 +69,40 @@ class Axis:
         return [tick for tick in found if self.low <= tick <= self.high * (1 + 1e-9)]
 
 
-def draw_frame(
+def render_frame(
     x: Axis,
     y: Axis,
-    content: str,
+    content: Markup,
     *,
     title: str,
     x_name: str,
     y_name: str,
     format_x: Callable[[float], str] = shorten,
     format_y: Callable[[float], str] = shorten,
-    attributes: str = "",
-) -> str:
-    """Draw the axes and what lies between them. Nothing is escaped here, and `attributes` of the picture neither."""
-    parts = []
-    for tick, place in _spaced(y.ticks(), y.place(y.ticks()), room=22):
-        parts.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text x="{LEFT - 7}" y="{place + 4:.1f}" text-anchor="end">{format_y(tick)}</text>')
-    for tick, place in _spaced(x.ticks(), x.place(x.ticks()), room=46):
-        parts.append(f'<text x="{place:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{format_x(tick)}</text>')
-    base = HEIGHT - BOTTOM
-    parts.append(f'<path class="base" d="M{LEFT} {base}H{WIDTH - RIGHT}"/>')
+    curves: str = "",
+) -> Markup:
+    """Render the axes and what lies between them.
+
+    `curves` is what the script of a page needs to read values off them, as JSON; with it the chart takes the focus.
+    """
     scales = [name for name, axis in ((x_name, x), (y_name, y)) if axis.is_log]
-    note = f" (log {' and '.join(scales)})" if scales else ""
-    parts.append(f'<text class="name" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">{x_name}{note}</text>')
-    box = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}" {attributes}'
-    return f"<svg {box}>{''.join(parts)}{content}</svg>"
+    return render(
+        FRAME,
+        width=WIDTH,
+        height=HEIGHT,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        base=HEIGHT - BOTTOM,
+        rows=[
+            (f"{place:.1f}", f"{place + 4:.1f}", format_y(tick))
+            for tick, place in _spaced(y.ticks(), y.place(y.ticks()), room=22)
+        ],
+        columns=[(f"{place:.1f}", format_x(tick)) for tick, place in _spaced(x.ticks(), x.place(x.ticks()), room=46)],
+        x_name=f"{x_name} (log {' and '.join(scales)})" if scales else x_name,
+        title=title,
+        curves=curves,
+        content=content,
+    )
 
 
 def _round_step(step: float) -> float:

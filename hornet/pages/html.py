@@ -1,12 +1,20 @@
-"""What our pages share: one self-contained file, light and dark, readable on a phone and on paper."""
+"""What our pages share: one self-contained file, light and dark, readable on a phone and on paper.
+
+Its HTML and SVG come from short templates that stand beside the functions that fill them.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
 
 from hornet.durable import write_bytes
 from hornet.errors import UserError
@@ -54,23 +62,87 @@ svg { display: block; width: 100%; height: auto; } svg text { font-size: 12px; f
 """
 
 # Whatever stands in names and keys, the browser loads nothing, and runs nothing but the page's own script, by its hash.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:
+  {%- if script %}; script-src 'sha256-{{ digest }}'{% endif %}">
+<title>{{ title }}</title><style>{{ style }}</style></head>
+<body><main>{{ body }}</main>{% if script %}<script>{{ script }}</script>{% endif %}</body></html>
+"""
+
+NUMBERS = """\
+<div class="numbers">
+{% for number, word in numbers %}
+<div class="card"><strong>{{ number }}</strong><span>{{ word }}</span></div>
+{% endfor %}
+</div>
+"""
+
+TABLE = """\
+<div class="scroll"><table>
+<thead><tr>
+{% for kind, text in head %}
+<th scope="col" class="{{ kind }}">{{ text }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in rows %}
+<tr>
+{% for kind, text in row %}
+{% if loop.first %}
+<th scope="row" class="{{ kind }}">{{ text }}</th>
+{% else %}
+<td class="{{ kind }}">{{ text }}</td>
+{% endif %}
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody></table></div>
+"""
 
 
-def write_page(path: Path, *, title: str, body: str, style: str = "", script: str = "") -> None:
-    """Write a page; `title` is text, `body` is HTML whose texts were escaped, `style` and `script` are our own.
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a page that its navigation leads to."""
+
+    id: str
+    """Where the link leads."""
+    name: str
+    """What the link says."""
+    title: str
+    """The heading, which may tell more than the link."""
+    note: str = ""
+    """How to read what follows; empty for nothing."""
+    body: Markup
+    """What stands below."""
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Fill a template of ours: every text is escaped, what was rendered before (Markup) is taken as it is.
+
+    Raises jinja2.UndefinedError if the template names a value that is not given.
+    """
+    return Markup(_compile(template).render(values))
+
+
+def join(parts: Iterable[Markup]) -> Markup:
+    """Put rendered parts behind each other."""
+    return Markup("").join(parts)
+
+
+def write_page(path: Path, *, title: str, body: Markup, style: str = "", script: str = "") -> None:
+    """Write a page; `title` is plain text, `style` and `script` are our own.
 
     Raises UserError if it cannot be written.
     """
-    policy, end = POLICY, ""
-    if script:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-        policy, end = f"{POLICY}; script-src 'sha256-{digest}'", f"<script>{script}</script>"
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body><main>{body}</main>{end}</body></html>\n"
+    page = render(
+        PAGE,
+        title=title,
+        body=body,
+        style=Markup(STYLE + style),
+        script=Markup(script),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,26 +151,30 @@ def write_page(path: Path, *, title: str, body: str, style: str = "", script: st
         raise UserError(f"{path}: the page cannot be written: {error.strerror}; name another file") from error
 
 
-def escape(text: str) -> str:
-    """Make text harmless within HTML; what cannot be encoded (a file name's raw bytes) becomes a question mark."""
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def draw_numbers(numbers: Iterable[tuple[str, str]]) -> str:
+def render_numbers(numbers: Iterable[tuple[str, str]]) -> Markup:
     """Lay out large numbers with a word each."""
-    cards = (
-        f'<div class="card"><strong>{escape(number)}</strong><span>{escape(word)}</span></div>'
-        for number, word in numbers
-    )
-    return f'<div class="numbers">{"".join(cards)}</div>'
+    return render(NUMBERS, numbers=numbers)
 
 
-def draw_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, num_texts: int = 1) -> str:
-    """Lay out texts; columns after the first `num_texts` are numbers, to the right."""
+def render_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, num_texts: int = 1) -> Markup:
+    """Lay out texts, a row as long as the head; columns after the first `num_texts` are numbers, to the right."""
     kinds = ["name" if column < num_texts else "n" for column in range(len(head))]
-    top = "".join(f'<th scope="col" class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, head, strict=True))
-    lines = []
-    for first, *others in rows:
-        cells = (f'<td class="{kind}">{escape(text)}</td>' for kind, text in zip(kinds[1:], others, strict=True))
-        lines.append(f'<tr><th scope="row" class="{kinds[0]}">{escape(first)}</th>{"".join(cells)}</tr>')
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    head_cells, *cells = [list(zip(kinds, texts, strict=True)) for texts in (head, *rows)]
+    return render(TABLE, head=head_cells, rows=cells)
+
+
+def _encodable(value: Any) -> Any:
+    """Give what enters a template: of text that UTF-8 cannot hold (a file name's raw bytes) a question mark remains."""
+    if hasattr(value, "__html__"):
+        return value
+    return str(value).encode("utf-8", "replace").decode("utf-8")
+
+
+_TEMPLATES = Environment(
+    autoescape=True, undefined=StrictUndefined, finalize=_encodable, trim_blocks=True, lstrip_blocks=True
+)
+
+
+@cache
+def _compile(template: str) -> Template:
+    return _TEMPLATES.from_string(template)

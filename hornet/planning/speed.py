@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from hornet.config import read_yaml
 from hornet.durable import read_json_lines
 from hornet.errors import UserError
 from hornet.hardware import Gpu
 from hornet.planning.activations import Precision
 from hornet.planning.network import NetworkPlan
 from hornet.planning.question import Question
+from hornet.runs.begun import read_run_config
 
 ASSUMED_MFU = {"bf16": 0.15, "fp32": 0.03}
 """Of the dense bf16 rate. Not measured by us; --from-run and --mfu replace it. HorNet moves many bytes a multiply-add,
@@ -84,7 +84,7 @@ def read_speed(run: Path) -> Speed:
 
 def _require_same_network(run: Path, network: NetworkPlan) -> None:
     """Images a second say nothing of another network."""
-    values = read_yaml(run / "config.yaml")
+    values = read_run_config(run)
     name, image_size = values["model"]["name"], values["data"]["transform"]["image_size"]
     if (name, image_size) != (network.name, network.image_size):
         raise UserError(

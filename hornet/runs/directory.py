@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import re
@@ -16,16 +15,19 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from hornet.config import Settings, free, list_changes, read_yaml, to_yaml
-from hornet.durable import read_json_lines, write_bytes, write_json, write_text
+from hornet import __version__
+from hornet.config import Settings, resumable
+from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_text
 from hornet.errors import UserError
+from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
 from hornet.runs.lock import Lease
 from hornet.world import World
 
 LIBRARIES = ("torch", "torchvision", "timm", "deepspeed", "webdataset", "accelerate", "numpy", "pillow")
 
+Config = TypeVar("Config")
 State = Literal["starting", "running", "stopped", "finished", "failed"]
 
 
@@ -35,14 +37,14 @@ class RunConfig(Settings):
 
     name: str
     """Folder below `root`; letters, digits, `_`, `-`, `.` and `/`."""
-    root: Path = free(Path("runs"))
+    root: Path = resumable(Path("runs"))
     """Where runs are kept, on a disk that all nodes share."""
     seed: int = 0
     """Order of the data, augmentation, initial weights, mixing and drop path all derive from it."""
-    stop_at: datetime | None = free(None)
+    stop_at: datetime | None = resumable(None)
     """When to stop with a checkpoint: a time with its zone (2026-11-22T18:00:00+01:00) or seconds since 1970; null for
     never. The run stops earlier by its longest recent step and save, measured on rank 0's clock."""
-    stall_seconds: float | None = free(1200)
+    stall_seconds: float | None = resumable(1200)
     """A rank without progress for so long writes its stacks and ends the run; null waits for ever. Longer than the
     first step's compilation, a save or the reading of a checkpoint. The default lies above NCCL's own 600 s, whose
     report names the collective, and below gloo's 1800 s, which would end the run without stacks."""
@@ -85,20 +87,24 @@ class RunDirectory:
             return
         try:
             self.tensorboard.mkdir(parents=True, exist_ok=True)
-            write_text(self.path / "config.yaml", to_yaml(config))
+            write_config(self.path, config)
             write_json(self.path / "environment.json", describe_environment(self._world))
         except OSError as error:
             raise UserError(f"{self.path}: the run directory cannot be written: {error.strerror}") from error
 
+    def go_on_as_begun(self, config: Config) -> Config:
+        """Return `config` with what its user left unwritten as this run was begun, and say where that differs.
+
+        Raises UserError if a later release has written config.yaml.
+        """
+        config, lines = go_on_as_begun(config, self.path)
+        if lines and self._world.is_main:
+            print(f"{self.path}: was begun by an earlier release:\n  " + "\n  ".join(lines), flush=True)
+        return config
+
     def refuse_changes(self, config: Any) -> None:
         """Raise UserError, naming the keys, if `config` departs from what this run was started with."""
-        changes = list_changes(config, read_yaml(self.path / "config.yaml"))
-        if changes:
-            raise UserError(
-                f"{self.path}: this run was started with another config:\n  "
-                + "\n  ".join(changes)
-                + "\nundo the change to resume it, or choose another run.name to start a new run"
-            )
+        refuse_changes(config, self.path)
 
     def write_recipe(self, audit: Mapping[str, Any]) -> None:
         """Write recipe.json: where the config departs from the published recipe that it names."""
@@ -217,6 +223,7 @@ def describe_environment(world: World) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": sys.argv,
         "host": platform.node(),
+        "hornet": __version__,
         "python": platform.python_version(),
         "libraries": {name: _find_version(name) for name in LIBRARIES},
         "git": _describe_git(),
@@ -247,11 +254,6 @@ def _describe_git() -> dict[str, Any] | None:
     return {"commit": commit.stdout.strip(), "has_uncommitted_changes": bool(changed.stdout.strip())}
 
 
-def _finite(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN and infinity, for which JSON has no words, by null."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-
-
 def _append_line(path: Path, row: Mapping[str, Any]) -> None:
     with path.open("a") as file:
-        file.write(json.dumps(_finite(row), allow_nan=False) + "\n")
+        file.write(json.dumps(replace_non_finite(row), allow_nan=False) + "\n")

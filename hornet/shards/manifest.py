@@ -1,7 +1,8 @@
 """The manifest `_info.json`: a set's splits, shards, checksums and label space, in timm's layout and extended.
 
 timm reads of a split `name`, `filenames`, `shard_lengths`, `num_samples`; ours are `shard_bytes`, `shard_sha256`,
-`index`, `index_sha256`, `shard_folder`, `class_counts`, `origin`, and at the top `label_space`.
+`index`, `index_sha256`, `shard_folder`, `class_counts`, `origin`, and at the top `label_space` and the format's number
+(hornet/formats.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from hornet.durable import write_json
 from hornet.errors import UserError
+from hornet.formats import SHARDS
 from hornet.shards.label_space import LabelSpace, read_label_space
 
 MANIFEST_NAME = "_info.json"
@@ -122,7 +124,7 @@ def fingerprint_split(split: Split, label_space: LabelSpace) -> str:
 def write_manifest(manifest: Manifest) -> None:
     """Write (or atomically replace) the manifest's file."""
     splits = {name: split.to_json() for name, split in manifest.splits.items()} | dict(manifest.unindexed)
-    value = {"name": manifest.name, "label_space": manifest.label_space.to_json(), "splits": splits}
+    value = {"name": manifest.name, **SHARDS.header, "label_space": manifest.label_space.to_json(), "splits": splits}
     write_json(manifest.path, value)
 
 
@@ -172,6 +174,7 @@ def parse_info(content: bytes, *, source: str) -> dict[str, Any]:
     splits = value.get("splits") if isinstance(value, dict) else None
     if not isinstance(splits, dict) or not all(isinstance(content, dict) for content in splits.values()):
         raise UserError(f"{source}: must hold `splits`, from names to splits, as timm's _info.json does")
+    SHARDS.read_number(value, source=source)
     return dict(value)
 
 

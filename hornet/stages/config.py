@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hornet.config import Settings, free
+from hornet.config import Settings, resumable
 from hornet.data.config import EvaluationConfig, MixingConfig, StreamConfig
 from hornet.field_types import NameOrPath
-from hornet.model.config import ModelConfig
-from hornet.model.sizes import MIN_IMAGE_SIZE
+from hornet.model.config import ModelConfig, find_image_size_problems
 from hornet.runs.directory import RunConfig
 from hornet.stages.recipe import RecipeConfig
 from hornet.training.config import (
@@ -58,22 +57,24 @@ class StageConfig(Settings):
     """Steps that are profiled."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
-    micro_batch_size: int | Literal["auto"] = free()
+    micro_batch_size: int | Literal["auto"] = resumable()
     """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
     size draws other partners."""
 
     def _find_problems(self) -> Iterator[str]:
-        yield from _find_small_images("data.transform.image_size", self.data.transform.image_size)
+        yield from find_image_size_problems(self.data.transform.image_size, key="data.transform.image_size")
         if self.evaluation is not None:
-            yield from _find_small_images("evaluation.image_size", self.evaluation.image_size)
+            yield from find_image_size_problems(self.evaluation.image_size, key="evaluation.image_size")
         every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
         if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
             yield (
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
-        if self.recipe.clipping == "paper" and self.optimizer.clip_grad_norm is None:
-            yield "recipe.clipping: paper needs optimizer.clip_grad_norm; set it, or choose standard"
+        if self.recipe.clipping != "standard" and self.optimizer.clip_grad_norm is None:
+            yield (
+                f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +82,20 @@ class EvaluateConfig(Settings):
     """What to evaluate, on what."""
 
     source: Path
-    """A run directory, a checkpoint folder in one, or a weight file."""
+    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
     weights: Weights = "raw"
-    """Which weights of a checkpoint: the last step's, or their moving average."""
+    """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
     """For a weight file: its name in timm; a checkpoint knows its own."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
     """The labelled set."""
-    mixing: MixingConfig = free(MixingConfig())
+    precision: Literal["bf16", "fp32"] = "fp32"
+    """bf16: under autocast; for a run, by default as the run itself evaluates, for a weight file fp32, as the
+    original."""
+    mixing: MixingConfig = resumable(MixingConfig())
     """For a weight file: its mean and std; a checkpoint knows its own."""
 
     def _find_problems(self) -> Iterator[str]:
-        yield from _find_small_images("evaluation.image_size", self.evaluation.image_size)
-
-
-def _find_small_images(key: str, size: int) -> Iterator[str]:
-    if size < MIN_IMAGE_SIZE:
-        yield f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}"
+        yield from find_image_size_problems(self.evaluation.image_size, key="evaluation.image_size")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from hornet.data.config import MixingConfig
@@ -26,6 +28,8 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
     device = choose_device(world)
     with open_process_group(world, device=device, purpose=f"an evaluation of {config.source}"):
         pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
+        if world.is_main:
+            print(f"reading {pretrained.source}", file=sys.stderr, flush=True)  # stdout may be one JSON object
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
             require_shared_memory([labelled.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
@@ -54,5 +58,5 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
             device=device,
             beat=lambda: None,
         )
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             return task.evaluate(model)

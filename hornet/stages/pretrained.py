@@ -1,31 +1,32 @@
-"""Pretrained weights from wherever they lie: a run, a checkpoint in one, or a weight file.
+"""Pretrained weights from wherever they lie: a run, a checkpoint in one, a weight file or a folder of one.
 
 Not here: fitting them to another network (finetune/start.py).
 """
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hornet.errors import UserError
 from hornet.model.resize import get_filter_grids, resize_filters
+from hornet.model.state_dicts import find_state_dicts, plain_names
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
+from hornet.training.checkpoints.weight_file import FOLDER_FILES, find_weights_in_folder, read_weight_file
 from hornet.training.checkpoints.weights import read_weights
 from hornet.training.config import Weights
 
-WRAPPERS = ("model", "state_dict", "module")
-"""Keys under which weight files are known to keep their state dict."""
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Numbers that mean what they say; integers and 8-bit floats need scales that their own tools know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +44,65 @@ class Pretrained:
 
 
 def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
-    """Read weights from a run directory, a checkpoint folder or a weight file.
+    """Read weights from a run directory, a checkpoint folder, a weight file or a folder that holds one.
 
     `label_space` (see `find_label_space`) tells what the head of a weight file means.
-    Raises UserError if there are no weights, or they are damaged or hold more than tensors.
+    Raises UserError if there are no such weights, or they are damaged, not finite, or hold more than tensors and what
+    training scripts are known to leave beside them.
     """
-    if path.is_dir():
-        if label_space is not None:
-            raise UserError(f"{path}: a checkpoint knows its own label space; give none")
-        checkpoint = verify_checkpoint(path) if (path / MANIFEST).exists() else _newest_of_run(path)
-        return Pretrained(
-            state_dict=read_weights(checkpoint, weights=weights),
-            label_space=read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST),
-            description=checkpoint.description,
-            source=f"{checkpoint.folder} ({weights} weights)",
+    file = path
+    if os.path.isdir(path):  # noqa: PTH112  a path that cannot be looked at is no folder, and the reader says why
+        found = None if (path / MANIFEST).exists() else find_weights_in_folder(path)
+        if found is None:
+            return _read_checkpoint(path, weights=weights, label_space=label_space)
+        file = found
+    by_kind = find_state_dicts(read_weight_file(file), source=str(file))
+    if weights not in by_kind:
+        raise UserError(
+            f"{file} holds averaged weights only ({by_kind['ema'].key}); ask for weights=ema"
+            if weights == "raw"
+            else f"{file} holds one kind of weights and none that it calls averaged; ask for raw ones"
         )
-    if weights != "raw":
-        raise UserError(f"{path}: a weight file holds one kind of weights; ask for raw ones")
+    state_dict, remarks = plain_names(by_kind[weights].state_dict)
+    key = by_kind[weights].key
+    told = [f"{weights} weights" + (f" under {key!r}" if key else "")]
+    told += [f"{kind} ones are there too, under {other.key!r}" for kind, other in by_kind.items() if kind != weights]
+    told += [f"left out: {'; '.join(remarks)}"] if remarks else []
+    source = str(file) if not (key or remarks) else f"{file} ({', '.join(told)})"
+    _require_usable(state_dict, source=source)
     return Pretrained(
-        state_dict=read_weight_file(path),
+        state_dict=state_dict,
         label_space=None if label_space is None else find_label_space(label_space),
         description={},
-        source=str(path),
+        source=source,
     )
+
+
+def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
+    if label_space is not None:
+        raise UserError(f"{path}: a checkpoint knows its own label space; give none")
+    checkpoint = verify_checkpoint(path) if (path / MANIFEST).exists() else _newest_of_run(path)
+    return Pretrained(
+        state_dict=read_weights(checkpoint, weights=weights),
+        label_space=read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST),
+        description=checkpoint.description,
+        source=f"{checkpoint.folder} ({weights} weights)",
+    )
+
+
+def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
+    """Raise UserError if tensors are not plain ones, claim more than their memory, or hold NaN or infinity."""
+    for name, tensor in state_dict.items():
+        is_plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+        # A tensor of stride 0 can claim any size; it must not become memory at a copy.
+        if not is_plain or tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise UserError(f"{source}: {name!a} is no plain tensor with a number of its own for each element")
+    damaged = [name for name, weight in state_dict.items() if weight.dtype in DTYPES and not weight.isfinite().all()]
+    if damaged:
+        raise UserError(
+            f"{source}: holds NaN or infinity in {len(damaged)} tensors ({_list_first(damaged)}); the training that "
+            "wrote them had failed, take an earlier checkpoint"
+        )
 
 
 def require_head_of(start: Pretrained, label_space: LabelSpace) -> None:
@@ -83,46 +120,51 @@ def require_head_of(start: Pretrained, label_space: LabelSpace) -> None:
 def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: str) -> int:
     """Load weights into a model, filters resized to its grids; return the number of filters that were resized.
 
-    Raises UserError, naming parameters, if the weights are of another network.
+    Weights of half or double precision become the model's. Raises UserError, naming parameters, if the weights are of
+    another network.
     """
-    fitted = resize_filters(state_dict, grids=get_filter_grids(model))
     expected = model.state_dict()
-    wrong = [name for name in expected if name not in fitted or fitted[name].shape != expected[name].shape]
-    wrong += [name for name in fitted if name not in expected]
-    if wrong:
+    try:
+        fitted = resize_filters(state_dict, grids=get_filter_grids(model))
+    except ValueError as error:
+        raise UserError(f"{source}: does not fit the model: {error}") from error
+    missing = [name for name in expected if name not in fitted]
+    unknown = [name for name in fitted if name not in expected]
+    common = [name for name in expected if name in fitted]
+    misshapen = [
+        f"{name} {tuple(fitted[name].shape)} for {tuple(expected[name].shape)}"
+        for name in common
+        if fitted[name].shape != expected[name].shape
+    ]
+    quantized = [f"{name} {fitted[name].dtype}" for name in common if fitted[name].dtype not in DTYPES]
+    problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen, "no plain floats": quantized}
+    if any(problems.values()):
+        listed = "; ".join(
+            f"{len(some)} parameters are {what} ({_list_first(some)})" for what, some in problems.items() if some
+        )
         raise UserError(
-            f"{source}: does not fit the model: {len(wrong)} parameters are missing, unknown or of another shape "
-            f"({', '.join(wrong[:5])}); choose the model and the classes it was trained with"
+            f"{source}: does not fit the model: {listed}; choose the model and the classes it was trained with"
         )
     model.load_state_dict(fitted)
     return sum(fitted[name] is not state_dict[name] for name in fitted)
 
 
-def read_weight_file(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors file, or a .pth/.pt file that holds a state dict, bare or under a known key.
-
-    Raises UserError; never runs code from the file.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than tensors and is refused: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # safetensors and torch raise many kinds on bytes they do not know
-        raise UserError(f"{path} is not a weight file: {str(error).splitlines()[0]}") from error
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path} holds no state dict; tried the file itself and its keys {', '.join(WRAPPERS)}")
-    return dict(content)
+def _list_first(names: Sequence[str]) -> str:
+    shown = [name if name.isprintable() else ascii(name) for name in names[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > 3 else "")
 
 
 def _newest_of_run(path: Path) -> Checkpoint:
     checkpoint = find_newest(path / "checkpoints")
     if checkpoint is None:
-        raise UserError(f"{path} is neither a run with checkpoints nor a checkpoint")
+        remark = (
+            "; it is a distributed checkpoint of torch's, which "
+            "`python -m torch.distributed.checkpoint.format_utils dcp_to_torch` makes a file of"
+            if (path / ".metadata").exists()
+            else ""
+        )
+        raise UserError(
+            f"{path} is neither a run with checkpoints nor a checkpoint, and holds none of {', '.join(FOLDER_FILES)}"
+            + remark
+        )
     return checkpoint

@@ -12,17 +12,37 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hornet.config import Settings, flatten_values, free, to_values
+from hornet.config import Settings, flatten_values, resumable, to_values
 from hornet.training.config import Clipping
+
+ALL = "all"
+"""In place of a number of shards: as many as there are."""
+
+# datasets.py: the short edge to 256 and the centre of 224 pixels; from 384 pixels on the whole picture, warped.
+_EVALUATED_AT_224: dict[str, Any] = {
+    "evaluation.crop_fraction": 0.875,
+    "evaluation.image_size": 224,
+    "evaluation.interpolation": "bicubic",
+}
+_EVALUATED_AT_384: dict[str, Any] = {
+    **_EVALUATED_AT_224,
+    "evaluation.crop_fraction": None,
+    "evaluation.image_size": 384,
+}
 
 # main.py's defaults and what all commands of TRAINING.md share, by our keys.
 _EVERYWHERE: dict[str, Any] = {
+    "data.partial_batch": "drop",
+    "data.shuffle_window_shards": ALL,
+    "data.transform.crop_ratio": [3 / 4, 4 / 3],
     "data.transform.crop_scale": [0.08, 1.0],
     "data.transform.interpolation": "bicubic",
     "data.transform.flip_probability": 0.5,
     "data.transform.rand_augment": "rand-m9-mstd0.5-inc1",
     "data.transform.erase_probability": 0.25,
+    "mixing.mean": [0.485, 0.456, 0.406],
     "mixing.probability": 1.0,
+    "mixing.std": [0.229, 0.224, 0.225],
     "mixing.switch_probability": 0.5,
     "mixing.label_smoothing": 0.1,
     "model.layer_scale_init": 1e-6,
@@ -42,16 +62,24 @@ _PRETRAINING: dict[str, Any] = {
 }
 _IN1K: dict[str, Any] = {
     **_PRETRAINING,
+    **_EVALUATED_AT_224,
     "optimizer.weight_decay": 0.05,
     "optimizer.ema_decay": 0.9999,
     "schedule.num_epochs": 300.0,
     "schedule.warmup_epochs": 20.0,
 }
 # In fp32 engine.py clips after every micro batch: T has one micro batch a step (32 x 128), the others have two.
-_IN1K_SMALL: dict[str, Any] = {**_IN1K, "model.drop_path_rate": 0.4, "recipe.clipping": "paper"}
-_IN1K_BASE: dict[str, Any] = {**_IN1K, "model.drop_path_rate": 0.5, "recipe.clipping": "paper"}
+_IN1K_SMALL: dict[str, Any] = {
+    **_IN1K,
+    "micro_batch_size": 64,
+    "model.drop_path_rate": 0.4,
+    "recipe.clipping": "paper",
+}
+_IN1K_BASE: dict[str, Any] = {**_IN1K_SMALL, "model.drop_path_rate": 0.5}
 _IN22K: dict[str, Any] = {
     **_PRETRAINING,
+    "evaluation": None,  # --disable_eval true
+    "micro_batch_size": 32,
     "model.drop_path_rate": 0.2,
     "optimizer.weight_decay": 0.1,
     "optimizer.ema_decay": None,
@@ -61,6 +89,7 @@ _IN22K: dict[str, Any] = {
 }
 _FINETUNING: dict[str, Any] = {
     **_EVERYWHERE,
+    **_EVALUATED_AT_384,
     "global_batch_size": 512,
     "data.transform.image_size": 384,
     "mixing.mixup_alpha": 0.0,
@@ -75,6 +104,7 @@ _FINETUNING: dict[str, Any] = {
     "schedule.num_epochs": 30.0,
     "schedule.peak_lr": 5e-5,
     "schedule.warmup_epochs": 0.0,
+    "start.weights": "raw",  # pretraining on 22K keeps no average
 }
 
 
@@ -82,7 +112,7 @@ def _row(shared: Mapping[str, Any], name: str, *, clip: float, **others: Any) ->
     return {**shared, "model.name": name, "optimizer.clip_grad_norm": clip, **others}
 
 
-_TINY = {"model.drop_path_rate": 0.2, "recipe.clipping": "standard"}
+_TINY = {"micro_batch_size": 128, "model.drop_path_rate": 0.2, "recipe.clipping": "standard"}
 _M12 = {"data.transform.rand_augment": "rand-m12-mstd0.5-inc1"}
 _M15 = {"data.transform.rand_augment": "rand-m15-mstd0.5-inc1"}
 
@@ -96,15 +126,26 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "in22k_large_7x7": _row(_IN22K, "hornet_large_7x7", clip=5.0),
     "in22k_large_gf": _row(_IN22K, "hornet_large_gf", clip=1.0),
     "in1k_384_large_7x7": _row(_FINETUNING, "hornet_large_7x7", clip=1.0),
-    # The original's hornet_large_gf_img384; shaped for image_size, ours is the same network.
+    # The original's hornet_large_gf_img384; either name is shaped for image_size, and so the same network.
     "in1k_384_large_gf": _row(_FINETUNING, "hornet_large_gf", clip=1.0),
 }
+
+AT_384 = "_img384"
+"""At the end of a network's name: shaped for 384 pixels, where the config's image size does not say another."""
 
 _REMARKS = {
     "global_batch_size": "the published learning rate belongs to the published batch; nothing is scaled here",
     "zero.precision": "autocast only: parameters, gradient sums and optimizer stay fp32",
     "precision": "autocast only: parameters, gradient sums and optimizer stay fp32",
-    "recipe.clipping": "matters with several micro steps: paper clips the growing sum after each, standard once a step",
+    "micro_batch_size": "images are mixed within a micro batch, all in one way",
+    "recipe.clipping": "paper clips the growing sum after each half of a step, standard once a step",
+    "data.partial_batch": "the original drops an epoch's last images",
+    "data.shuffle_window_shards": "the original shuffles the whole set; a window of all its shards does so too",
+    "evaluation": "changes nothing that is learned",
+    "evaluation.crop_fraction": "changes what is measured; null warps the whole picture",
+    "evaluation.image_size": "changes what is measured",
+    "evaluation.interpolation": "changes what is measured",
+    "start.weights": "pretraining on 22K as published keeps no average",
     "data.transform.image_size": "global filters take the shape of the size; there is no published command for others",
     "model.name": "another network than the published one",
     "optimizer.ema_decay": "per step, so its horizon goes with the global batch",
@@ -116,11 +157,11 @@ _REMARKS = {
 class RecipeConfig(Settings):
     """Which published recipe a run follows, and how its gradients are clipped."""
 
-    published: str | None = free(None)
+    published: str | None = resumable(None)
     """The published recipe that the config is compared with at the start, such as in1k_tiny_gf; null for none."""
     clipping: Clipping = "standard"
-    """standard: the gradient is clipped once a step; paper: as the original in fp32, what has accumulated over all
-    ranks is clipped after every micro batch."""
+    """standard: the gradient is clipped once a step; paper: as the original's commands for S, B and L in fp32, what has
+    accumulated over all ranks is clipped after each half of a step; every_micro_step: after each micro step."""
 
     def _find_problems(self) -> Iterator[str]:
         if self.published is not None and self.published not in PUBLISHED:
@@ -143,14 +184,27 @@ class Departure:
     """What to know about it; may be empty."""
 
 
-def list_departures(config: Any) -> list[Departure]:
-    """Compare a stage's config with the published recipe it names; empty if they agree or it names none."""
+def list_departures(config: Any, *, num_shards: int | None = None) -> list[Departure]:
+    """Compare a stage's config with the published recipe it names; empty if they agree or it names none.
+
+    `num_shards` are those of the training split, None if they are not known.
+    """
     if config.recipe.published is None:
         return []
+    published = dict(PUBLISHED[config.recipe.published])
     ours = dict(flatten_values(to_values(config)))
+    if config.evaluation is not None:
+        ours["evaluation"] = f"split {config.evaluation.split}"
+    elif "evaluation" not in published:
+        size = published["evaluation.image_size"]
+        published = {key: value for key, value in published.items() if not key.startswith("evaluation.")}
+        published["evaluation"] = f"at {size} pixels"
+    if num_shards is not None and config.data.shuffle_window_shards >= num_shards:
+        ours["data.shuffle_window_shards"] = ALL
+    ours["model.name"] = ours["model.name"].removesuffix(AT_384)
     return [
         Departure(key=key, published=value, ours=ours.get(key), remark=_REMARKS.get(key, ""))
-        for key, value in PUBLISHED[config.recipe.published].items()
+        for key, value in published.items()
         if ours.get(key) != value
     ]
 

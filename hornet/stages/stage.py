@@ -5,6 +5,7 @@ A stage adds its engine and its starting weights (pretrain/stage.py, finetune/st
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from hornet.model.hornet import HorNet
 from hornet.model.resize import get_filter_grids
 from hornet.runs.directory import RunDirectory
 from hornet.seeding import derive_seed
+from hornet.shards.label_space import LabelSpace
 from hornet.stages.classification import (
     Classification,
     describe_weights,
@@ -34,7 +36,7 @@ from hornet.stages.classification import (
 from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
-from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.loop import Engine
 from hornet.training.parts import Parts
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
@@ -62,6 +64,7 @@ def run_stage(
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
+    config = run.go_on_as_begun(config)
     if report_finished(run, config, world=world):
         return
     device = choose_device(world)
@@ -69,13 +72,13 @@ def run_stage(
     with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
         with errors_shared():  # a node may lack the shards that the others see
             stream, labelled = open_streams(config, world=world)
+        identity = {**engine_identity, **identify(config, stream)}
+        require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
         held.enter_context(hold(run, world=world))  # not before: a wrong config leaves no folder behind
-        checkpoint = find_start(run, config, world=world)
+        checkpoint = find_start(run, config, require=require, world=world)
         with run.failures_marked():
-            if checkpoint is not None:
-                require_labels_of_checkpoint(checkpoint, stream.label_space)
             with errors_shared():
-                audit_recipe(run, config, world=world)
+                audit_recipe(run, config, num_shards=stream.num_shards, world=world)
             task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
             model = build_model(
                 config.model,
@@ -102,10 +105,26 @@ def run_stage(
                 parameter_shapes=list_shapes(model),  # it and the next before ZeRO-3 takes the parameters apart
                 filters=list(get_filter_grids(model)),
                 engine=build_engine(model, task, checkpoint),
-                engine_identity=engine_identity,
+                identity=identity,
                 flops_per_image=flops_per_image,
             )
             run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Mapping[str, Any]) -> None:
+    """Raise UserError if a run of these labels and this identity cannot go on from a checkpoint."""
+    require_labels_of_checkpoint(checkpoint, label_space)
+    require_identity(checkpoint, identity)
+
+
+def identify(config: StageConfig, stream: TrainStream) -> dict[str, Any]:
+    """Return what a checkpoint must have in common with a run that goes on from it, besides the engine."""
+    return {
+        "model": config.model.name,
+        "label_space": stream.label_space.fingerprint,
+        "stream": stream.manifest_fingerprint,
+        "order_version": stream.order_version,
+    }
 
 
 def make_task(
@@ -160,12 +179,12 @@ def open_stream(config: StageConfig, *, world: World) -> TrainStream:
     )
 
 
-def audit_recipe(run: RunDirectory, config: StageConfig, *, world: World) -> None:
+def audit_recipe(run: RunDirectory, config: StageConfig, *, num_shards: int, world: World) -> None:
     """Say and write down where the run departs from the published recipe that it names."""
     name = config.recipe.published
     if name is None:
         return
-    departures = list_departures(config)
+    departures = list_departures(config, num_shards=num_shards)
     run.write_recipe({"published": name, "departures": [asdict(departure) for departure in departures]})
     if world.is_main:
         print(format_audit(name, departures), flush=True)
@@ -177,7 +196,7 @@ def assemble(
     stream: TrainStream,
     task: Classification,
     engine: Engine,
-    engine_identity: Mapping[str, Any],
+    identity: Mapping[str, Any],
     parameter_shapes: Mapping[str, tuple[int, ...]],
     flops_per_image: float,
     filters: Sequence[str],
@@ -185,13 +204,7 @@ def assemble(
     """Say in the session's words what the run consists of."""
     return Parts(
         engine=engine,
-        identity={
-            **engine_identity,
-            "model": config.model.name,
-            "label_space": stream.label_space.fingerprint,
-            "stream": stream.manifest_fingerprint,
-            "order_version": stream.order_version,
-        },
+        identity=identity,
         description={
             **describe_weights(
                 model=config.model.name,

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from hornet.config import Settings, free
+from hornet.config import Settings, resumable
 
 Weights = Literal["raw", "ema"]
-Clipping = Literal["standard", "paper"]
+Clipping = Literal["standard", "paper", "every_micro_step"]
 """standard: once a step; paper: what has accumulated is clipped after every micro batch."""
 
 
@@ -70,15 +70,15 @@ class ScheduleConfig(Settings):
 class CadenceConfig(Settings):
     """How often the run speaks, saves and is measured; none of it changes what is learned."""
 
-    log_every_steps: int = free(10)
+    log_every_steps: int = resumable(10)
     """Steps between lines of metrics.jsonl."""
-    save_every_steps: int = free(1000)
+    save_every_steps: int = resumable(1000)
     """Steps between checkpoints; the last step is always saved."""
-    evaluate_every_steps: int | None = free(None)
+    evaluate_every_steps: int | None = resumable(None)
     """Steps between evaluations; null evaluates only at the end."""
-    norms_every_steps: int | None = free(100)
+    norms_every_steps: int | None = resumable(100)
     """Steps between norms of gradient and weights by part of the network; null for none."""
-    pictures_every_steps: int | None = free(None)
+    pictures_every_steps: int | None = resumable(None)
     """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
 
     def _find_problems(self) -> Iterator[str]:
@@ -95,13 +95,13 @@ class CadenceConfig(Settings):
 class RetentionConfig(Settings):
     """Which checkpoints stay on disk, and how they get there; none of it changes what is learned."""
 
-    newest: int = free(3)
+    newest: int = resumable(3)
     """Newest checkpoints kept."""
-    every_steps: int | None = free(None)
+    every_steps: int | None = resumable(None)
     """Checkpoints at multiples of this are kept for good (for rolling back, or to look at later); null for none."""
-    best: bool = free(False)
+    best: bool = resumable(False)
     """Keep the checkpoint with the best top-1 of the run's evaluations too; evaluated steps are saved for it."""
-    asynchronous: bool = free(True)
+    asynchronous: bool = resumable(True)
     """Write beside the training, from a copy in host memory; false holds the run up until all is on disk."""
 
     def _find_problems(self) -> Iterator[str]:
@@ -120,15 +120,15 @@ class GuardConfig(Settings):
     finite."""
     window_steps: int = 128
     """How many of the last steps, dropped ones not counted, give mean and sigma; nothing is a spike before half."""
-    max_dropped_in_a_row: int = free(20)
+    max_dropped_in_a_row: int = resumable(20)
     """So many dropped steps in a row end the run, or take it back."""
-    skip_batches: tuple[tuple[int, int], ...] = free(())
+    skip_batches: tuple[tuple[int, int], ...] = resumable(())
     """Global batches to leave out: pairs [first, stop), 0-based; the run goes on from a checkpoint before them."""
-    max_rollbacks: int = free(0)
+    max_rollbacks: int = resumable(0)
     """How often the run may go back by itself, over all its lives; 0 ends it instead."""
-    rollback_steps: int = free(100)
+    rollback_steps: int = resumable(100)
     """It goes back to the newest checkpoint at least this many steps before the first dropped one."""
-    num_batches_after_spike: int = free(100)
+    num_batches_after_spike: int = resumable(100)
     """It then leaves out all batches from that checkpoint to the last dropped step, and this many behind."""
 
     def _find_problems(self) -> Iterator[str]:
@@ -147,9 +147,9 @@ class GuardConfig(Settings):
 class TrackingConfig:
     """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
 
-    tensorboard: bool = free(True)
+    tensorboard: bool = resumable(True)
     """Write runs/NAME/tensorboard."""
-    wandb_project: str | None = free(None)
+    wandb_project: str | None = resumable(None)
     """Project of Weights & Biases to log to; null for none. Needs the package wandb, and a login of its own, or
     WANDB_MODE=offline."""
 
@@ -158,9 +158,9 @@ class TrackingConfig:
 class ProfileConfig(Settings):
     """Which steps are profiled on rank 0; they are slower, and learn the same."""
 
-    first_step: int | None = free(None)
+    first_step: int | None = resumable(None)
     """The first one, counted from 1; null for none. Leave the first few out: they compile and warm up."""
-    num_steps: int = free(3)
+    num_steps: int = resumable(3)
     """How many; a trace takes some MB a step."""
 
     def _find_problems(self) -> Iterator[str]:

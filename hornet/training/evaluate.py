@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ class Evaluation:
     top5: float
     """Share of images whose label is among the five highest logits, in percent."""
     loss: float
-    """Mean cross entropy."""
+    """Mean cross entropy; of weights that have diverged, not finite."""
     num_images: int
     """Images counted."""
     num_bad_images: int
@@ -44,7 +45,8 @@ def evaluate(
         labels = batch.labels.to(device)
         is_real = batch.is_real.to(device)
         top = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        hits = (top == labels[:, None]) & is_real[:, None]
+        is_known = ~logits.isnan().any(dim=1)  # of NaN, topk would return classes too
+        hits = (top == labels[:, None]) & (is_real & is_known)[:, None]
         losses = functional.cross_entropy(logits, labels, reduction="none")[is_real]
         counts = torch.stack([hits[:, 0].sum(), hits.sum(), is_real.sum()]).double().cpu()
         sums[:3] += counts
@@ -61,9 +63,19 @@ def evaluate(
     )
 
 
+def find_best(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the evaluation with the highest top-1, of those whose loss is finite if there are any; None of none."""
+    return max(rows, key=lambda row: (has_finite_loss(row), row["top1"]), default=None)
+
+
+def has_finite_loss(row: Mapping[str, Any]) -> bool:
+    """Whether an evaluation's loss is a number; evaluations.jsonl has null where it was NaN or infinite."""
+    return row["loss"] is not None and math.isfinite(row["loss"])
+
+
 def format_evaluation(row: Mapping[str, Any]) -> str:
-    """Return an evaluation's fields as a line for people."""
-    return (
-        f"top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, loss {row['loss']:.4f} on {row['num_images']} images"
-        + (f", {row['num_bad_images']} could not be read" if row["num_bad_images"] else "")
+    """Return an evaluation's fields as a line for people; the row may be one of evaluations.jsonl."""
+    loss = f"{row['loss']:.4f}" if has_finite_loss(row) else "not finite"
+    return f"top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, loss {loss} on {row['num_images']} images" + (
+        f", {row['num_bad_images']} could not be read" if row["num_bad_images"] else ""
     )

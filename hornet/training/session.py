@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from itertools import chain
@@ -18,6 +18,7 @@ from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
+from hornet.training.evaluate import find_best
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.interruption import Interruption, explain_stop
 from hornet.training.loop import RunState, Wish, is_evaluation_due, train
@@ -47,15 +48,19 @@ def hold(run: RunDirectory, *, world: World) -> Iterator[None]:
         yield
 
 
-def find_start(run: RunDirectory, config: Any, *, world: World) -> Checkpoint | None:
+def find_start(
+    run: RunDirectory, config: Any, *, require: Callable[[Checkpoint], None], world: World
+) -> Checkpoint | None:
     """Open the run directory and return the checkpoint to go on from. Collective.
 
     Later ones, which were trained on batches that are left out now, are set aside. Raises UserError if the run would go
-    on with another config.
+    on with another config, and what `require` raises of the checkpoint; the run directory is then as it was.
     """
     start = find_fitting_start(run, config.guard, world=world)
     checkpoint = start.checkpoint
     with errors_shared():
+        if checkpoint is not None:
+            require(checkpoint)
         run.prepare(config, has_checkpoint=checkpoint is not None)
         step = 0 if checkpoint is None else checkpoint.step
         recorded = [row["step"] for row in run.read("metrics")]
@@ -175,9 +180,9 @@ def _iterate(parts: Parts, state: RunState) -> Iterator[Batch]:
 
 
 def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Checkpointer:
-    def find_best(steps: Collection[int]) -> int | None:
-        rows = [row for row in run.read("evaluations") if row["step"] in steps]
-        return max(rows, key=lambda row: row["top1"])["step"] if rows else None
+    def find_best_step(steps: Collection[int]) -> int | None:
+        best = find_best(row for row in run.read("evaluations") if row["step"] in steps)
+        return None if best is None else best["step"]
 
     return Checkpointer(
         run.checkpoints,
@@ -186,7 +191,7 @@ def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Chec
         description=parts.description,
         world=world,
         retention=parts.checkpoints,
-        find_best=find_best,
+        find_best=find_best_step,
         require_sole=run.lease.require,
     )
 

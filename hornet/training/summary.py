@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hornet.errors import UserError
+from hornet.formats import MADE_BY, PROGRAM
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunDirectory
 from hornet.training.data_steps import count_data_steps
@@ -24,6 +25,7 @@ def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, 
     utilisations = [row["mfu"] for row in rows if row.get("mfu") is not None]
     summary = {
         "name": run.path.name,
+        MADE_BY: PROGRAM,
         "steps": state.step,
         "epochs": count_data_steps(state.step, state.skipped_batches) / parts.steps_per_epoch,
         "images_seen": state.step * parts.global_batch_size,
@@ -48,7 +50,8 @@ def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, 
 
 
 def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
-    """Return the table a finished run ends with."""
+    """Return the table a finished run ends with, whatever release has written its summary."""
+    mfu = summary.get("mfu")  # since 0.1.0
     rows = [
         ("run", folder),
         ("steps", f"{summary['steps']}  ({summary['epochs']:.1f} epochs, {summary['images_seen']} images)"),
@@ -59,7 +62,7 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
         rows.append((f"{row['weights']} weights", format_evaluation(row)))
     rows += [
         ("speed", f"{summary['images_per_second']:.0f} images/s"),
-        ("MFU", "unknown for this device" if summary["mfu"] is None else f"{100 * summary['mfu']:.1f} %"),
+        ("MFU", "unknown for this device" if mfu is None else f"{100 * mfu:.1f} %"),
         ("waiting for data", f"{100 * summary['data_share_of_step']:.0f} % of the time"),
         ("bad samples", str(summary["num_bad_samples"])),
         ("skipped steps", str(summary["num_skipped_steps"])),

@@ -2,9 +2,12 @@ import json
 import re
 
 import pytest
+import timm
 import torch
 
+import hornet  # noqa: F401  registers the models
 from tests.integration.conftest import (
+    NUM_CLASSES,
     NUM_VALIDATION,
     PRETRAIN,
     ROOT,
@@ -78,7 +81,8 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
         alone = json.loads(done.stdout.splitlines()[-1])
         assert alone["num_images"] == row["num_images"] == NUM_VALIDATION, "each image once, on 2 ranks and on 1"
         assert alone["top1"] == row["top1"]
-        assert alone["loss"] == pytest.approx(row["loss"], rel=2e-2), "bf16 autocast during the run, fp32 alone"
+        assert alone["loss"] == pytest.approx(row["loss"], rel=1e-6), "in the run's own precision"
+        assert alone["precision"] == "bf16"
 
 
 def test_a_start_that_is_no_run_is_refused(tmp_path, shards):
@@ -86,3 +90,25 @@ def test_a_start_that_is_no_run_is_refused(tmp_path, shards):
     done = run_python(ROOT / "launch/finetune.py", "--config", config, check=False)
     assert done.returncode == 2
     assert "is neither a run with checkpoints nor a checkpoint" in done.stderr
+
+
+def test_evaluation_says_which_weights_of_a_file_it_reads(tmp_path, shards):
+    states = [timm.create_model("hornet_atto_7x7", num_classes=NUM_CLASSES).state_dict() for _ in range(2)]
+    torch.save(dict(zip(("model", "model_ema"), states, strict=True)), tmp_path / "x.pth")
+    keys = ("model=hornet_atto_7x7", f"evaluation.shards={shards}", "evaluation.image_size=32")
+    losses = []
+    for weights, other in (("raw", "ema"), ("ema", "raw")):
+        done = run_python(ROOT / "launch/evaluate.py", tmp_path / "x.pth", f"weights={weights}", "--json", *keys)
+        assert f"x.pth ({weights} weights under" in done.stderr
+        assert f"{other} ones are there too" in done.stderr
+        losses.append(json.loads(done.stdout.splitlines()[-1])["loss"])
+    assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("target", ["x.pth", "gone.pth"])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, shards, target):
+    (tmp_path / "x.pth").symlink_to(target)
+    keys = ("model=hornet_atto_7x7", f"evaluation.shards={shards}", "evaluation.image_size=32")
+    done = run_python(ROOT / "launch/evaluate.py", tmp_path / "x.pth", *keys, check=False)
+    assert done.returncode == 2
+    assert "Too many levels" in done.stderr if target == "x.pth" else "is a link to gone.pth" in done.stderr

@@ -30,7 +30,7 @@ def test_a_rule_of_the_engine_is_found_and_the_log_kept(rehearse, pretraining, t
     assert code == 1, output
     assert "ok  batch       2 ranks x 2 micro steps x 2 images = 8" in output
     assert f"before step 2; see {log}" in output
-    assert "recipe.clipping: paper clips after each of the 2 micro steps" in log.read_text()
+    assert "recipe.clipping: paper clips between two of the 2 micro steps" in log.read_text()
 
 
 def test_a_batch_that_cannot_be_divided_and_shards_that_are_not_there(rehearse, pretraining, tmp_path):

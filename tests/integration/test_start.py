@@ -1,6 +1,5 @@
 """How ranks are started, and what becomes of a start that fails."""
 
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hornet.cli import demo
 from tests.integration.conftest import ROOT, Ranks, make_environment, write_config
 from tests.integration.test_finetune import FINETUNE, pretrained  # noqa: F401  a fixture
 
@@ -101,18 +101,8 @@ def finetuning(pretrained, tmp_path, shards):  # noqa: F811
     return ["launch/finetune.py", "--config", config], tmp_path / "runs/finetune"
 
 
-def load_demo():
-    specification = importlib.util.spec_from_file_location("demo", ROOT / "launch/demo.py")
-    demo = importlib.util.module_from_spec(specification)
-    path = list(sys.path)
-    specification.loader.exec_module(demo)  # it puts the root first on the path, as a script
-    sys.path[:] = path
-    return demo
-
-
 def test_the_demos_finetuning_runs_on_as_many_ranks_as_the_demo_says(finetuning):
     words, run = finetuning
-    demo = load_demo()
     done = start([*demo.ON_TWO_CPUS, *words])
     assert done.returncode == 0, done.stderr
     assert read_num_ranks(run) == demo.NUM_RANKS == 2

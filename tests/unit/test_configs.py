@@ -30,11 +30,11 @@ def test_loads_and_its_model_is_built(path):
 
 
 EXPECTED_DEPARTURES = {
-    "pretrain/": {"zero.precision"},
-    "finetune/": {"precision"},
-    "_224": {"data.transform.image_size"},
-    "hornet_xlarge": {"model.name"},
-    "hornet_huge": {"model.name", "model.drop_path_rate"},
+    "pretrain/hornet": {"zero.precision", "data.shuffle_window_shards"},
+    "finetune/hornet": {"precision", "data.shuffle_window_shards"},
+    "_224": {"data.transform.image_size", "evaluation.image_size", "evaluation.crop_fraction"},
+    "hornet_xlarge": {"model.name", "micro_batch_size"},
+    "hornet_huge": {"model.name", "model.drop_path_rate", "micro_batch_size"},
     "hornet_small": {"recipe.clipping"},
     "hornet_base": {"recipe.clipping"},
     "_in22k": {"recipe.clipping"},
@@ -43,7 +43,7 @@ EXPECTED_DEPARTURES = {
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_departs_from_the_published_recipe_where_expected_and_nowhere_else(path):
-    """bf16 autocast and clipping once a step; the networks and the image size that have no published recipe."""
+    """bf16 autocast, clipping once a step and a window of shuffling; networks and sizes without a published recipe."""
     config = load_config(choose_class(path), path=path)
     name = str(path.relative_to(ROOT / "configs"))
     expected = set().union(*(keys for part, keys in EXPECTED_DEPARTURES.items() if part in name))

@@ -125,5 +125,5 @@ def add_info(commands: Commands) -> None:
     """Add the parser."""
     command = commands.add_parser("info", help="describe a set")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="holds the _info.json")
-    command.add_argument("--page", type=Path, metavar="FILE.html", help="write a page with charts and pictures")
+    command.add_argument("--page", type=Path, metavar="FILE.html", help="write a page with charts and images")
     command.set_defaults(run=info)

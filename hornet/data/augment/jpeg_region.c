@@ -1,6 +1,7 @@
 /* A region of a JPEG, with libjpeg-turbo: what lies left, right, above and below of it is not transformed.
  *
- * The pixels are those of decoding everything and cutting the region out (tests/unit/data/augment/test_jpeg.py).
+ * The pixels are those of decoding everything and cutting the region out (tests/unit/data/augment/test_jpeg.py), and
+ * what is refused is what decoding everything refuses: the bits below the region are read too, to the end.
  * Source of the two calls that make it quick: libjpeg-turbo's libjpeg.txt, jpeg_crop_scanline and jpeg_skip_scanlines.
  */
 #define PY_SSIZE_T_CLEAN
@@ -31,6 +32,23 @@ static void leave(j_common_ptr info) {
     longjmp(errors->place, 1);
 }
 
+/* libjpeg's own source of memory would put an end behind bytes that have none, with a warning. */
+static boolean refuse_more(j_decompress_ptr info) {
+    Errors *errors = (Errors *)info->err;
+    snprintf(errors->message, sizeof errors->message, "the image is incomplete or truncated");
+    longjmp(errors->place, 1);
+    return FALSE;
+}
+
+static void skip_bytes(j_decompress_ptr info, long num_bytes) {
+    if (num_bytes <= 0)
+        return;
+    if ((size_t)num_bytes > info->src->bytes_in_buffer)
+        refuse_more(info);
+    info->src->next_input_byte += num_bytes;
+    info->src->bytes_in_buffer -= (size_t)num_bytes;
+}
+
 static void keep_quiet(j_common_ptr info) { (void)info; }
 
 typedef struct {
@@ -57,6 +75,8 @@ static int decode(Task *task) {
     }
     jpeg_create_decompress(&info);
     jpeg_mem_src(&info, task->content, task->num_bytes);
+    info.src->fill_input_buffer = refuse_more;
+    info.src->skip_input_data = skip_bytes;
     jpeg_read_header(&info, TRUE);
     info.out_color_space = JCS_RGB;
     jpeg_start_decompress(&info);
@@ -90,6 +110,16 @@ static int decode(Task *task) {
         }
         memcpy(task->pixels + number * row_bytes, row + (size_t)(task->left - start) * CHANNELS, row_bytes);
     }
+    /* Damage below the region must not pass here and fail elsewhere. All but one row: skipping the last, too, would
+     * skip the bits. */
+    JDIMENSION num_left = info.output_height - info.output_scanline;
+    if (num_left > 1)
+        jpeg_skip_scanlines(&info, num_left - 1);
+    if (num_left > 0) {
+        JSAMPROW rows[1] = {row};
+        jpeg_read_scanlines(&info, rows, 1);
+    }
+    jpeg_finish_decompress(&info);
     jpeg_destroy_decompress(&info);
     free(row);
     return 0;

@@ -80,12 +80,19 @@ class Drawing:
         """
         seed_globally(derive_seed("augment", *key))
         image = torch.empty(3, height, width, device="meta")
-        crop = RandomResizedCropAndInterpolation.get_params(image, self._crop_scale, self._crop_ratio)  # type: ignore[no-untyped-call]
+        found = RandomResizedCropAndInterpolation.get_params(image, self._crop_scale, self._crop_ratio)  # type: ignore[no-untyped-call]
+        crop = _keep_a_pixel(found, width=width, height=height)
         is_flipped = self._flip_probability > 0 and bool(torch.rand(1) < self._flip_probability)
         operations: list[Operation] = []
         if self._rand_augment is not None:
             self._rand_augment(operations)
         return Draw(crop=crop, is_flipped=is_flipped, operations=tuple(operations))
+
+
+def _keep_a_pixel(crop: Box, *, width: int, height: int) -> Box:
+    """Widen a crop that timm has rounded to nothing, as of a picture of one to three pixels, to one pixel within it."""
+    top, left, crop_height, crop_width = crop
+    return min(top, height - 1), min(left, width - 1), max(1, crop_height), max(1, crop_width)
 
 
 def _build_rand_augment(text: str, image_size: int) -> Any:

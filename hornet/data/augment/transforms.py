@@ -7,6 +7,7 @@ cutmix; those work on whole micro batches on the device (mixing.py).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import cast
@@ -23,10 +24,13 @@ from hornet.data.augment.operations import BICUBIC_OPERATIONS, COLOUR_OPERATIONS
 from hornet.data.augment.sampling import NO_BOX, Box, Draw, Drawing, Operation, draw_erase_box
 from hornet.data.config import Interpolation, TransformConfig
 from hornet.seeding import derive_seed
-from hornet.shards.decode import decode_image, open_image
+from hornet.shards.decode import MAX_PIXELS, decode_image, open_image
 
 FILL = tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN)
 """What RandAugment shows where it has moved a picture away, as in the original."""
+
+FILTER_RADIUS = 2
+"""Of the bicubic filter in pixels, of the source or the result, whichever are larger; the bilinear one's is 1."""
 
 
 class TrainTransform:
@@ -100,12 +104,49 @@ class EvaluationTransform:
 
     def __call__(self, content: bytes) -> Pixels:
         """Return (H, W, 3) pixels of an encoded picture; raises UndecodableImageError."""
-        size = self.image_size
         image = decode_image(content)
         if self.crop_fraction is None:
-            return np.asarray(functional.resize(image, [size, size], self.interpolation))
-        image = functional.resize(image, [int(size / self.crop_fraction)], self.interpolation)
-        return np.asarray(functional.center_crop(image, [size, size]))
+            return np.asarray(self._warp(image))
+        return np.asarray(self._crop_centre(image, short_edge=int(self.image_size / self.crop_fraction)))
+
+    def _warp(self, image: Image.Image) -> Image.Image:
+        size = [self.image_size, self.image_size]
+        if self.image_size * image.height <= MAX_PIXELS:
+            return cast(Image.Image, functional.resize(image, size, self.interpolation))
+        # Pillow goes across first, over all rows: a column of a million pixels would take gigabytes.
+        turned = image.transpose(Image.Transpose.TRANSPOSE)
+        resized = cast(Image.Image, functional.resize(turned, size, self.interpolation))
+        return resized.transpose(Image.Transpose.TRANSPOSE)
+
+    def _crop_centre(self, image: Image.Image, *, short_edge: int) -> Image.Image:
+        factor = short_edge / min(image.size)
+        if factor**2 * image.width * image.height > MAX_PIXELS:
+            return resize_centre(image, short_edge=short_edge, size=self.image_size, interpolation=self.interpolation)
+        image = functional.resize(image, [short_edge], self.interpolation)
+        return cast(Image.Image, functional.center_crop(image, [self.image_size, self.image_size]))
+
+
+def resize_centre(
+    image: Image.Image, *, short_edge: int, size: int, interpolation: functional.InterpolationMode
+) -> Image.Image:
+    """Return the centre, `size` x `size`, of what a resize of the short edge would make, without making all of it.
+
+    The pixels are those of torchvision's resize and centre crop but for rounding: the filter's weights are computed
+    from the region's own corner. For thin pictures, of which the whole would take gigabytes.
+    """
+    box, margins = [], []
+    for edge in image.size:
+        resized = int(short_edge * edge / min(image.size))
+        scale = edge / resized
+        start = round((resized - size) / 2) * scale
+        stop = start + size * scale
+        reach = math.ceil(FILTER_RADIUS * max(1.0, scale)) + 1  # source pixels that the filter sees beside the region
+        margins.append((max(0, math.floor(start) - reach), min(edge, math.ceil(stop) + reach)))
+        box.append((start - margins[-1][0], stop - margins[-1][0]))
+    (left, right), (top, bottom) = margins
+    near = image.crop((left, top, right, bottom))  # Pillow's box is of 32-bit floats: small numbers are exact enough
+    resample = Image.Resampling[interpolation.value.upper()]
+    return near.resize((size, size), resample, box=(box[0][0], box[1][0], box[0][1], box[1][1]))
 
 
 def resize(pixels: Pixels, size: int, interpolation: Interpolation) -> Pixels:

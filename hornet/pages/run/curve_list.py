@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hornet.pages.run.attempts import Life
-from hornet.pages.run.curves import Chart, Mark, Values, draw_chart
+from hornet.pages.html import Section, join, render
+from hornet.pages.run.attempts import Attempt
+from hornet.pages.run.curves import Chart, Mark, Values, render_chart
 from hornet.pages.run.files import Row, RunFiles, column, number
 from hornet.pages.run.timing import PHASES
 
+CHARTS = """<div class="charts">{{ charts }}</div>"""
 
-def draw_curves(files: RunFiles, lives: Sequence[Life], *, last_step: int) -> str:
-    """Draw all curves there is something of, with restarts and dropped steps."""
-    restarts = list_restarts(lives, files.events)
+
+def render_curves(files: RunFiles, attempts: Sequence[Attempt], *, last_step: int) -> Section | None:
+    """Render all curves there is something of, with restarts and dropped steps; None without any."""
+    restarts = list_restarts(attempts, files.events)
     drops = [
         Mark(step=step, text=f"step {step:,.0f} dropped: {row.get('reason')}")
         for row in files.dropped_steps
         if (step := number(row.get("step"))) is not None
     ]
     charts = [*_chart_metrics(files.metrics), *_chart_evaluations(files.evaluations), *_chart_norms(files.norms)]
-    drawn = "".join(
-        draw_chart(
+    rendered = join(
+        render_chart(
             chart,
             last_step=max(last_step, *chart.steps),
             restarts=restarts,
@@ -29,22 +32,28 @@ def draw_curves(files: RunFiles, lives: Sequence[Life], *, last_step: int) -> st
         for chart in charts
         if chart.steps
     )
-    if not drawn:
-        return ""
+    if not rendered:
+        return None
     notes = ["Point at a curve, or focus one and use the arrow keys: all show their values at that step."]
     if restarts:
         notes.append("Dashed lines: the run was started again, or went back.")
     if drops:
         notes.append(f"Red marks on loss and gradient norm: {len(drops)} dropped steps.")
-    return f'<h2 id="curves">Curves</h2><p class="soft">{" ".join(notes)}</p><div class="charts">{drawn}</div>'
+    return Section(
+        id="curves",
+        name="Curves",
+        title="Curves",
+        note=" ".join(notes),
+        body=render(CHARTS, charts=rendered),
+    )
 
 
-def list_restarts(lives: Sequence[Life], events: Sequence[Row]) -> list[Mark]:
-    """Return where lives after the first began, and where the run went back by itself."""
+def list_restarts(attempts: Sequence[Attempt], events: Sequence[Row]) -> list[Mark]:
+    """Return where attempts after the first began, and where the run went back by itself."""
     marks = [
-        Mark(step=life.first_step, text=f"started again from step {life.first_step:,} ({number_} ranks)")
-        for life in lives[1:]
-        if (number_ := life.num_ranks) is not None
+        Mark(step=attempt.first_step, text=f"started again from step {attempt.first_step:,} ({number_} ranks)")
+        for attempt in attempts[1:]
+        if (number_ := attempt.num_ranks) is not None
     ]
     for event in events:
         to_step = number(event.get("to_step"))

@@ -9,18 +9,43 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from markupsafe import Markup
 
-from hornet.pages.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, draw_frame
-from hornet.pages.html import escape
+from hornet.pages.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, render_frame
+from hornet.pages.html import join, render
 from hornet.pages.run.files import present
 
 NUM_POINTS = 600
-"""Of a chart, about; of longer runs each stretch is drawn by its smallest and largest values."""
+"""Of a chart, about; of longer runs each stretch is shown by its smallest and largest values."""
 NUM_MARKS = 200
 NUM_COLOURS = 10
 SKEW_FOR_LOG = 50  # largest over smallest value from which a chart is logarithmic
 
 Values = Sequence[float | None]
+
+CHART = """\
+<section class="card chart"><h3>{{ title }}</h3>{{ frame }}
+<ul class="legend"><li class="at">step <b>{{ last_step }}</b></li>
+  {%- for colour, name, last in legend -%}
+  <li><i class="f{{ colour }}"></i>{{ name }} <b>{{ last }}</b></li>
+  {%- endfor %}</ul></section>
+"""
+
+LINE = """\
+<path class="curve s{{ colour }}" d="{{ path }}"/><g class="f{{ colour }}">
+{% for x, y in dots %}
+<circle cx="{{ x }}" cy="{{ y }}" r="2.4"/>
+{% endfor %}
+</g>
+"""
+
+MARKS = """\
+{% for shape, text in shapes %}
+<path class="{{ kind }}" d="{{ shape }}"><title>{{ text }}</title></path>
+{% endfor %}
+"""
+
+CURSOR = """<path class="cursor" d="M0 {{ top }}V{{ base }}" visibility="hidden"/>"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +53,7 @@ class Chart:
     """Some quantities of one kind over the steps."""
 
     title: str
-    """What is drawn."""
+    """What is shown."""
     steps: Sequence[float]
     """Where, ascending."""
     series: Mapping[str, Values]
@@ -51,20 +76,22 @@ class Mark:
     """What."""
 
 
-def draw_chart(chart: Chart, *, last_step: float, restarts: Sequence[Mark], drops: Sequence[Mark] = ()) -> str:
-    """Draw a chart as a card: title, curves, and a legend with the last values; empty if there is nothing to draw."""
+def render_chart(chart: Chart, *, last_step: float, restarts: Sequence[Mark], drops: Sequence[Mark] = ()) -> Markup:
+    """Render a chart as a card: title, curves, and a legend with the last values; empty if it has no value."""
     everything = present([value for values in chart.series.values() for value in values])
     if not everything:
-        return ""
+        return Markup("")
     x = Axis(low=0, high=max(1.0, last_step), start=LEFT, stop=WIDTH - RIGHT, is_log=False)
     y = make_axis(everything, may_be_log=chart.may_be_log, from_zero=chart.from_zero)
     kept = thin(chart.series, limit=NUM_POINTS)
     steps = [chart.steps[index] for index in kept]
     series = {name: [values[index] for index in kept] for name, values in chart.series.items()}
-    drawn = "".join(_draw_marks(restarts, x, kind="restart")) + "".join(_draw_marks(drops, x, kind="drop"))
-    for number, values in enumerate(series.values()):
-        drawn += _draw_line(steps, values, x=x, y=y, colour=number % NUM_COLOURS)
-    drawn += f'<path class="cursor" d="M0 {TOP}V{HEIGHT - BOTTOM}" visibility="hidden"/>'
+    content = [_render_marks(restarts, x, kind="restart"), _render_marks(drops, x, kind="drop")]
+    content += [
+        _render_line(steps, values, x=x, y=y, colour=number % NUM_COLOURS)
+        for number, values in enumerate(series.values())
+    ]
+    content.append(render(CURSOR, top=TOP, base=HEIGHT - BOTTOM))
     data = {
         "steps": [int(step) for step in steps],
         "values": [[_round(value) for value in values] for values in series.values()],
@@ -73,26 +100,16 @@ def draw_chart(chart: Chart, *, last_step: float, restarts: Sequence[Mark], drop
         "last": x.high,
     }
     label = f"{chart.title}: {_describe(chart)}"
-    svg = draw_frame(
-        x,
-        y,
-        drawn,
-        title=escape(label),
-        x_name="step",
-        y_name="value",
-        attributes=f'tabindex="0" data-curves="{escape(json.dumps(data))}"',
-    )
-    legend = "".join(
-        _draw_key(name, values, number, chart.unit) for number, (name, values) in enumerate(series.items())
-    )
-    return (
-        f'<section class="card chart"><h3>{escape(chart.title)}</h3>{svg}'
-        f'<ul class="legend"><li class="at">step <b>{steps[-1]:,.0f}</b></li>{legend}</ul></section>'
-    )
+    frame = render_frame(x, y, join(content), title=label, x_name="step", y_name="value", curves=json.dumps(data))
+    legend = [
+        (number % NUM_COLOURS, name, _format_last(values, chart.unit))
+        for number, (name, values) in enumerate(series.items())
+    ]
+    return render(CHART, title=chart.title, frame=frame, last_step=f"{steps[-1]:,.0f}", legend=legend)
 
 
 def thin(series: Mapping[str, Values], *, limit: int) -> list[int]:
-    """Return which points to draw, about `limit`: of each stretch the smallest and largest value of each series."""
+    """Return which points to show, about `limit`: of each stretch the smallest and largest value of each series."""
     length = max(len(values) for values in series.values())
     if length <= limit:
         return list(range(length))
@@ -138,40 +155,37 @@ def _describe(chart: Chart) -> str:
     return f"{'; '.join(texts)}; steps {chart.steps[0]:,.0f} to {chart.steps[-1]:,.0f}"
 
 
-def _draw_line(steps: Sequence[float], values: Values, *, x: Axis, y: Axis, colour: int) -> str:
-    """Draw one series; a point between two gaps is a dot."""
-    pieces: list[str] = []
-    dots: list[str] = []
+def _render_line(steps: Sequence[float], values: Values, *, x: Axis, y: Axis, colour: int) -> Markup:
+    """Render one series; a point between two gaps is a dot."""
+    path = ""
+    dots = []
     is_open = False
     for index, (step, value) in enumerate(zip(steps, values, strict=True)):
         if value is None:
             is_open = False
             continue
-        place = f"{float(x.place(step)):.1f} {float(y.place(value)):.1f}"
+        across, down = f"{float(x.place(step)):.1f}", f"{float(y.place(value)):.1f}"
         is_alone = not is_open and (index + 1 == len(values) or values[index + 1] is None)
         if is_alone or len(values) <= 40:
-            dots.append(f'<circle cx="{place.split()[0]}" cy="{place.split()[1]}" r="2.4"/>')
-        pieces.append(f"{'L' if is_open else 'M'}{place}")
+            dots.append((across, down))
+        path += f"{'L' if is_open else 'M'}{across} {down}"
         is_open = True
-    return f'<path class="curve s{colour}" d="{"".join(pieces)}"/><g class="f{colour}">{"".join(dots)}</g>'
+    return render(LINE, path=path, dots=dots, colour=colour)
 
 
-def _draw_marks(marks: Sequence[Mark], x: Axis, *, kind: str) -> list[str]:
-    """Draw the last marks; thousands would hide the curve."""
-    drawn = []
+def _render_marks(marks: Sequence[Mark], x: Axis, *, kind: str) -> Markup:
+    """Render the last marks; thousands would hide the curve."""
+    shapes = []
     for mark in marks[-NUM_MARKS:]:
         place = float(x.place(min(max(mark.step, x.low), x.high)))
-        shape = f"M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"
-        if kind == "drop":
-            shape = f"M{place - 4:.1f} {TOP - 8}h8l-4 8z"
-        drawn.append(f'<path class="{kind}" d="{shape}"><title>{escape(mark.text)}</title></path>')
-    return drawn
+        shape = f"M{place - 4:.1f} {TOP - 8}h8l-4 8z" if kind == "drop" else f"M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"
+        shapes.append((shape, mark.text))
+    return render(MARKS, kind=kind, shapes=shapes)
 
 
-def _draw_key(name: str, values: Values, number: int, unit: str) -> str:
+def _format_last(values: Values, unit: str) -> str:
     there = present(list(values))
-    text = escape(format_value(there[-1] if there else None) + (unit if there else ""))
-    return f'<li><i class="f{number % NUM_COLOURS}"></i>{escape(name)} <b>{text}</b></li>'
+    return f"{format_value(there[-1])}{unit}" if there else format_value(None)
 
 
 def _round(value: float | None) -> float | None:

@@ -48,7 +48,7 @@ class RunFiles:
     """Rows of skipped_batches.json."""
     bad_samples: list[Row]
     """Rows of bad_samples/rank_*.jsonl."""
-    pictures: list[Path]
+    images: list[Path]
     """pictures/*.png by name, unread."""
     beat: float | None
     """When the job at work here last touched owner.json, in unix seconds; None without one."""
@@ -88,14 +88,14 @@ def read_run(path: Path) -> RunFiles:
         bad_samples=[
             row for file in sorted(path.glob("bad_samples/rank_*.jsonl")) for row in _read_lines(file, problems)
         ],
-        pictures=sorted(path.glob("pictures/*.png")),
+        images=sorted(path.glob("pictures/*.png")),
         beat=(path / "owner.json").stat().st_mtime if (path / "owner.json").is_file() else None,
         problems=problems,
     )
 
 
 def number(value: Any) -> float | None:
-    """Return a number that can be drawn; None for null, text, and what is not finite."""
+    """Return a number that can be shown; None for null, text, and what is not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) <= LARGEST else None  # which NaN is not

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from hornet.pages.html import draw_numbers, escape
-from hornet.pages.run.attempts import Life
+from markupsafe import Markup
+
+from hornet.pages.html import render, render_numbers
+from hornet.pages.run.attempts import Attempt
 from hornet.pages.run.files import Row, RunFiles, column, number, present
 from hornet.pages.run.timing import find_step_seconds
 from hornet.quantities import format_seconds, format_time, shorten
@@ -18,26 +20,39 @@ SILENT_SECONDS = 60
 STATES = ("starting", "running", "stopped", "finished", "failed")
 
 
-def draw_headline(files: RunFiles, lives: Sequence[Life], *, now: float) -> str:
-    """Draw name, state and the large numbers; `now` is in unix seconds."""
+HEADLINE = """\
+<h1>{{ name }} <span class="state {{ kind }}">{{ state }}</span></h1>
+{% if command %}
+<p class="soft"><code>{{ command }}</code></p>
+{% endif %}
+<p class="soft">{{ path }}; as of {{ written }} UTC</p>
+{% if notes %}
+<div class="card note">
+{% for note in notes %}
+<p>{{ note }}</p>
+{% endfor %}
+</div>
+{% endif %}
+{{ numbers }}
+"""
+
+
+def render_headline(files: RunFiles, attempts: Sequence[Attempt], *, now: float) -> Markup:
+    """Render name, state and the large numbers; `now` is in unix seconds."""
     state = find_state(files)
-    silence = now - find_last_sign(files, lives)
+    silence = now - find_last_sign(files, attempts)
     is_silent = state in ("starting", "running") and silence > SILENT_SECONDS
-    shown = (
-        f'<span class="state {"silent" if is_silent else state}">{state}{", but silent" if is_silent else ""}</span>'
-    )
     command = files.environment.get("command")
-    if isinstance(command, list):
-        text = " ".join(str(word) for word in command)
-        shown_command = f'<p class="soft"><code>{escape(text)}</code></p>'
-    else:
-        shown_command = ""
-    written = format_time(now)
-    return (
-        f"<h1>{escape(files.path.name)} {shown}</h1>{shown_command}"
-        f'<p class="soft">{escape(str(files.path))}; as of {written} UTC</p>'
-        f"{_explain(files, state, silence=silence if is_silent else None)}"
-        f"{draw_numbers(list_numbers(files, lives, state=state))}"
+    return render(
+        HEADLINE,
+        name=files.path.name,
+        kind="silent" if is_silent else state,
+        state=f"{state}, but silent" if is_silent else state,
+        command=" ".join(str(word) for word in command) if isinstance(command, list) else "",
+        path=files.path,
+        written=format_time(now),
+        notes=_explain(files, state, silence=silence if is_silent else None),
+        numbers=render_numbers(list_numbers(files, attempts, state=state)),
     )
 
 
@@ -47,9 +62,9 @@ def find_state(files: RunFiles) -> str:
     return next((state for state in said if state in STATES), "unknown")
 
 
-def find_last_sign(files: RunFiles, lives: Sequence[Life]) -> float:
+def find_last_sign(files: RunFiles, attempts: Sequence[Attempt]) -> float:
     """Return when anything was last heard of the run, in unix seconds; 0 if never."""
-    signs = [life.last_sign for life in lives] + present([files.beat, *column(files.metrics[-1:], "time")])
+    signs = [attempt.last_sign for attempt in attempts] + present([files.beat, *column(files.metrics[-1:], "time")])
     with suppress(ValueError, OverflowError, OSError):
         signs.append(datetime.fromisoformat(str(files.status.get("time"))).timestamp())
     return max(signs, default=0.0)
@@ -67,7 +82,7 @@ def find_num_steps(files: RunFiles) -> int | None:
     return next((int(steps) for steps in told if steps is not None), None)
 
 
-def list_numbers(files: RunFiles, lives: Sequence[Life], *, state: str) -> list[tuple[str, str]]:
+def list_numbers(files: RunFiles, attempts: Sequence[Attempt], *, state: str) -> list[tuple[str, str]]:
     """Return the large numbers with a word each; what is not known is left out."""
     step, num_steps = find_last_step(files), find_num_steps(files)
     last: Row = files.metrics[-1] if files.metrics else {}
@@ -84,10 +99,12 @@ def list_numbers(files: RunFiles, lives: Sequence[Life], *, state: str) -> list[
     shares = present(column(files.metrics, "mfu"))
     if shares:
         rows.append((f"{100 * statistics.median(shares):.1f} %", "MFU, median"))
-    seconds = sum(life.seconds for life in lives)
+    seconds = sum(attempt.seconds for attempt in attempts)
     if seconds:
-        rows.append((format_seconds(seconds), "wall time" if len(lives) == 1 else f"wall time, {len(lives)} lives"))
-        hours = sum(life.seconds * (life.num_ranks or 0) for life in lives) / 3600
+        rows.append(
+            (format_seconds(seconds), "wall time" if len(attempts) == 1 else f"wall time, {len(attempts)} attempts")
+        )
+        hours = sum(attempt.seconds * (attempt.num_ranks or 0) for attempt in attempts) / 3600
         rows.append((f"{hours:.3g}", "GPU-hours" if files.environment.get("gpus") else "rank-hours, no GPU"))
     if num_steps and step < num_steps and state in ("starting", "running"):
         rows.append((format_seconds((num_steps - step) * find_step_seconds(files.metrics[-50:])), "left"))
@@ -99,14 +116,15 @@ def _list_accuracies(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
     scored = [(top1, row) for row in evaluations if (top1 := number(row.get("top1"))) is not None]
     if not scored:
         return []
-    best, best_row = max(scored, key=lambda pair: pair[0])
+    # Weights that have diverged may still hit by chance: their loss is no number.
+    best, best_row = max(scored, key=lambda pair: (number(pair[1].get("loss")) is not None, pair[0]))
     last_step = scored[-1][1]["step"]
     last = max(top1 for top1, row in scored if row["step"] == last_step)
     rows = [(f"{best:.2f} %", f"best top-1, {best_row.get('weights')}, step {best_row['step']:,.0f}")]
     return rows if best_row["step"] == last_step else [*rows, (f"{last:.2f} %", "last top-1")]
 
 
-def _explain(files: RunFiles, state: str, *, silence: float | None) -> str:
+def _explain(files: RunFiles, state: str, *, silence: float | None) -> list[str]:
     """Say what to know about the state: why it failed or stopped, since when it is silent, what could not be read."""
     texts = []
     reason = files.status.get("error") or files.status.get("reason")
@@ -123,8 +141,7 @@ def _explain(files: RunFiles, state: str, *, silence: float | None) -> str:
     elif state == "unknown":
         texts.append("Neither status.json nor events.jsonl says how the run stands.")
     if not files.metrics:
-        texts.append("No step has been logged: there is nothing to draw yet.")
+        texts.append("No step has been logged: there is nothing to show yet.")
     elif not files.events:
         texts.append("Without events.jsonl nothing is known of restarts and of time outside of steps.")
-    lines = "".join(f"<p>{escape(text)}</p>" for text in [*texts, *files.problems])
-    return f'<div class="card note">{lines}</div>' if lines else ""
+    return [*texts, *files.problems]

@@ -4,24 +4,40 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hornet.pages.html import escape, write_page
-from hornet.pages.run.attempts import find_lives
-from hornet.pages.run.curve_list import draw_curves
+from hornet.pages.html import render, write_page
+from hornet.pages.run.attempts import find_attempts
+from hornet.pages.run.curve_list import render_curves
 from hornet.pages.run.files import read_run
-from hornet.pages.run.headline import draw_headline, find_last_step, find_num_steps
-from hornet.pages.run.images import draw_images
+from hornet.pages.run.headline import find_last_step, find_num_steps, render_headline
+from hornet.pages.run.images import render_images
 from hornet.pages.run.sections import (
-    draw_bad_samples,
-    draw_config,
-    draw_dropped,
-    draw_environment,
-    draw_lives,
-    draw_recipe,
-    draw_stragglers,
-    draw_timing,
+    render_attempts,
+    render_bad_samples,
+    render_config,
+    render_dropped,
+    render_environment,
+    render_recipe,
+    render_stragglers,
+    render_timing,
 )
 from hornet.pages.run.style import SCRIPT, STYLE
 from hornet.pages.run.timing import find_step_seconds, split_time
+
+BODY = """\
+{{ headline }}
+<nav aria-label="On this page">
+{% for section in sections %}
+<a href="#{{ section.id }}">{{ section.name }}</a>
+{% endfor %}
+</nav>
+{% for section in sections %}
+<h2 id="{{ section.id }}">{{ section.title }}</h2>
+{% if section.note %}
+<p class="soft">{{ section.note }}</p>
+{% endif %}
+{{ section.body }}
+{% endfor %}
+"""
 
 
 def write_report(run: Path, output: Path, *, now: float) -> list[str]:
@@ -30,27 +46,21 @@ def write_report(run: Path, output: Path, *, now: float) -> list[str]:
     Raises UserError if `run` is no run directory, or the page cannot be written.
     """
     files = read_run(run)
-    lives = find_lives(files.events, files.metrics, step_seconds=find_step_seconds(files.metrics))
+    attempts = find_attempts(files.events, files.metrics, step_seconds=find_step_seconds(files.metrics))
     last_step = find_num_steps(files) or find_last_step(files)
-    parts = {
-        "Curves": draw_curves(files, lives, last_step=last_step),
-        "Time": draw_timing(split_time(lives, files.metrics, files.events)),
-        "Lives": draw_lives(lives),
-        "Dropped steps": draw_dropped(files) if files.metrics or files.dropped_steps else "",
-        "Slowest ranks": draw_stragglers(files),
-        "Bad samples": draw_bad_samples(files),
-        "Pictures": draw_images(files.pictures),
-        "Recipe": draw_recipe(files.recipe),
-        "Config": draw_config(files.config),
-        "Environment": draw_environment(files.environment),
-    }
-    links = "".join(f'<a href="#{_find_id(part)}">{name}</a>' for name, part in parts.items() if part)
-    body = (
-        f'{draw_headline(files, lives, now=now)}<nav aria-label="On this page">{links}</nav>{"".join(parts.values())}'
+    found = (
+        render_curves(files, attempts, last_step=last_step),
+        render_timing(split_time(attempts, files.metrics, files.events)),
+        render_attempts(attempts),
+        render_dropped(files),
+        render_stragglers(files),
+        render_bad_samples(files),
+        render_images(files.images),
+        render_recipe(files.recipe),
+        render_config(files.config),
+        render_environment(files.environment),
     )
-    write_page(output, title=f"{escape(files.path.name)}: run report", body=body, style=STYLE, script=SCRIPT)
+    sections = [section for section in found if section is not None]
+    body = render(BODY, headline=render_headline(files, attempts, now=now), sections=sections)
+    write_page(output, title=f"{files.path.name}: run report", body=body, style=STYLE, script=SCRIPT)
     return files.problems
-
-
-def _find_id(part: str) -> str:
-    return part.split('id="', 1)[1].split('"', 1)[0]

@@ -7,8 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hornet.pages.html import draw_table, escape
-from hornet.pages.run.attempts import Life
+from markupsafe import Markup
+
+from hornet.pages.html import Section, render, render_table
+from hornet.pages.run.attempts import Attempt
 from hornet.pages.run.curves import NUM_COLOURS, format_value
 from hornet.pages.run.files import RunFiles, number
 from hornet.pages.run.timing import Timing
@@ -19,58 +21,112 @@ NUM_KEYS = 3
 NUM_BAD = 20
 NUM_RANKS = 20
 
+CARD = """<div class="card">{{ content }}</div>"""
 
-def draw_timing(timing: Timing) -> str:
-    """Draw where the time went, as a stacked bar and a table; empty if nothing is known."""
+SENTENCE = """<p>{{ text }}</p>"""
+
+TWO_TABLES = """{{ first }}{% if second %}<br>{{ second }}{% endif %}"""
+
+TIMING = """\
+<div class="stack" role="img" aria-label="{{ label }}">
+{% for colour, share, name, percent in spans %}
+<span class="f{{ colour }}" style="flex: {{ share }}" title="{{ name }}: {{ percent }}"></span>
+{% endfor %}
+</div>
+<ul class="legend">
+{% for colour, _, name, _ in spans %}
+<li><i class="f{{ colour }}"></i>{{ name }}</li>
+{% endfor %}
+</ul><br>
+{{ table }}
+"""
+
+STRAGGLERS = """\
+<div class="scroll"><table>
+<thead><tr><th scope="col" class="name">rank</th><th scope="col">how often the slowest</th>
+<th scope="col" class="n">times</th><th scope="col" class="n">median</th><th scope="col" class="n">most</th>
+</tr></thead>
+<tbody>
+{% for rank, width, times, median, most in bars %}
+<tr><th scope="row" class="name">{{ rank }}</th><td style="width: 55%">
+<div class="f0" style="height: 14px; border-radius: 3px; width: {{ width }}"></div></td>
+<td class="n">{{ times }}</td><td class="n">{{ median }}</td><td class="n">{{ most }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+"""
+
+CONFIG = """\
+{% if config is none %}
+<p>config.yaml is missing.</p>
+{% else %}
+<details><summary>config.yaml</summary><pre tabindex="0">{{ config }}</pre></details>
+{% endif %}
+"""
+
+
+def render_timing(timing: Timing) -> Section | None:
+    """Render where the time went, as a stacked bar and a table; None if nothing is known."""
     counted = sum(timing.parts.values())
     if counted <= 0:
-        return ""
+        return None
     shares = {name: seconds / counted for name, seconds in timing.parts.items() if seconds > 0}
-    spans = "".join(
-        f'<span class="f{number % NUM_COLOURS}" style="flex: {share:.5f}" title="{name}: {100 * share:.1f} %"></span>'
-        for number, (name, share) in enumerate(shares.items())
-    )
-    keys = "".join(f'<li><i class="f{number % NUM_COLOURS}"></i>{name}</li>' for number, name in enumerate(shares))
     rows = [[name, format_seconds(timing.parts[name]), f"{100 * share:.1f} %"] for name, share in shares.items()]
     label = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
-    return _section(
+    spans = [
+        (number % NUM_COLOURS, f"{share:.5f}", name, f"{100 * share:.1f} %")
+        for number, (name, share) in enumerate(shares.items())
+    ]
+    table = render_table(["of all attempts", "time", "share"], rows)
+    return _make_section(
         "time",
+        "Time",
         "Where the time went",
-        f'<div class="stack" role="img" aria-label="{label}">{spans}</div><ul class="legend">{keys}</ul><br>'
-        f"{draw_table(['of all lives', 'time', 'share'], rows)}",
-        note="Of all lives together, without the time between them. Lost work: steps done again or taken back, with "
-        "the usual time of a step. Other: logging, pictures, ends of checkpoints, leaving in order.",
+        render(TIMING, label=label, spans=spans, table=table),
+        note="Of all attempts together, without the time between them. Lost work: steps done again or taken back, with "
+        "the usual time of a step. Other: logging, images, ends of checkpoints, leaving in order.",
     )
 
 
-def draw_lives(lives: Sequence[Life]) -> str:
-    """Draw the table of starts."""
-    if not lives:
-        return ""
+def render_attempts(attempts: Sequence[Attempt]) -> Section | None:
+    """Render the table of starts."""
+    if not attempts:
+        return None
     rows = []
-    for index, life in enumerate(lives):
-        is_last = index + 1 == len(lives)
-        ended = life.end or ("no end known" if is_last else "killed")
+    for index, attempt in enumerate(attempts):
+        is_last = index + 1 == len(attempts)
+        ended = attempt.end or ("no end known" if is_last else "killed")
         rows.append(
             [
                 f"{index + 1}",
-                format_time(life.start),
-                f"{ended}{f': {life.reason}' if life.reason else ''}",
-                "" if life.num_ranks is None else f"{life.num_ranks}",
-                f"{life.first_step:,}",
-                f"{life.last_step:,}",
-                "never" if life.running is None else format_seconds(life.running - life.start),
-                format_seconds(life.seconds),
-                f"{life.num_lost_steps + life.num_rolled_back:,}",
+                format_time(attempt.start),
+                f"{ended}{f': {attempt.reason}' if attempt.reason else ''}",
+                "" if attempt.num_ranks is None else f"{attempt.num_ranks}",
+                f"{attempt.first_step:,}",
+                f"{attempt.last_step:,}",
+                "never" if attempt.running is None else format_seconds(attempt.running - attempt.start),
+                format_seconds(attempt.seconds),
+                f"{attempt.num_lost_steps + attempt.num_rolled_back:,}",
             ]
         )
-    head = ["life", "start (UTC)", "end", "ranks", "from step", "to step", "until first step", "lasted", "steps lost"]
-    title = "One life" if len(lives) == 1 else f"{len(lives)} lives"
-    return _section("lives", title, draw_table(head, rows[-NUM_ROWS:], num_texts=3))
+    head = [
+        "attempt",
+        "start (UTC)",
+        "end",
+        "ranks",
+        "from step",
+        "to step",
+        "until first step",
+        "lasted",
+        "steps lost",
+    ]
+    title = "One attempt" if len(attempts) == 1 else f"{len(attempts)} attempts"
+    return _make_section("attempts", "Attempts", title, render_table(head, rows[-NUM_ROWS:], num_texts=3))
 
 
-def draw_dropped(files: RunFiles) -> str:
-    """Draw dropped steps and batches that are left out."""
+def render_dropped(files: RunFiles) -> Section | None:
+    """Render dropped steps and batches that are left out; None if no step was logged or dropped."""
+    if not files.metrics and not files.dropped_steps:
+        return None
     rows = []
     for row in files.dropped_steps[-NUM_ROWS:]:
         keys = row.get("keys")
@@ -89,9 +145,10 @@ def draw_dropped(files: RunFiles) -> str:
         )
     head = ["step", "reason", "samples", "value", "usual", "loss", "gradient norm"]
     count = len(files.dropped_steps)
-    content = draw_table(head, rows, num_texts=3) if rows else "<p>No step was dropped.</p>"
+    steps = render_table(head, rows, num_texts=3) if rows else render(SENTENCE, text="No step was dropped.")
+    windows = None
     if files.skipped_batches:
-        windows = [
+        left_out = [
             [
                 f"{_show(row.get('first'))} to {_show(row.get('stop'))}",
                 str(row.get("by")),
@@ -100,13 +157,19 @@ def draw_dropped(files: RunFiles) -> str:
             for row in files.skipped_batches[-NUM_ROWS:]
         ]
         head = ["batches left out (the last one is not)", "decided by", "went back to"]
-        content += f"<br>{draw_table(head, windows, num_texts=3)}"
+        windows = render_table(head, left_out, num_texts=3)
     note = f"The last {NUM_ROWS} of {count:,}." if count > NUM_ROWS else ""
-    return _section("dropped", f"Dropped steps: {count:,}", content, note=note)
+    return _make_section(
+        "dropped",
+        "Dropped steps",
+        f"Dropped steps: {count:,}",
+        render(TWO_TABLES, first=steps, second=windows),
+        note=note,
+    )
 
 
-def draw_stragglers(files: RunFiles) -> str:
-    """Draw how often each rank was the slowest; empty with one rank."""
+def render_stragglers(files: RunFiles) -> Section | None:
+    """Render how often each rank was the slowest; None with one rank."""
     times: dict[int, list[float]] = defaultdict(list)
     for row in files.metrics:
         rank, ratio = number(row.get("slowest_rank")), number(row.get("slowest_over_median"))
@@ -114,82 +177,77 @@ def draw_stragglers(files: RunFiles) -> str:
             times[int(rank)].append(ratio)
     count = sum(len(ratios) for ratios in times.values())
     if len(times) < 2:
-        return ""
+        return None
     ranked = sorted(times.items(), key=lambda pair: (-len(pair[1]), pair[0]))[:NUM_RANKS]
     most = len(ranked[0][1])
     bars = [
-        f'<tr><th scope="row" class="name">rank {rank}</th><td style="width: 55%"><div class="f0" style="height: 14px; '
-        f'border-radius: 3px; width: {100 * len(ratios) / most:.1f}%"></div></td><td class="n">{len(ratios):,}</td>'
-        f'<td class="n">{statistics.median(ratios):.2f}</td><td class="n">{max(ratios):.2f}</td></tr>'
+        (
+            f"rank {rank}",
+            f"{100 * len(ratios) / most:.1f}%",
+            f"{len(ratios):,}",
+            f"{statistics.median(ratios):.2f}",
+            f"{max(ratios):.2f}",
+        )
         for rank, ratios in ranked
     ]
-    head = "".join(
-        f'<th scope="col" class="{kind}">{text}</th>'
-        for kind, text in (
-            ("name", "rank"),
-            ("", "how often the slowest"),
-            ("n", "times"),
-            ("n", "median"),
-            ("n", "most"),
-        )
-    )
-    return _section(
+    return _make_section(
         "stragglers",
         "Slowest ranks",
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(bars)}</tbody></table></div>',
+        "Slowest ranks",
+        render(STRAGGLERS, bars=bars),
         note=f"Which rank was busy longest (data and forward) in each of {count:,} logged rows, and how many times as "
         "long as the median rank. Chance spreads evenly; a slow machine stands out.",
     )
 
 
-def draw_bad_samples(files: RunFiles) -> str:
-    """Draw samples that could not be used, by reason, and the first of them."""
+def render_bad_samples(files: RunFiles) -> Section | None:
+    """Render samples that could not be used, by reason, and the first of them."""
     count = len(files.bad_samples)
     if not count:
-        return _section("bad", "Bad samples: 0", "<p>Every sample could be read.</p>") if files.metrics else ""
+        none_bad = render(SENTENCE, text="Every sample could be read.")
+        return _make_section("bad", "Bad samples", "Bad samples: 0", none_bad) if files.metrics else None
     reasons = Counter(str(row.get("reason")) for row in files.bad_samples).most_common(NUM_BAD)
-    by_reason = draw_table(["reason", "samples"], [[reason, f"{times:,}"] for reason, times in reasons])
+    by_reason = render_table(["reason", "samples"], [[reason, f"{times:,}"] for reason, times in reasons])
     rows = [
         [str(row.get(key)) for key in ("key", "reason", "substitute", "epoch")] for row in files.bad_samples[:NUM_BAD]
     ]
-    first = draw_table(["sample", "reason", "in its place", "epoch"], rows, num_texts=3)
-    return _section(
+    first = render_table(["sample", "reason", "in its place", "epoch"], rows, num_texts=3)
+    return _make_section(
         "bad",
+        "Bad samples",
         f"Bad samples: {count:,}",
-        f"{by_reason}<br>{first}",
-        note=f"Of all lives. Below the reasons the first {min(count, NUM_BAD)}.",
+        render(TWO_TABLES, first=by_reason, second=first),
+        note=f"Of all attempts. Below the reasons the first {min(count, NUM_BAD)}.",
     )
 
 
-def draw_recipe(recipe: Mapping[str, Any]) -> str:
-    """Draw where the run departs from the published recipe; empty if it names none."""
+def render_recipe(recipe: Mapping[str, Any]) -> Section | None:
+    """Render where the run departs from the published recipe; None if it names none."""
     departures = recipe.get("departures")
     if not recipe or not isinstance(departures, list):
-        return ""
+        return None
     rows = [
         [str(row.get(key)) for key in ("key", "remark", "published", "ours")]
         for row in departures
         if isinstance(row, dict)
     ]
     title = f"Recipe {recipe.get('published')}: {len(rows)} departure{'' if len(rows) == 1 else 's'}"
-    table = draw_table(["key", "remark", "published", "this run"], rows, num_texts=2)
-    return _section("recipe", title, table if rows else "<p>As published.</p>")
+    table = render_table(["key", "remark", "published", "this run"], rows, num_texts=2)
+    return _make_section("recipe", "Recipe", title, table if rows else render(SENTENCE, text="As published."))
 
 
-def draw_config(config: str | None) -> str:
-    """Draw config.yaml, folded."""
-    content = "<p>config.yaml is missing.</p>"
-    if config is not None:
-        content = f'<details><summary>config.yaml</summary><pre tabindex="0">{escape(config)}</pre></details>'
-    return _section("config", "Config", content)
+def render_config(config: str | None) -> Section:
+    """Render config.yaml, folded."""
+    return _make_section("config", "Config", "Config", render(CONFIG, config=config))
 
 
-def draw_environment(environment: Mapping[str, Any]) -> str:
-    """Draw versions, devices, commit and world of the last life."""
+def render_environment(environment: Mapping[str, Any]) -> Section | None:
+    """Render versions, devices, commit and world of the last attempt."""
     if not environment:
-        return ""
+        return None
     rows = [[name, value] for name, value in _flatten(environment) if name != "command"]
-    return _section("environment", "Environment of the last life", draw_table(["what", "value"], rows, num_texts=2))
+    table = render_table(["what", "value"], rows, num_texts=2)
+    return _make_section("environment", "Environment", "Environment of the last attempt", table)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -207,6 +265,5 @@ def _show(value: Any) -> str:
     return format_value(number(value))
 
 
-def _section(name: str, title: str, content: str, *, note: str = "") -> str:
-    shown = f'<p class="soft">{escape(note)}</p>' if note else ""
-    return f'<h2 id="{name}">{escape(title)}</h2>{shown}<div class="card">{content}</div>'
+def _make_section(id: str, name: str, title: str, content: Markup, *, note: str = "") -> Section:
+    return Section(id=id, name=name, title=title, note=note, body=render(CARD, content=content))

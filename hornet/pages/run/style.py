@@ -22,7 +22,7 @@ i { display: inline-block; width: 10px; height: 10px; border-radius: 3px; margin
 .stack { display: flex; height: 34px; border-radius: 8px; overflow: hidden; margin: 4px 0 14px; gap: 1px; }
 .stack span { min-width: 0; } .note { border-left: 4px solid var(--warn); margin: 0 0 14px; }
 pre { margin: 12px 0 0; overflow-x: auto; font: 12.5px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 14px; }
+.images { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); gap: 14px; }
 figure { margin: 0; } figure img { display: block; width: 100%; border-radius: 6px; image-rendering: auto; }
 figcaption { font-size: 12.5px; color: var(--soft); margin-top: 8px; overflow-wrap: anywhere; }
 @media print { .chart, figure { break-inside: avoid; } nav { display: none; } details { display: none; }

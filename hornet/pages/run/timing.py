@@ -1,4 +1,4 @@
-"""Where the time of a run went, over all its lives."""
+"""Where the time of a run went, over all its attempts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hornet.pages.run.attempts import Life
+from hornet.pages.run.attempts import Attempt
 from hornet.pages.run.files import Row, column, number, present
 
 PHASES = {
@@ -28,7 +28,7 @@ class Timing:
     """The seconds of a run by what they were spent on."""
 
     total_seconds: float
-    """All lives together; between two lives no time is counted."""
+    """All attempts together; between two attempts no time is counted."""
     parts: dict[str, float]
     """Seconds by name, nothing twice; `other` is what is left of the total."""
 
@@ -39,8 +39,8 @@ def find_step_seconds(metrics: Sequence[Row]) -> float:
     return statistics.median(seconds) if seconds else 0.0
 
 
-def split_time(lives: Sequence[Life], metrics: Sequence[Row], events: Sequence[Row]) -> Timing:
-    """Split the time of all lives.
+def split_time(attempts: Sequence[Attempt], metrics: Sequence[Row], events: Sequence[Row]) -> Timing:
+    """Split the time of all attempts.
 
     A row of metrics stands for the steps since the row before. Steps that were lost, of which no rows are left, are
     counted with the usual time of a step.
@@ -57,9 +57,9 @@ def split_time(lives: Sequence[Life], metrics: Sequence[Row], events: Sequence[R
         parts[REST_OF_STEP] += num_steps * max(0.0, of_step - sum(of_phases.values()))
     parts[SAVES] = _sum_seconds(events, "save")
     parts[EVALUATIONS] = _sum_seconds(events, "evaluate")
-    parts[START_UP] = sum(_measure_start_up(life, metrics, events, usual=usual) for life in lives)
-    parts[LOST_WORK] = usual * sum(life.num_lost_steps + life.num_rolled_back for life in lives)
-    total = sum(life.seconds for life in lives)
+    parts[START_UP] = sum(_measure_start_up(attempt, metrics, events, usual=usual) for attempt in attempts)
+    parts[LOST_WORK] = usual * sum(attempt.num_lost_steps + attempt.num_rolled_back for attempt in attempts)
+    total = sum(attempt.seconds for attempt in attempts)
     parts[OTHER] = max(0.0, total - sum(parts.values()))
     return Timing(total_seconds=total, parts=parts)
 
@@ -68,24 +68,24 @@ def _sum_seconds(events: Sequence[Row], kind: str) -> float:
     return sum(number(event.get("seconds")) or 0.0 for event in events if event.get("event") == kind)
 
 
-def _measure_start_up(life: Life, metrics: Sequence[Row], events: Sequence[Row], *, usual: float) -> float:
-    """Return the time before the first step of a life; the whole life if it never came so far."""
-    end = life.last_sign if life.running is None else life.running
-    within = [event for event in events if life.start <= event["time"] <= end]
-    seconds = end - life.start - _sum_seconds(within, "save") - _sum_seconds(within, "evaluate")
-    if life.running is not None:
-        seconds -= _estimate_first_step(life, metrics, usual=usual)
+def _measure_start_up(attempt: Attempt, metrics: Sequence[Row], events: Sequence[Row], *, usual: float) -> float:
+    """Return the time before the first step of an attempt; the whole attempt if it never came so far."""
+    end = attempt.last_sign if attempt.running is None else attempt.running
+    within = [event for event in events if attempt.start <= event["time"] <= end]
+    seconds = end - attempt.start - _sum_seconds(within, "save") - _sum_seconds(within, "evaluate")
+    if attempt.running is not None:
+        seconds -= _estimate_first_step(attempt, metrics, usual=usual)
     return max(0.0, seconds)
 
 
-def _estimate_first_step(life: Life, metrics: Sequence[Row], *, usual: float) -> float:
-    """Return the time of a life's first step: what its first row took beyond as many usual steps less one."""
+def _estimate_first_step(attempt: Attempt, metrics: Sequence[Row], *, usual: float) -> float:
+    """Return the time of an attempt's first step: what its first row took beyond as many usual steps less one."""
     for row in metrics:
-        num_steps = int(row["step"]) - life.first_step
+        num_steps = int(row["step"]) - attempt.first_step
         if num_steps < 1:
             continue
         time, seconds = number(row.get("time")), number(row.get("step_seconds"))
-        if time is None or seconds is None or not life.start <= time <= life.last_sign:
+        if time is None or seconds is None or not attempt.start <= time <= attempt.last_sign:
             break
         return max(0.0, num_steps * seconds - (num_steps - 1) * usual)
     return usual

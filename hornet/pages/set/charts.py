@@ -1,7 +1,4 @@
-"""Small charts as SVG text: a sorted curve, a histogram, a scatter. Colours come from the page's style.
-
-All numbers; the only words are axis labels of ours, so nothing needs escaping.
-"""
+"""Small charts as SVG text: a sorted curve, a histogram, a scatter. Colours come from the page's style."""
 
 from __future__ import annotations
 
@@ -9,16 +6,36 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from hornet.pages.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, draw_frame
+from hornet.pages.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, render_frame
+from hornet.pages.html import render
 
 SKEW_FOR_LOG = 20  # largest over smallest positive value from which an axis is logarithmic
 NUM_CURVE_POINTS = 400
 NUM_BINS = 36
 
+CURVE = """<path class="area" d="{{ area }}"/><path class="line" d="{{ line }}"/>"""
 
-def draw_curve(counts: npt.NDArray[np.int64]) -> str:
-    """Draw how many images each class has, the largest first; logarithmic if the counts are far apart."""
+BARS = """\
+<g class="bars">
+{% for x, y, width, height in bars %}
+<rect x="{{ x }}" y="{{ y }}" width="{{ width }}" height="{{ height }}"/>
+{% endfor %}
+</g>
+"""
+
+DOTS = """\
+<path class="dash" d="{{ square }}"/><g class="dots">
+{% for x, y in dots %}
+<circle cx="{{ x }}" cy="{{ y }}" r="2.6"/>
+{% endfor %}
+</g>
+"""
+
+
+def render_curve(counts: npt.NDArray[np.int64]) -> Markup:
+    """Render how many images each class has, the largest first; logarithmic if the counts are far apart."""
     heights = np.sort(counts)[::-1]
     chosen = np.unique(np.linspace(0, len(heights) - 1, NUM_CURVE_POINTS).round().astype(np.int64))
     y = _make_axis(heights, start=HEIGHT - BOTTOM, stop=TOP, from_zero=True)
@@ -27,15 +44,14 @@ def draw_curve(counts: npt.NDArray[np.int64]) -> str:
     lefts, rights = x.place(chosen), x.place(np.append(chosen[1:], len(heights)))
     pixels = y.place(heights[chosen])
     steps = "".join(f"L{a:.1f} {v:.1f}H{b:.1f}" for a, b, v in zip(lefts, rights, pixels, strict=True))
-    line = "M" + steps[1:]
-    area = f'<path class="area" d="M{LEFT} {y.start}{steps}V{y.start}Z"/><path class="line" d="{line}"/>'
-    return draw_frame(x, y, area, title="Images of each class, largest first", x_name="classes", y_name="images")
+    curve = render(CURVE, area=f"M{LEFT} {y.start}{steps}V{y.start}Z", line=f"M{steps[1:]}")
+    return render_frame(x, y, curve, title="Images of each class, largest first", x_name="classes", y_name="images")
 
 
-def draw_histogram(
+def render_histogram(
     values: npt.NDArray[np.int64], *, title: str, x_name: str, format_tick: Callable[[float], str]
-) -> str:
-    """Draw how values are spread; bins are of equal width, or of equal ratio if the values are far apart."""
+) -> Markup:
+    """Render how values are spread; bins are of equal width, or of equal ratio if the values are far apart."""
     x = _make_axis(values, start=LEFT, stop=WIDTH - RIGHT)
     spread = np.geomspace if x.is_log else np.linspace
     edges = spread(x.low, x.high, NUM_BINS + 1)
@@ -43,27 +59,24 @@ def draw_histogram(
     counts, _ = np.histogram(np.maximum(values, x.low), edges)
     y = Axis(low=0, high=max(1, int(counts.max())), start=HEIGHT - BOTTOM, stop=TOP, is_log=False)
     lefts, rights, tops = x.place(edges[:-1]), x.place(edges[1:]), y.place(counts)
-    bars = "".join(
-        f'<rect x="{a + 0.5:.1f}" y="{t:.1f}" width="{max(0.5, b - a - 1):.1f}" height="{y.start - t:.1f}"/>'
+    bars = [
+        (f"{a + 0.5:.1f}", f"{t:.1f}", f"{max(0.5, b - a - 1):.1f}", f"{y.start - t:.1f}")
         for a, b, t in zip(lefts, rights, tops, strict=True)
         if y.start - t > 0
-    )
-    bars = f'<g class="bars">{bars}</g>'
-    return draw_frame(x, y, bars, title=title, x_name=x_name, y_name="images", format_x=format_tick)
+    ]
+    content = render(BARS, bars=bars)
+    return render_frame(x, y, content, title=title, x_name=x_name, y_name="images", format_x=format_tick)
 
 
-def draw_scatter(sizes: npt.NDArray[np.int64]) -> str:
-    """Draw widths and heights (n, 2) of pictures; the dashed line is the square."""
+def render_scatter(sizes: npt.NDArray[np.int64]) -> Markup:
+    """Render widths and heights (n, 2) of images; the dashed line is the square."""
     both = sizes.ravel()
     x = _make_axis(both, start=LEFT, stop=WIDTH - RIGHT, is_log=True)
     y = Axis(low=x.low, high=x.high, start=HEIGHT - BOTTOM, stop=TOP, is_log=True)
-    square = f'<path class="dash" d="M{x.start} {y.start}L{x.stop} {y.stop}"/>'
-    dots = "".join(
-        f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>'
-        for a, b in zip(x.place(sizes[:, 0]), y.place(sizes[:, 1]), strict=True)
-    )
-    content = f'{square}<g class="dots">{dots}</g>'
-    return draw_frame(x, y, content, title="Width and height of pictures", x_name="width", y_name="height")
+    square = f"M{x.start} {y.start}L{x.stop} {y.stop}"
+    dots = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x.place(sizes[:, 0]), y.place(sizes[:, 1]), strict=True)]
+    content = render(DOTS, square=square, dots=dots)
+    return render_frame(x, y, content, title="Width and height of images", x_name="width", y_name="height")
 
 
 def _make_axis(

@@ -1,4 +1,4 @@
-"""What a page about a set shows: counts from manifest and index, pictures from a small random sample of the tars."""
+"""What a page about a set shows: counts from manifest and index, images from a small random sample of the tars."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ THUMBNAIL_QUALITY = 72
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One sample as a picture on a page."""
+    """One sample as an image on a page."""
 
     key: str
     """`SHARD/STEM`."""
@@ -53,11 +53,11 @@ class SplitSurvey:
     image_bytes: npt.NDArray[np.int64]
     """Of each image of the split, with its header in the tar."""
     sizes: npt.NDArray[np.int64]
-    """(n, 2) widths and heights of the sampled pictures."""
+    """(n, 2) widths and heights of the sampled images."""
     damaged: tuple[Tile, ...]
-    """Sampled pictures that could not be read."""
+    """Sampled images that could not be read."""
     num_read: int
-    """Pictures in the random sample."""
+    """Images in the random sample."""
     tiles: tuple[Tile, ...]
     """Some of it, to look at, damaged ones too."""
 
@@ -73,7 +73,7 @@ def survey_split(manifest: Manifest, name: str, *, num_read: int, num_shown: int
     sizes, damaged, tiles = [], [], []
     try:
         for number, sample in enumerate(chosen):
-            tile = look_at(shards, reader, sample, draws_thumbnail=number < num_shown)
+            tile = look_at(shards, reader, sample, renders_thumbnail=number < num_shown)
             if tile.size is None:
                 damaged.append(tile)
             else:
@@ -95,15 +95,15 @@ def survey_split(manifest: Manifest, name: str, *, num_read: int, num_shown: int
     )
 
 
-def look_at(shards: ShardSet, reader: ShardReader, sample: int, *, draws_thumbnail: bool) -> Tile:
-    """Read one sample; without a thumbnail only the header of its picture is decoded."""
+def look_at(shards: ShardSet, reader: ShardReader, sample: int, *, renders_thumbnail: bool) -> Tile:
+    """Read one sample; without a thumbnail only the header of its image is decoded."""
     class_name = shards.label_space.classes[int(shards.records["label"][sample])]
     key = ""
     try:
         raw = reader.read(sample)
         key = raw.key
         size = _read_size(raw.image)
-        thumbnail = _draw_thumbnail(raw.image) if draws_thumbnail else ""
+        thumbnail = _make_thumbnail(raw.image) if renders_thumbnail else ""
     except UnreadableSampleError as error:
         return Tile(key=error.key, class_name=class_name, size=None, thumbnail="", problem=error.reason)
     except UndecodableImageError as error:
@@ -134,12 +134,12 @@ def _read_size(content: bytes) -> tuple[int, int]:
             warnings.simplefilter("ignore")
             return Image.open(io.BytesIO(content), formats=FORMATS).size
     except Exception as error:  # as in decode_image: Pillow's plugins raise anything
-        raise UndecodableImageError(f"no picture ({type(error).__name__})") from error
+        raise UndecodableImageError(f"no image ({type(error).__name__})") from error
 
 
-def _draw_thumbnail(content: bytes) -> str:
-    picture = decode_image(content)
-    picture.thumbnail((THUMBNAIL_PIXELS * 3, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
+def _make_thumbnail(content: bytes) -> str:
+    image = decode_image(content)
+    image.thumbnail((THUMBNAIL_PIXELS * 3, THUMBNAIL_PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
+    image.save(buffer, "JPEG", quality=THUMBNAIL_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

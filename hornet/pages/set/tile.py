@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from hornet.pages.html import escape
+from markupsafe import Markup
+
+from hornet.pages.html import render
 from hornet.pages.set.survey import Tile, describe_class
 
 STYLE = """
@@ -28,15 +30,19 @@ figcaption small { display: block; color: var(--soft); font-size: 11px; white-sp
   figcaption { padding: 6px 8px 7px; font-size: 11.5px; } }
 """
 
+TILE = """\
+<figure class="tile" title="{{ tile.key }} ({{ tile.class_name }})">
+{% if tile.size is none %}
+<div class="broken"><span>damaged: {{ tile.problem }}</span></div>
+{% else %}
+<img alt="" loading="lazy" src="{{ tile.thumbnail }}">
+{% endif %}
+<figcaption><div>{{ meaning }}</div><small>
+  {%- if tile.size is not none %}{{ tile.size[0] }} x {{ tile.size[1] }} {% endif -%}
+  {{ stem }}</small></figcaption></figure>
+"""
 
-def draw_tile(tile: Tile) -> str:
-    """Draw one sample: the picture, or what is wrong with it, its class and its key."""
-    name = escape(describe_class(tile.class_name))
-    picture = f'<img alt="" loading="lazy" src="{tile.thumbnail}">'
-    note = f"{tile.size[0]} x {tile.size[1]} " if tile.size else ""
-    if tile.size is None:
-        picture = f'<div class="broken"><span>damaged: {escape(tile.problem)}</span></div>'
-    return (
-        f'<figure class="tile" title="{escape(tile.key)} ({escape(tile.class_name)})">{picture}'
-        f"<figcaption><div>{name}</div><small>{note}{escape(tile.key.rpartition('/')[2])}</small></figcaption></figure>"
-    )
+
+def render_tile(tile: Tile) -> Markup:
+    """Render one sample: the image, or what is wrong with it, its class and its key."""
+    return render(TILE, tile=tile, meaning=describe_class(tile.class_name), stem=tile.key.rpartition("/")[2])

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hornet.config import Settings, free
+from hornet.config import Settings, resumable
 from hornet.errors import UserError
 
 INSTALL = {"http": "'fsspec[http]'", "https": "'fsspec[http]'", "s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
@@ -33,13 +33,13 @@ NUM_THREADS = 16  # requests of one process under way at once; they wait, they d
 class RemoteConfig(Settings):
     """How tars at a URL are read; of no effect where they are local."""
 
-    cache: Path | None = free(None)
+    cache: Path | None = resumable(None)
     """Local folder for whole tars, shared by all runs and ranks of a node; null reads each sample from the server."""
-    cache_gigabytes: float = free(100.0)
+    cache_gigabytes: float = resumable(100.0)
     """Size the cache may have, 10^9 bytes; what was not used for longest goes first."""
-    deadline_seconds: float = free(300.0)
+    deadline_seconds: float = resumable(300.0)
     """How long a request is repeated before the run ends."""
-    command: str | None = free(None)
+    command: str | None = resumable(None)
     """Shell command that writes the tar at {url} to its output, such as `aws s3 cp {url} -`, for servers that are
     read in no other way; needs the cache. Runs on this machine: set it only to what you would type."""
 

@@ -13,17 +13,17 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hornet.errors import UserError
+from hornet.formats import CHECKPOINT, LaterFormatError, read_manifest
 from hornet.training.loop import Engine, RunState
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.world import World
 
 FORMAT = "hornet-checkpoint"
-VERSION = 2
 PARTIAL = ".partial"
 MANIFEST = "manifest.json"
 LATEST = "latest"
@@ -69,23 +69,28 @@ def load_checkpoint(checkpoint: Checkpoint, *, engine: Engine, state: RunState, 
     """Restore engine and state. Collective.
 
     The number of ranks and the ZeRO stage may be others than those that wrote it. Raises UserError if the checkpoint is
-    of another model, stream or engine, with both values.
+    of another identity.
     """
+    require_identity(checkpoint, identity)
+    engine.load(checkpoint.folder)
+    for name, value in checkpoint.state.items():
+        setattr(state, name, value)
+
+
+def require_identity(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
+    """Raise UserError, with both values, if a checkpoint is of another model, stream or engine."""
     for key, value in identity.items():
         saved = checkpoint.identity.get(key)
         if saved != value:
             raise UserError(
                 f"{checkpoint.folder}: was written with {key}={saved!r}, this run has {key}={value!r}; start as before"
             )
-    engine.load(checkpoint.folder)
-    for name, value in checkpoint.state.items():
-        setattr(state, name, value)
 
 
 def verify_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint's manifest and compare every file's size and SHA-256.
 
-    Raises UserError naming what is missing, foreign or damaged.
+    Raises UserError naming what is missing, foreign or damaged; LaterFormatError if it is whole, but too new.
     """
     path = folder / MANIFEST
     try:
@@ -98,10 +103,10 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         raise UserError(f"{path}: is not JSON") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path}: is not a manifest of this pipeline (format {FORMAT!r} expected)")
-    if manifest.get("version") != VERSION:
-        raise UserError(f"{path}: has version {manifest.get('version')}, this code reads version {VERSION}")
+    CHECKPOINT.read_number(manifest, source=str(path))  # before the seal, which a later release may set otherwise
     if manifest != seal(manifest) or folder.name != name_of(manifest["step"]):
         raise UserError(f"{path}: its content has changed since it was written")
+    manifest = read_manifest(manifest, source=str(path))
     with ThreadPoolExecutor(8) as threads:  # hashing and reading leave Python's lock
         list(threads.map(lambda item: _verify_file(folder / item[0], item[1]), manifest["files"].items()))
     return Checkpoint(
@@ -109,7 +114,7 @@ def verify_checkpoint(folder: Path) -> Checkpoint:
         step=manifest["step"],
         identity=manifest["identity"],
         description=manifest["description"],
-        state=manifest["state"],
+        state={**asdict(RunState()), **manifest["state"]},  # what earlier releases did not count has not happened
     )
 
 
@@ -151,6 +156,8 @@ def find_newest(root: Path, *, require: Require = _require_nothing) -> Checkpoin
             checkpoint = verify_checkpoint(folder)
             require(checkpoint)
             return checkpoint
+        except LaterFormatError:
+            raise  # it is whole: to go on from an earlier one would undo what the later release has trained
         except UserError as error:
             reasons.append(str(error))
             print(f"passing over a checkpoint: {error}", flush=True)

@@ -17,12 +17,12 @@ import torch
 
 from hornet.durable import sync_folder, write_json, write_text
 from hornet.errors import UserError
+from hornet.formats import CHECKPOINT
 from hornet.training.checkpoints.checkpoint import (
     FORMAT,
     LATEST,
     MANIFEST,
     PARTIAL,
-    VERSION,
     list_checkpoints,
     name_of,
     seal,
@@ -119,7 +119,7 @@ class Checkpointer:
             files = self._collect()
             manifest = {
                 "format": FORMAT,
-                "version": VERSION,
+                **CHECKPOINT.header,
                 "step": pending.state["step"],
                 "state": pending.state,
                 "identity": dict(self._identity),

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.errors import UserError
+from hornet.training.checkpoints.unpickling import load_pickled
+from hornet.training.clipping import is_clipped_after
 from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
 from hornet.training.loop import Judge, StepResult, Writer
@@ -49,7 +51,7 @@ class AccelerateEngine:
         self._is_main = is_main
         self._device = device
         self._clip_grad_norm = optimizer.clip_grad_norm
-        self._clips_every_micro_step = clipping == "paper"
+        self._clipping = clipping
         self._compute_loss = compute_loss
         self._derive_step_seed = derive_step_seed
         self._accelerator = Accelerator(
@@ -86,9 +88,8 @@ class AccelerateEngine:
         losses = []
         norm = math.nan
         for micro_step, batch in enumerate(batches):
-            is_last = micro_step == len(batches) - 1
-            # Gradients are reduced over ranks once, with the last micro batch, unless each is to be clipped.
-            is_reduced = is_last or self._clips_every_micro_step
+            # Gradients are reduced over ranks only where they are to be clipped, which is at the end at least.
+            is_reduced = is_clipped_after(micro_step, num_micro_steps=len(batches), clipping=self._clipping)
             with nullcontext() if is_reduced else self._accelerator.no_sync(self._model):
                 with self.clock.measure("forward"):
                     loss = self._compute_loss(self._model, batch, self._derive_step_seed(step, micro_step))
@@ -144,12 +145,7 @@ class AccelerateEngine:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """Read the engine's file: {"model", "optimizer"}, tensors and plain values only."""
-    try:
-        state: dict[str, Any] = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError) as error:
-        raise UserError(
-            f"{folder / FILE}: is cut short or not a checkpoint file: {str(error).splitlines()[0]}"
-        ) from error
+    state: dict[str, Any] = load_pickled(folder / FILE, classes={}, mmap=False)
     return state
 
 

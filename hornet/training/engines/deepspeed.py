@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hornet.batch import Batch
+from hornet.training.clipping import is_clipped_after
 from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, swap_with_ema
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
@@ -98,7 +99,7 @@ class DeepSpeedEngine:
         clipping: Clipping = "standard",
     ) -> None:
         _quieten(device)
-        self._clips_every_micro_step = clipping == "paper"
+        self._clipping: Clipping = clipping
         self._stage = config.stage
         self._clip_grad_norm = optimizer.clip_grad_norm
         self._precision = config.precision
@@ -141,9 +142,10 @@ class DeepSpeedEngine:
                 self._engine.backward(loss)
             losses.append(loss.detach())
             with self.clock.measure("optimizer"):
-                if micro_step == len(batches) - 1 and self._stage == 0:
-                    self._clip_unsharded()
-                elif self._clips_every_micro_step:
+                if micro_step == len(batches) - 1:
+                    if self._stage == 0:  # else DeepSpeed clips
+                        self._clip_unsharded()
+                elif is_clipped_after(micro_step, num_micro_steps=len(batches), clipping=self._clipping):
                     self._clip_accumulating()
                 self._engine.step()
         if not self._is_judged:  # ZeRO measures no norm where it has seen that the gradient is not finite
@@ -176,7 +178,7 @@ class DeepSpeedEngine:
         nn.utils.clip_grad_norm_(self._engine.module.parameters(), self._clip_grad_norm or math.inf)
 
     def save(self, folder: Path, writer: Writer) -> None:
-        """See Engine. The files are DeepSpeed's own, so that its zero_to_fp32 reads them too."""
+        """See Engine. The files are DeepSpeed's own, so that its zero_to_fp32 reads them too (stages 1 to 3)."""
         self._files.writer = writer
         self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
 

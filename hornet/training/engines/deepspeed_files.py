@@ -14,7 +14,6 @@ Layout of DeepSpeed 0.19 (N ranks):
 from __future__ import annotations
 
 import importlib
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from hornet.errors import UserError
+from hornet.training.checkpoints.unpickling import load_pickled
 from hornet.training.ema import KEY
 from hornet.world import publish_accelerator
 
@@ -51,16 +51,8 @@ def load_shard(path: Path) -> Any:
     anything else: a checkpoint from a stranger runs no code here.
     """
     publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
-    known = [getattr(importlib.import_module(module), name) for module, name in _KNOWN_CLASSES]
-    try:
-        with torch.serialization.safe_globals(known):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: refused, it holds more than tensors: {str(error).splitlines()[0]}") from error
-    except (RuntimeError, EOFError) as error:
-        raise UserError(f"{path}: is cut short or not a checkpoint file: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    known = {f"{module}.{name}": getattr(importlib.import_module(module), name) for module, name in _KNOWN_CLASSES}
+    return load_pickled(path, classes=known, mmap=True)
 
 
 @dataclass(frozen=True)

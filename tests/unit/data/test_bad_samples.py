@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -215,5 +216,31 @@ def test_a_bug_in_a_transform_is_not_taken_for_a_bad_sample(toy_set: Path, monke
         raise ValueError("bits must be between 1 and 8")
 
     monkeypatch.setattr(pipeline.TrainTransform, "__call__", broken)
-    with pytest.raises(ValueError, match="bits must be"):
+    with pytest.raises(ValueError, match="bits must be") as caught:
         run(toy_set)
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(r"transforming sample toy-0\d/s00\d\d; a plain picture fails as well, so .* at fault", note)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_picture_that_the_transform_alone_refuses_is_a_bad_sample(
+    toy_set: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
+) -> None:
+    """Whatever an image does to a transform goes the way of damaged ones: named, replaced, counted."""
+    healthy = run(toy_set)
+    draw = pipeline.TrainTransform.__call__
+    with closing(ShardReader(open_shards(toy_set, "train"))) as reader:
+        poison = reader.read(20).image
+
+    def fail_on_one(self: Any, content: bytes, *, key: tuple[int, int, int]) -> Any:
+        if content == poison:
+            raise ZeroDivisionError("a crop of\nnothing")
+        return draw(self, content, key=key)
+
+    monkeypatch.setattr(pipeline.TrainTransform, "__call__", fail_on_one)
+    found = run(toy_set, num_workers=num_workers)
+    assert [(bad.shard, bad.key, bad.reason) for bad in reports(found)] == [
+        ("toy-01.tar", "toy-01/s0020", "cannot be transformed (ZeroDivisionError: a crop of nothing)")
+    ] * 2
+    pairs = zip(slots(healthy), slots(found), strict=True)
+    assert [one[0] for one, other in pairs if one != other] == [key_hash("toy-01/s0020")] * 2

@@ -47,8 +47,7 @@ def test_too_little_room_is_told_with_what_helps(docker):
     assert str(error.value) == (
         f"{docker.folder} has 60 MB free, and the batches of this node's workers may take 61 MB there: give the "
         "container more (docker run --shm-size=8g or --ipc=host; in Kubernetes an emptyDir of medium Memory on "
-        "/dev/shm), or set "
-        "num_workers (of data and of evaluation) to fewer, or to 0, which needs none"
+        "/dev/shm), or set num_workers (of data and of evaluation) to fewer, or to 0, which needs none"
     )
 
 
@@ -80,5 +79,5 @@ class Fatal(torch.utils.data.Dataset):
 def test_a_worker_that_dies_for_want_of_memory_is_explained(number, said):
     pool = WorkerPool(Fatal(number), num_workers=1, prefetch=1)
     with pytest.raises(UserError, match=said):
-        next(pool.run([0]))
+        next(pool.run([[0]]))
     pool.close()

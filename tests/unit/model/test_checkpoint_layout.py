@@ -40,25 +40,21 @@ def test_checkpoint_path_takes_original_files_and_ours(layout: str, tmp_path: Pa
     assert torch.equal(loaded(images), source(images))
 
 
-def read_at_96(source: HorNet, path: Path, route: str) -> HorNet:
-    if route == "checkpoint_path":
-        return build_small(img_size=96, checkpoint_path=str(path))
-    if route == "pretrained":
-        overlay = {"file": str(path), "num_classes": 10}
-        return build_small(img_size=96, pretrained=True, pretrained_cfg_overlay=overlay)
-    model = build_small(img_size=96)
-    model.load_state_dict(source.state_dict())
-    return model
-
-
 @pytest.mark.parametrize("route", ["checkpoint_path", "pretrained", "load_state_dict"])
 def test_weights_of_another_image_size_are_read_through_every_door_and_it_is_said(route: str, tmp_path: Path) -> None:
     source = build_filled()
     path = tmp_path / "weights.pth"
+    torch.save({"model": source.state_dict()}, path)
     weights = source.state_dict()
-    torch.save({"model": weights}, path)
-    with pytest.warns(UserWarning, match=r"global filters of 4 x 3 were resampled to 6 x 4: .*\(img_size\)"):
-        model = read_at_96(source, path, route)
+    with pytest.warns(UserWarning, match=r"global filters of 4 x 3 were resampled to 6 x 4: .*\(img_size\)"):  # noqa: PT031
+        if route == "checkpoint_path":
+            model = build_small(img_size=96, checkpoint_path=str(path))
+        elif route == "pretrained":
+            overlay = {"file": str(path), "num_classes": 10}
+            model = build_small(img_size=96, pretrained=True, pretrained_cfg_overlay=overlay)
+        else:
+            model = build_small(img_size=96)
+            model.load_state_dict(weights)
     # At its new size the network computes what the old one does there, which resizes its filters on the fly.
     assert model.stages[2][0].gnconv.dwconv.complex_weight.shape[1:3] == (6, 4)
     images = torch.randn(1, 3, 96, 96)

@@ -68,7 +68,7 @@ def test_the_largest_run_is_told_to_people(plan):
         "3.65 GB, 4 s to write (at 1 GB/s), 3 kept, 14.6 GB on disk at most",
         " of 2 h; signal 300 s before the limit, needed are ",
         "cannot be divided over 48 ranks",
-        "recipe in22k_large_gf: 2 departures",
+        "recipe in22k_large_gf: 3 departures",
     ):
         assert part in out, part
 
@@ -99,7 +99,7 @@ def test_auto_is_as_much_as_fits(plan):
             ["--gpus", 64, "--time-limit", "1:00:00", "--signal-lead", 10],
             "signal lead: 10 s are too short for two of the longest",
         ),
-        (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips after each of the 2 micro steps"),
+        (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips between two of the 2 micro steps"),
         (["--gpus", 64, "--samples", 4000], "global_batch_size 4096 is more than the split's 4000 samples"),
         (["--gpus", 64, "data.shards=data/mine"], "data.shards: data/mine is not here"),
     ],

@@ -45,3 +45,12 @@ def test_fewer_than_five_classes(alone):
         Lookup(), [batch([[0.0, 1.0]], [0], [True])], normalise=lambda b: b.images_bchw, device=torch.device("cpu")
     )
     assert (result.top1, result.top5) == (0.0, 100.0)
+
+
+def test_logits_that_are_nan_hit_nothing(alone):
+    """topk takes NaN for the largest, so that the first classes would count as found."""
+    nan = float("nan")
+    images = batch([[nan] * 6, [0, nan, 0, 0, 0, 9.0], [0, 9.0, 0, 0, 0, 0]], [0, 5, 1], [True] * 3)
+    result = evaluate(Lookup(), [images], normalise=lambda b: b.images_bchw, device=torch.device("cpu"))
+    assert (result.top1, result.top5, result.num_images) == (100 / 3, 100 / 3, 3)
+    assert result.loss != result.loss

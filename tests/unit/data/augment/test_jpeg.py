@@ -98,6 +98,52 @@ def test_a_cut_jpeg_is_refused_wherever_the_region_lies(
 
 
 @needs_native
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), number=st.integers(0, 6), num_flips=st.integers(1, 5), restart=st.sampled_from([0, 0, 2]))
+def test_flipped_bits_are_refused_on_every_machine_or_on_none(
+    data: st.DataObject, number: int, num_flips: int, restart: int
+) -> None:
+    """Wherever the region lies: damage below it counts, with the extension and without."""
+    content = bytearray(
+        write_jpeg(
+            photo(number, width=64, height=48),
+            quality=data.draw(st.sampled_from([50, 92])),
+            subsampling=data.draw(st.sampled_from(SUBSAMPLING)),
+            restart_marker_blocks=restart,
+        )
+    )
+    for _ in range(num_flips):
+        content[data.draw(st.integers(20, len(content) - 3))] ^= 1 << data.draw(st.integers(0, 7))
+    assert_same_fate(bytes(content), data.draw(st.integers(1, 20)))
+
+
+@needs_native
+def test_a_marker_below_the_region_is_damage_everywhere() -> None:
+    content = bytearray(write_jpeg(photo(1, width=64, height=256), quality=92))
+    for place in range(len(content) // 2, len(content) - 3, 37):
+        damaged = bytes(content[:place]) + b"\xff\xc4" + bytes(content[place + 2 :])  # a table in the middle of bits
+        assert_same_fate(damaged, 8)
+
+
+def assert_same_fate(content: bytes, height: int) -> None:
+    """Refused with the extension and without, or the same pixels of the uppermost rows."""
+    try:
+        image = open_image(content)
+    except UndecodableImageError:
+        return
+    region = (0, 0, min(height, image.height), image.width)
+    found: list[bytes | None] = []
+    for with_native in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(regions, "HAS_NATIVE", with_native)
+            try:
+                found.append(decode_region(content, open_image(content), region).tobytes())
+            except UndecodableImageError:
+                found.append(None)
+    assert found[0] == found[1]
+
+
+@needs_native
 def test_what_the_native_decoder_refuses() -> None:
     from hornet.data.augment import jpeg_region
 

@@ -11,14 +11,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import create_transform
+from torchvision.transforms import InterpolationMode, functional
 
-from hornet.data.augment.sampling import NO_BOX, draw_erase_box, seed_globally, unchanged_randomness
-from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
-from hornet.data.config import TransformConfig
+from hornet.data.augment.sampling import NO_BOX, Drawing, draw_erase_box, seed_globally, unchanged_randomness
+from hornet.data.augment.transforms import (
+    EvaluationTransform,
+    TrainTransform,
+    resize_centre,
+)
+from hornet.data.config import Interpolation, TransformConfig
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
+from hornet.shards.decode import MAX_PIXELS
 from tests.unit.shards.making import encode, picture
 
 RECIPE = "rand-m9-mstd0.5-inc1"
@@ -118,6 +126,86 @@ def test_evaluation_without_a_crop_warps() -> None:
     image = picture(1, width=90, height=41)
     ours = EvaluationTransform(image_size=32, crop_fraction=None, interpolation="bicubic")
     assert np.array_equal(ours(encode(image)).transpose(2, 0, 1), timms(image).numpy())
+
+
+@pytest.mark.parametrize("backend", ["fast", "pil"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("edges", [(1, 1), (1, 2), (3, 1), (1, 400)])
+def test_pictures_of_a_pixel_or_three_are_trained_on(backend: str, image_format: str, edges: tuple[int, int]) -> None:
+    transform = TrainTransform(TransformConfig(image_size=32, backend=backend))  # type: ignore[arg-type]
+    content = encode(Image.new("RGB", edges, (200, 30, 90)), image_format)
+    with unchanged_randomness():
+        pixels = np.stack([transform(content, key=(0, 0, sample)) for sample in range(300)])
+    assert pixels.shape == (300, 32, 32, 3)
+    assert np.ptp(pixels, axis=(0, 1, 2)).max() <= 1, "of one colour"
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32), st.booleans())
+def test_a_crop_is_timms_own_wherever_timm_finds_one(width: int, height: int, sample: int, is_thin: bool) -> None:
+    ratio = (0.01, 0.02) if is_thin else (3 / 4, 4 / 3)
+    drawing = Drawing(image_size=32, crop_scale=(0.08, 1.0), crop_ratio=ratio, flip_probability=0.0, rand_augment=None)
+    with unchanged_randomness():
+        crop = drawing(width=width, height=height, key=(0, 0, sample)).crop
+        seed_globally(derive_seed("augment", 0, 0, sample))
+        image = Image.new("RGB", (width, height))
+        timms = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1.0), ratio)  # type: ignore[no-untyped-call]
+    top, left, crop_height, crop_width = crop
+    assert crop_height >= 1
+    assert crop_width >= 1
+    assert top + crop_height <= height
+    assert left + crop_width <= width
+    if timms[2] and timms[3]:
+        assert crop == timms
+
+
+@given(
+    st.integers(4, 200),
+    st.integers(4, 200),
+    st.sampled_from([16, 32, 57]),
+    st.sampled_from([0.875, 0.95, 1.0]),
+    st.sampled_from(["bicubic", "bilinear"]),
+    st.integers(0, 9),
+)
+def test_the_centre_by_itself_is_that_of_the_whole_resized(
+    width: int, height: int, size: int, crop_fraction: float, interpolation: Interpolation, seed: int
+) -> None:
+    """What thin pictures take, on ordinary ones: but for rounding, plain resize and crop."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image, short_edge = Image.fromarray(noise), int(size / crop_fraction)
+    mode = InterpolationMode(interpolation)
+    found = resize_centre(image, short_edge=short_edge, size=size, interpolation=mode)
+    plain = functional.center_crop(functional.resize(image, [short_edge], mode), [size, size])
+    difference = np.abs(np.asarray(found).astype(int) - np.asarray(plain))
+    assert difference.max() <= 2
+    assert difference.mean() < 0.1
+
+
+@pytest.mark.parametrize("edges", [(20_000, 1), (1, 20_000), (1, 1_000_000), (900_000, 3)])
+@pytest.mark.parametrize("crop_fraction", [0.875, None])
+def test_evaluating_a_thin_picture_takes_no_more_than_decoding_a_large_one(
+    edges: tuple[int, int], crop_fraction: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    resize = Image.Image.resize
+
+    def watch(image: Image.Image, size: tuple[int, int], *arguments: Any, **options: Any) -> Image.Image:
+        made.append(max(size[0] * size[1], size[0] * image.height))  # Pillow goes across first, over all rows
+        assert made[-1] <= MAX_PIXELS
+        return resize(image, size, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", watch)
+    ours = EvaluationTransform(image_size=224, crop_fraction=crop_fraction, interpolation="bicubic")
+    pixels = ours(encode(Image.new("RGB", edges, (200, 30, 90))))
+    assert made
+    assert pixels.shape == (224, 224, 3)
+    assert np.array_equal(np.unique(pixels.reshape(-1, 3), axis=0), [(200, 30, 90)])
+
+
+def test_a_warped_column_is_what_the_warped_row_is() -> None:
+    values = np.random.default_rng(0).integers(0, 256, (1, 6_000_000, 3), dtype=np.uint8)
+    row, column = (encode(Image.fromarray(pixels)) for pixels in (values, values.swapaxes(0, 1)))
+    ours = EvaluationTransform(image_size=16, crop_fraction=None, interpolation="bilinear")
+    assert np.array_equal(ours(row), ours(column).swapaxes(0, 1))
 
 
 @pytest.mark.parametrize(

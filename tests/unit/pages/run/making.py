@@ -1,4 +1,4 @@
-"""A run directory written by hand: three lives (killed, stopped, finished), dropped steps, strangers' texts."""
+"""A run directory written by hand: three attempts (killed, stopped, finished), dropped steps, strangers' texts."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def write_rows(path, rows):
 
 
 def make_metrics(num_steps):
-    """A row a step, one second each; the steps of the three lives begin at 100, 200 and 300 seconds."""
+    """A row a step, one second each; the steps of the three attempts begin at 100, 200 and 300 seconds."""
     starts = {range(1, 5): 100, range(5, 9): 200, range(9, num_steps + 1): 300}
     return [
         {

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
-from hornet.pages.run.attempts import find_lives
+from hornet.pages.run.attempts import find_attempts
 from hornet.pages.run.curves import thin
 from hornet.pages.run.files import read_run
 from hornet.pages.run.page import write_report
@@ -45,23 +45,23 @@ def run(tmp_path):
     return make_run(tmp_path / "run")
 
 
-def test_lives_are_told_from_the_diary():
-    lives = find_lives(EVENTS, make_metrics(12), step_seconds=1.0)
-    assert [(life.first_step, life.num_ranks, life.end) for life in lives] == [
+def test_attempts_are_told_from_the_diary():
+    attempts = find_attempts(EVENTS, make_metrics(12), step_seconds=1.0)
+    assert [(attempt.first_step, attempt.num_ranks, attempt.end) for attempt in attempts] == [
         (0, 2, None),
         (4, 2, "stopped"),
         (8, 4, "finished"),
     ]
-    assert [life.num_lost_steps for life in lives] == [2, 0, 0]
-    assert [life.running - life.start for life in lives] == [11, 11, 11]
-    assert lives[0].last_sign == START + 107, "the last save, and two steps that were lost"
-    assert lives[1].reason == "SIGUSR1"
+    assert [attempt.num_lost_steps for attempt in attempts] == [2, 0, 0]
+    assert [attempt.running - attempt.start for attempt in attempts] == [11, 11, 11]
+    assert attempts[0].last_sign == START + 107, "the last save, and two steps that were lost"
+    assert attempts[1].reason == "SIGUSR1"
 
 
 def test_all_time_is_split_once():
     metrics = make_metrics(12)
-    lives = find_lives(EVENTS, metrics, step_seconds=1.0)
-    timing = split_time(lives, metrics, EVENTS)
+    attempts = find_attempts(EVENTS, metrics, step_seconds=1.0)
+    timing = split_time(attempts, metrics, EVENTS)
     assert timing.total_seconds == 17 + 16 + 18
     assert sum(timing.parts.values()) == pytest.approx(timing.total_seconds)
     expected = {
@@ -101,13 +101,20 @@ def test_a_whole_run_is_shown_and_its_texts_are_harmless(run):
     addresses = [value for name, value in read.attributes if name in ("src", "href")]
     assert all(value.startswith(("data:image/png;base64,", "#")) for value in addresses)
     assert read.text.count(EVIL) >= 8
-    for words in ("12of 12 steps", "62.00 %", "25.0 %", "3 lives", "Dropped steps: 1", "2 x NVIDIA H200", "killed"):
+    for words in ("12of 12 steps", "62.00 %", "25.0 %", "3 attempts", "Dropped steps: 1", "2 x NVIDIA H200", "killed"):
         assert words in read.text, words
     assert "GPU-hours" in read.text
     for chart in ("Training loss", "Top-1", "Norm of the weights, by part", "Time of a step", "Slowest rank"):
         assert f"<h3>{chart}</h3>" in page
     targets = {value for name, value in read.attributes if name == "id"}
     assert {value.removeprefix("#") for name, value in read.attributes if name == "href"} <= targets
+
+
+def test_a_name_is_shown_as_it_is_and_what_utf8_cannot_hold_as_a_question_mark(tmp_path):
+    page, _ = report(make_run(tmp_path / "a&b <i>\udcff"))
+    assert "<title>a&amp;b &lt;i&gt;?: run report</title>" in page
+    assert "<h1>a&amp;b &lt;i&gt;? <span" in page
+    assert Reader(page).text.count("a&b <i>?") == 3, "title, heading, path"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,7 @@ def test_damaged_files_are_named_and_left_out(run):
     for name in ("environment.json", "recipe.json", "skipped_batches.json", "norms.jsonl", "metrics.jsonl"):
         assert sum(problem.startswith(name) for problem in problems) == 1, name
         assert name in Reader(page).text
-    assert "The picture is damaged." in page
+    assert "The image is damaged." in page
     assert "metrics.jsonl: 1 of 13 lines are damaged" in page, "the torn last line is no damage"
 
 

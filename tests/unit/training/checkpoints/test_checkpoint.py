@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import hornet
 from hornet.errors import UserError
-from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.formats import LaterFormatError
+from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint, seal
 from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.config import RetentionConfig
 from hornet.training.loop import RunState
@@ -164,6 +166,47 @@ def test_a_changed_manifest_is_a_damaged_checkpoint(tmp_path, change):
     path = save(tmp_path, 2) / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert find(tmp_path).step == 1
+
+
+def rewrite_manifest(folder, change):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(seal(manifest)))
+
+
+def test_a_manifest_says_its_format_and_release(tmp_path):
+    manifest = json.loads((save(tmp_path, 1) / "manifest.json").read_text())
+    assert (manifest["version"], manifest["made_by"]) == (2, f"hornet {hornet.__version__}")
+
+
+def test_a_checkpoint_of_a_later_release_is_refused_and_not_passed_over(tmp_path):
+    """To go on from the one before it would undo what the later release has trained."""
+    save(tmp_path, 1)
+    rewrite_manifest(save(tmp_path, 2), lambda manifest: manifest.update(version=9, made_by="hornet 4.1.0"))
+    message = (
+        r"step_00000002/manifest\.json: was written by hornet 4\.1\.0 in format 9, .*; go on with hornet 4\.1\.0 or"
+    )
+    with pytest.raises(LaterFormatError, match=message):
+        find(tmp_path)
+
+
+def test_a_checkpoint_of_format_1_is_read(tmp_path):
+    """The code before 0.1.0 kept its counters apart from the step, and could leave no batches out."""
+
+    def make_old(manifest):
+        del manifest["state"], manifest["made_by"]
+        manifest.update(version=1, counters={"num_bad_samples": 7, "num_skipped_steps": 1})
+
+    rewrite_manifest(save(tmp_path, 5), make_old)
+    engine, state = CountingEngine(), RunState()
+    load_checkpoint(find(tmp_path), engine=engine, state=state, identity=IDENTITY)
+    assert (engine.weight, state) == (5, RunState(step=5, num_bad_samples=7, num_skipped_steps=1))
+
+
+def test_what_an_earlier_release_did_not_count_has_not_happened(tmp_path):
+    rewrite_manifest(save(tmp_path, 5), lambda manifest: manifest["state"].pop("skipped_batches"))
+    assert find(tmp_path).state["skipped_batches"] == []
 
 
 def test_a_renamed_checkpoint_is_not_taken_for_another_step(tmp_path):
