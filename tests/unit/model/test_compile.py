@@ -10,7 +10,8 @@ import torch._dynamo.config
 from torch import nn
 
 from hornet.model import fourier
-from hornet.model.build import ModelConfig, build_model
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.model.global_filter import GlobalLocalFilter
 from hornet.model.hornet import HorNet
 from tests.unit.model import small_model
