@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.slow
 def test_the_rehearsal_leaves_every_part_done(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--smoke", "--out", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, (tmp_path / "summary.md").read_text()
+    command = [sys.executable, "-m", "benchmarks.gpu", "--smoke", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
     results = json.loads((tmp_path / "results.json").read_text())
     assert {result["outcome"] for result in results.values()} == {"done"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "results.json", "summary.md"]
