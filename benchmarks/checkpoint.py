@@ -43,7 +43,7 @@ def main() -> None:
 def measure(folder: Path, *, model: str, num_saves: int) -> None:
     """Print what saves and a load of `model` with AdamW and EMA take."""
     engine = build_engine(model)
-    engine.run_step([torch.randn(1, 3, 64, 64)], step=0, lr=1e-4, judge=lambda _loss, _norm: True)  # type: ignore[list-item]
+    engine.run_step([torch.randn(1, 3, 64, 64)], step=0, lr=1e-4, accept=lambda _loss, _norm: True)  # type: ignore[list-item]
     ways = {asynchronous: make_checkpointer(folder, engine, asynchronous) for asynchronous in (False, True)}
     stalls: dict[bool, list[float]] = {False: [], True: []}
     durations = []

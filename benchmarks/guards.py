@@ -32,11 +32,11 @@ from torch.nn import functional
 import hornet  # noqa: F401  registers the models
 from hornet.batch import Batch
 from hornet.runs.directory import RunConfig, RunDirectory
-from hornet.stages.micro_batch import draw_batch
+from hornet.stages.micro_batch import make_random_batch
+from hornet.training.components import Components
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
-from hornet.training.loop import Judge, StepResult, Writer
+from hornet.training.loop import Accept, StepResult, Writer
 from hornet.training.norms import NormWatch
-from hornet.training.parts import Parts
 from hornet.training.process_group import open_process_group
 from hornet.training.schedule import Schedule
 from hornet.training.session import run_session
@@ -48,18 +48,18 @@ CPU = torch.device("cpu")
 
 
 class IdleEngine:
-    """Steps that ask the judge and do nothing else."""
+    """Steps that ask the guard and do nothing else."""
 
     def __init__(self) -> None:
         self.clock = StepClock(CPU)
         weight = torch.zeros(1)
         self.norms = NormWatch(torch.optim.SGD([weight]), [])
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, accept: Accept) -> StepResult:
         """See Engine."""
         loss = torch.tensor(1.0)
         with self.clock.measure("forward"), self.clock.measure("backward"), self.clock.measure("optimizer"):
-            return StepResult(loss=loss, grad_norm=1.0, was_applied=judge(loss, 1.0))
+            return StepResult(loss=loss, grad_norm=1.0, was_applied=accept(loss, 1.0))
 
     def save(self, folder: Path, writer: Writer) -> None:
         """Nothing to save."""
@@ -125,23 +125,23 @@ def time_guarded(folder: Path, name: str, *, world: World, num_steps: int) -> fl
     """Return the seconds of idle steps through the real session."""
     run = RunDirectory(RunConfig(name=name, root=folder), world=world)
     run.tensorboard.mkdir(parents=True, exist_ok=True)
-    parts = make_parts(num_steps)
+    components = make_components(num_steps)
     watchdog = Watchdog(run, world=world, stall_seconds=600)
     with watchdog, redirect_stdout(StringIO()):
         started = time.perf_counter()
-        run_session(run, parts, checkpoint=None, world=world, device=CPU, watchdog=watchdog)
+        run_session(run, components, checkpoint=None, world=world, device=CPU, watchdog=watchdog)
         return time.perf_counter() - started
 
 
-def make_parts(num_steps: int) -> Parts:
+def make_components(num_steps: int) -> Components:
     """Describe a run of idle steps, with the shipped recipes' cadence."""
-    batch = draw_batch(2, 32)
+    batch = make_random_batch(2, 32)
 
     def iterate(_first: int, count: int) -> Iterator[Batch]:
         return itertools.repeat(batch, count)
 
     settings: dict[str, Any] = {"identity": {"model": "idle"}, "description": {}, "parameter_shapes": {}}
-    return Parts(
+    return Components(
         engine=IdleEngine(),
         flops_per_image=1e9,
         iterate=iterate,
@@ -158,17 +158,17 @@ def make_parts(num_steps: int) -> Parts:
         evaluated_weights=("raw",),
         tracking=TrackingConfig(),
         profile=ProfileConfig(),
-        draw_images=lambda _batch, _step: torch.zeros(3, 8, 8),
+        render_images=lambda _batch, _step: torch.zeros(3, 8, 8),
         **settings,
     )
 
 
 def time_bare(num_steps: int) -> float:
     """Return the seconds of as many idle steps in a plain loop."""
-    engine, batch = IdleEngine(), draw_batch(2, 32)
+    engine, batch = IdleEngine(), make_random_batch(2, 32)
     started = time.perf_counter()
     for step in range(num_steps):
-        engine.run_step([batch], step=step, lr=1e-3, judge=lambda _loss, _norm: True)
+        engine.run_step([batch], step=step, lr=1e-3, accept=lambda _loss, _norm: True)
     return time.perf_counter() - started
 
 

@@ -3,7 +3,7 @@
   python -m benchmarks.loaders
 
 Beside ours: torchvision's ImageFolder with timm's transform (the original HorNet's way), and webdataset with its
-decoder and timm's transform. Same pictures (about 480 x 400, 84 kB JPEG), same recipe (crop, flip, RandAugment,
+decoder and timm's transform. Same images (about 480 x 400, 84 kB JPEG), same recipe (crop, flip, RandAugment,
 erasing), batches of 64. The two normalise and erase on the CPU, as they do in use; ours hands over uint8 and does both
 on the device. A row says what ours costs when it does these on the CPU too. Rounds are interleaved; what is printed
 are medians of paired ratios.
@@ -28,13 +28,13 @@ from timm.data.transforms_factory import create_transform
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from benchmarks.shards import make_pictures
+from benchmarks.shards import make_images
 from hornet.data.augment import jpeg as regions
 from hornet.data.augment.mixing import prepare
 from hornet.data.config import MixingConfig, StreamConfig, TransformConfig
 from hornet.data.loader import TrainStream, open_train_stream
 from hornet.shards.build.build import build
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.processes import count_cores
 from hornet.world import ALONE
@@ -45,9 +45,9 @@ RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 
 
 def main() -> None:
-    """Make the pictures, measure, print."""
+    """Make the images, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1536, metavar="N", help="a round (1536)")
+    parser.add_argument("--images", type=int, default=1536, metavar="N", help="a round (1536)")
     parser.add_argument("--repeat", type=int, default=6, metavar="N", help="rounds (6)")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], metavar="N", help="workers to try (0 2)")
     parser.add_argument("--folder", type=Path, help="where temporary files go (default: the system's)")
@@ -59,23 +59,23 @@ def main() -> None:
     print(f"{platform.machine()}, {count_cores()} cores, Python {platform.python_version()}, {libraries}")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        make_pictures(folder / "pictures", options.pictures)
+        make_images(folder / "images", options.images)
         build(
             BuildPlan(
-                source=folder / "pictures",
+                source=folder / "images",
                 output=folder / "shards",
                 name="set",
                 samples_per_shard=256,
-                picture=PictureOptions(check="header"),
+                image=ImageOptions(check="header"),
             )
         )
         for num_workers in options.workers:
-            compare(folder, num_workers=num_workers, num_rounds=options.repeat, num_pictures=options.pictures)
+            compare(folder, num_workers=num_workers, num_rounds=options.repeat, num_images=options.images)
 
 
-def compare(folder: Path, *, num_workers: int, num_rounds: int, num_pictures: int) -> None:
+def compare(folder: Path, *, num_workers: int, num_rounds: int, num_images: int) -> None:
     """Print a table: CPU ms an image, and how many times less ours takes."""
-    num_batches = num_pictures // BATCH_SIZE
+    num_batches = num_images // BATCH_SIZE
     loaders: dict[str, Callable[[], Iterable[Any]]] = {
         "ImageFolder + timm (the original's)": lambda: load_folder(folder, num_workers),
         "webdataset + timm": lambda: load_webdataset(folder, num_workers, num_batches),
@@ -131,7 +131,7 @@ def make_timms_transform() -> Any:
 
 def load_folder(folder: Path, num_workers: int) -> Iterable[Any]:
     """Load as the original does."""
-    images = ImageFolder(str(folder / "pictures"), transform=make_timms_transform())
+    images = ImageFolder(str(folder / "images"), transform=make_timms_transform())
     yield from DataLoader(images, BATCH_SIZE, shuffle=True, num_workers=num_workers, drop_last=True)
 
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.servers import S3_KEYS, run_nginx, run_s3
-from benchmarks.shards import make_pictures
+from benchmarks.shards import make_images
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.loader import open_train_stream
 from hornet.shards.build.build import build
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.processes import count_cores
 from hornet.shards.remote.files import RemoteConfig
@@ -41,7 +41,7 @@ def main() -> None:
     """Make a set, serve it, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--s3", action="store_true", help="an S3 server in place of nginx")
-    parser.add_argument("--pictures", type=int, default=4096, metavar="N", help="of the set (4096)")
+    parser.add_argument("--images", type=int, default=4096, metavar="N", help="of the set (4096)")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="rounds (5)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -49,14 +49,14 @@ def main() -> None:
     print(f"{platform.machine()}, {count_cores()} cores, Python {platform.python_version()}, {libraries}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_pictures(folder / "pictures", options.pictures)
+        make_images(folder / "images", options.images)
         build(
             BuildPlan(
-                source=folder / "pictures",
+                source=folder / "images",
                 output=folder / "served/set",
                 name="set",
                 samples_per_shard=SAMPLES_PER_SHARD,
-                picture=PictureOptions(check="header"),
+                image=ImageOptions(check="header"),
             )
         )
         if options.s3:
@@ -82,7 +82,7 @@ def upload(folder: Path, port: int) -> str:
 
 def compare(folder: Path, url: str, options: argparse.Namespace) -> None:
     """Stream an epoch from the disk and from the server, cold and warm."""
-    num_steps = options.pictures // BATCH_SIZE
+    num_steps = options.images // BATCH_SIZE
     found: dict[str, list[tuple[float, float]]] = {"local": [], "cold": [], "warm": []}
     for number in range(options.repeat + 1):
         shutil.rmtree(folder / "cache", ignore_errors=True)

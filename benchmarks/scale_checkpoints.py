@@ -66,7 +66,7 @@ def _build(stage: int, world: World) -> DeepSpeedEngine:
 def _write_all(folder: Path, world: World) -> None:
     for stage in range(4):
         engine = _build(stage, world)
-        engine.run_step([torch.randn(1, 3, 64, 64)], step=0, lr=1e-4, judge=lambda _loss, _norm: True)  # type: ignore[list-item]
+        engine.run_step([torch.randn(1, 3, 64, 64)], step=0, lr=1e-4, accept=lambda _loss, _norm: True)  # type: ignore[list-item]
         checkpointer = make_checkpointer(folder / str(stage), engine, False, world=world)
         checkpointer.save(RunState(step=1))
         engine._engine.destroy()

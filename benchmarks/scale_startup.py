@@ -41,7 +41,7 @@ def measure_startup(folder: Path) -> None:
     print(
         f"  imports: {imported['seconds']:.1f} s ({cpu:.1f} of CPU), {files} modules and libraries, {megabytes:.0f} MB"
     )
-    make_set(folder / "small", num_shards=1, samples_per_shard=20, pictures=folder / "pictures")
+    make_set(folder / "small", num_shards=1, samples_per_shard=20, images=folder / "images")
     large = folder / "large"
     make_large(large, folder / "small")
     split = read_manifest(large).split("train")

@@ -1,4 +1,4 @@
-"""The stream of hundreds of ranks: the real order and slicing for each, without its pictures.
+"""The stream of hundreds of ranks: the real order and slicing for each, without its images.
 
 What is read are numbers of samples; what a worker would open is followed by the same rule as `ShardReader`'s.
 """

@@ -2,9 +2,9 @@
 
   python -m benchmarks.shards build     folders -> tars: ours against a loop with webdataset's ShardWriter
   python -m benchmarks.shards index     a tar of 10,000 samples: ours against iterating it with webdataset
-  python -m benchmarks.shards memory    14 million pictures: peak memory of everything `build` does beside copying
+  python -m benchmarks.shards memory    14 million images: peak memory of everything `build` does beside copying
 
-Pictures are made up: noise over gradients, about 480 x 400 and 90 kB each as JPEG, as those of ImageNet-22K.
+Images are made up: noise over gradients, about 480 x 400 and 90 kB each as JPEG, as those of ImageNet-22K.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.many_pictures import arrange_many
+from benchmarks.many_images import arrange_many
 from hornet.shards.build.build import build
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.index import index_tar
 from hornet.shards.processes import count_cores
@@ -41,7 +41,7 @@ def main() -> None:
     """Run one of the measurements in a temporary folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["build", "index", "memory"])
-    parser.add_argument("--pictures", type=int, default=2000, metavar="N", help="for build (2000)")
+    parser.add_argument("--images", type=int, default=2000, metavar="N", help="for build (2000)")
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="pairs of runs (5)")
     parser.add_argument("--workers", type=int, default=count_cores(), metavar="N", help="ours; default one a core")
     parser.add_argument("--folder", type=Path, help="where temporary files go (default: the system's)")
@@ -54,22 +54,22 @@ def main() -> None:
 def measure_build(options: argparse.Namespace, folder: Path) -> None:
     """Compare whole builds, wall clock, interleaved."""
     source = folder / "source"
-    make_pictures(source, options.pictures)
+    make_images(source, options.images)
     cases = {
-        "copy": PictureOptions(check="header"),
-        "copy, decoding every picture to check it": PictureOptions(check="decode"),
-        f"short edge {SHORT_EDGE}, JPEG {QUALITY}": PictureOptions(max_short_edge=SHORT_EDGE, quality=QUALITY),
+        "copy": ImageOptions(check="header"),
+        "copy, decoding every image to check it": ImageOptions(check="decode"),
+        f"short edge {SHORT_EDGE}, JPEG {QUALITY}": ImageOptions(max_short_edge=SHORT_EDGE, quality=QUALITY),
     }
-    for name, picture in cases.items():
-        shrink = picture.max_short_edge is not None
+    for name, image in cases.items():
+        shrink = image.max_short_edge is not None
 
-        def ours(picture: PictureOptions = picture) -> None:
+        def ours(image: ImageOptions = image) -> None:
             plan = BuildPlan(
                 source=source,
                 output=folder / "ours",
                 name="set",
                 samples_per_shard=250,
-                picture=picture,
+                image=image,
                 num_workers=options.workers,
             )
             build(plan)
@@ -77,7 +77,7 @@ def measure_build(options: argparse.Namespace, folder: Path) -> None:
         def plain(shrink: bool = shrink) -> None:
             write_plainly(source, folder / "plain", shrink=shrink)
 
-        compare(name, ours, plain, options=options, outputs=[folder / "ours", folder / "plain"], unit=options.pictures)
+        compare(name, ours, plain, options=options, outputs=[folder / "ours", folder / "plain"], unit=options.images)
 
 
 def write_plainly(source: Path, output: Path, *, shrink: bool) -> None:
@@ -127,7 +127,7 @@ def measure_index(options: argparse.Namespace, folder: Path) -> None:
 
 
 def measure_memory(options: argparse.Namespace, folder: Path) -> None:
-    """Arrange and finish a build of 14 million pictures that are not there, and say the peak memory."""
+    """Arrange and finish a build of 14 million images that are not there, and say the peak memory."""
     print(json.dumps(arrange_many(folder)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory  {peak:.0f} MiB")
@@ -161,7 +161,7 @@ def compare(
     )
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_images(folder: Path, count: int) -> None:
     """Make class folders of photo-like JPEGs."""
     chance = np.random.default_rng(0)
     for number in range(count):
@@ -170,8 +170,8 @@ def make_pictures(folder: Path, count: int) -> None:
         width, height = int(chance.integers(400, 560)), int(chance.integers(330, 470))
         coarse = Image.fromarray(chance.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((width, height))
         grain = chance.normal(0, 14, (height, width, 1))
-        picture = np.clip(np.asarray(coarse, float) + grain, 0, 255).astype(np.uint8)
-        Image.fromarray(picture).save(path, quality=88)
+        image = np.clip(np.asarray(coarse, float) + grain, 0, 255).astype(np.uint8)
+        Image.fromarray(image).save(path, quality=88)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The memory of a node that streams a set as large as ImageNet-22K: 4 ranks with 2 workers each.
 
 The set has an index of 14.2 million records over 1,420 tars, but its tars are one small tar, linked: each sample is one
-of its few pictures. Everything that reads it is real.
+of its few images. Everything that reads it is real.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MIB = 2**20
 def measure_memory(folder: Path) -> None:
     """Measure a node's processes over a set of one tar and over one of 14.2 million samples."""
     small, large = folder / "small", folder / "large"
-    make_set(small, num_shards=1, samples_per_shard=20, pictures=folder / "pictures")
+    make_set(small, num_shards=1, samples_per_shard=20, images=folder / "images")
     make_large(large, small)
     print(f"{NUM_RANKS} ranks x {NUM_WORKERS} workers; MiB of the node, summed over its {NUM_RANKS * 3} processes")
     print(f"  {'':<42}{'index':>8}{'anonymous':>11}{'all (PSS)':>11}{'open, s':>9}")

@@ -16,7 +16,7 @@ from typing import Any
 import webdataset
 from torch.utils.data import DataLoader
 
-from benchmarks.shards import make_pictures
+from benchmarks.shards import make_images
 from hornet.data.augment.transforms import TrainTransform
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.loader import open_train_stream
@@ -27,7 +27,7 @@ from hornet.world import ALONE
 BATCH_SIZE = 64
 RESUME_AT = 0.9
 TRANSFORM = TransformConfig(image_size=224, flip_probability=0.5, rand_augment="rand-m9-mstd0.5-inc1")
-NUM_PICTURES = 200
+NUM_IMAGES = 200
 """Different ones; the tars hold them again and again."""
 
 Start = Callable[[float, int], float]
@@ -37,11 +37,11 @@ Start = Callable[[float, int], float]
 def measure_resume(folder: Path, *, num_shards: int, samples_per_shard: int, num_rounds: int) -> None:
     """Make a set, then start ours and webdataset's at both places in turn, with and without workers."""
     shards = folder / "shards"
-    make_set(shards, num_shards=num_shards, samples_per_shard=samples_per_shard, pictures=folder / "pictures")
+    make_set(shards, num_shards=num_shards, samples_per_shard=samples_per_shard, images=folder / "images")
     tars = sorted(str(path) for path in shards.glob("*.tar"))
     num_samples = num_shards * samples_per_shard
     num_gb = sum(Path(tar).stat().st_size for tar in tars) / 1e9
-    print(f"{num_shards} shards of {samples_per_shard} pictures, {num_gb:.2f} GB; first batch of {BATCH_SIZE}")
+    print(f"{num_shards} shards of {samples_per_shard} images, {num_gb:.2f} GB; first batch of {BATCH_SIZE}")
     starts: dict[str, Start] = {
         "ours": lambda share, workers: start_ours(shards, step=int(share * num_samples) // BATCH_SIZE, workers=workers),
         "webdataset": lambda share, workers: start_webdataset(tars, skip=int(share * num_samples), workers=workers),
@@ -138,17 +138,17 @@ def compare_orders() -> None:
         print(f"order alone, 14.2 M samples in {num_shards} shards, window {window}: {places}", flush=True)
 
 
-def make_set(folder: Path, *, num_shards: int, samples_per_shard: int, pictures: Path) -> None:
+def make_set(folder: Path, *, num_shards: int, samples_per_shard: int, images: Path) -> None:
     """Write tars of photo-like JPEGs and index them with checksums."""
-    make_pictures(pictures, NUM_PICTURES)
-    images = [path.read_bytes() for path in sorted(pictures.glob("*/*.jpg"))]
+    make_images(images, NUM_IMAGES)
+    contents = [path.read_bytes() for path in sorted(images.glob("*/*.jpg"))]
     folder.mkdir()
     for shard in range(num_shards):
         with tarfile.open(folder / f"set-{shard:06d}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for number in range(samples_per_shard):
                 stem = f"{shard:06d}{number:06d}"
                 _add(tar, f"{stem}.cls", str(number % 20).encode())
-                _add(tar, f"{stem}.jpg", images[number % len(images)])
+                _add(tar, f"{stem}.jpg", contents[number % len(contents)])
     plan = IndexPlan(
         folder=folder, output=folder, split="train", pattern="*.tar", classes=None, name="set", checksums=True
     )

@@ -1,4 +1,4 @@
-"""How well batches are mixed, against a full permutation of the epoch: arithmetic on arrays, no pictures.
+"""How well batches are mixed, against a full permutation of the epoch: arithmetic on arrays, no images.
 
 For each way of shuffling, over 200 batches of an epoch:
 

@@ -79,7 +79,7 @@ class _Counter(TorchDispatchMode):
 
 
 def count_traffic(model: nn.Module, *, image_size: tuple[int, int], num_images: int, is_bf16: bool) -> list[Traffic]:
-    """Count one training step (forward, cross entropy, backward) of `num_images` pictures, without the optimizer.
+    """Count one training step (forward, cross entropy, backward) of `num_images` images, without the optimizer.
 
     `model` may be on the meta device, and is without contents afterwards. `is_bf16` is autocast as CUDA does it.
     Everything is given for one image, so what is done once a step (casts of weights) counts 1 / `num_images`.

@@ -65,7 +65,7 @@ def main() -> None:
     call("finetuning at 64 pixels", finetuning)
     require_ranks(RUNS / "finetune")
     call("evaluation", python("launch/evaluate.py", "runs/demo/finetune", "weights=ema"))
-    draw_curves(RUNS / "curves.png")
+    render_curves(RUNS / "curves.png")
     print_ending(seconds=time.monotonic() - started)
 
 
@@ -140,7 +140,7 @@ def read_last_step(run: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
-def draw_curves(path: Path) -> None:
+def render_curves(path: Path) -> None:
     """Draw loss and accuracy of both runs over their steps."""
     import matplotlib
 

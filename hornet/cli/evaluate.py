@@ -28,7 +28,7 @@ EPILOG = f"""examples:
 
 For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
 config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
-whole picture, warped (evaluation.crop_fraction=null). What was used is printed.
+whole image, warped (evaluation.crop_fraction=null). What was used is printed.
 
 keys:
 {describe_fields(EvaluateConfig)}"""

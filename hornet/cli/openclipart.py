@@ -1,7 +1,7 @@
-"""A small realistic data set without ImageNet: 6,900 public-domain pictures in about 110 classes, as shards.
+"""A small realistic data set without ImageNet: 6,900 public-domain images in about 110 classes, as shards.
 
-The pictures are those of Debian's package openclipart-png: PNGs of every mode and size, in a tree of folders. This
-fetches the package (nothing is installed, no root is needed), makes a class of each folder that has enough pictures,
+The images are those of Debian's package openclipart-png: PNGs of every mode and size, in a tree of folders. This
+fetches the package (nothing is installed, no root is needed), makes a class of each folder that has enough images,
 and builds splits `train` and `validation`:
 
   python launch/openclipart.py                      on Debian or Ubuntu: fetch, unpack, build data/openclipart/shards
@@ -17,7 +17,7 @@ from pathlib import Path
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.errors import UserError
 from hornet.shards.build.build import build
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.report import describe_build
 from hornet.shards.build.selection import Selection
@@ -26,7 +26,7 @@ PACKAGE = "openclipart-png"
 INSTALLED = Path("/usr/share/openclipart/png")
 MIN_IMAGES = 9
 VALIDATION_IMAGES = 3
-SHORT_EDGE = 320  # some pictures have thousands of pixels; nothing here looks at more
+SHORT_EDGE = 320  # some images have thousands of pixels; nothing here looks at more
 
 
 def main() -> None:
@@ -48,13 +48,13 @@ def make_set(folder: Path, *, package: Path | None, tree: Path | None) -> None:
         name="openclipart",
         samples_per_shard=250,
         selection=Selection(min_images_per_class=MIN_IMAGES, validation_per_class=VALIDATION_IMAGES),
-        picture=PictureOptions(max_short_edge=SHORT_EDGE, written_format="png"),
+        image=ImageOptions(max_short_edge=SHORT_EDGE, written_format="png"),
     )
     print(describe_build(build(plan)))
 
 
 def find_tree(folder: Path, package: Path | None) -> Path:
-    """Return the unpacked tree of pictures, fetching and unpacking what is not there."""
+    """Return the unpacked tree of images, fetching and unpacking what is not there."""
     unpacked = folder / "package" / INSTALLED.relative_to("/")
     if package is None and INSTALLED.is_dir():
         return INSTALLED
@@ -69,12 +69,12 @@ def find_tree(folder: Path, package: Path | None) -> Path:
 
 
 def link_classes(tree: Path, classes: Path) -> Path:
-    """Make a class folder of links for each folder of pictures: `animals/birds` becomes `animals-birds`."""
+    """Make a class folder of links for each folder of images: `animals/birds` becomes `animals-birds`."""
     if not tree.is_dir():
         raise UserError(f"{tree}: is not a folder; give usr/share/openclipart/png of the unpacked package")
     shutil.rmtree(classes, ignore_errors=True)
     for path in sorted(tree.rglob("*.png")):
-        if path.is_symlink():  # a second name of a picture
+        if path.is_symlink():  # a second name of an image
             continue
         link = classes / "-".join(path.parent.relative_to(tree).parts or ("other",)) / path.name
         link.parent.mkdir(parents=True, exist_ok=True)

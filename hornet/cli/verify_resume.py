@@ -92,11 +92,11 @@ def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig
 
 
 def certify(script: Script, config: StageConfig, options: Any) -> bool:
-    """Run the lives, print and write the report, and return whether all agrees. Raises UserError on bad input."""
+    """Run the attempts, print and write the report, and return whether all agrees. Raises UserError on bad input."""
     if options.steps < 8:
         raise UserError(f"--steps: must be at least 8, to be killed between checkpoints, not {options.steps}")
     from hornet.data.loader import check_division  # torch takes seconds, which bad input need not wait for
-    from hornet.drills.certificate import Life, compare, count_devices, format_table
+    from hornet.drills.certificate import Attempt, compare, count_devices, format_table
 
     num_ranks = options.ranks or count_devices()
     other_ranks = options.other_ranks or (num_ranks // 2 if num_ranks > 1 else 2)
@@ -111,14 +111,14 @@ def certify(script: Script, config: StageConfig, options: Any) -> bool:
     path = folder / "certificate.yaml"
     write_text(path, to_yaml(shorten(config, num_steps=options.steps, folder=folder)))
     kill_after = options.steps // 4 * 2 + 1  # at least a step beyond the second checkpoint
-    lives = [
-        Life(name="undisturbed", num_ranks=num_ranks, kill_after=None),
-        Life(name="killed", num_ranks=num_ranks, kill_after=kill_after),
-        Life(name="moved", num_ranks=num_ranks, kill_after=kill_after, resumed_ranks=other_ranks),
+    attempts = [
+        Attempt(name="undisturbed", num_ranks=num_ranks, kill_after=None),
+        Attempt(name="killed", num_ranks=num_ranks, kill_after=kill_after),
+        Attempt(name="moved", num_ranks=num_ranks, kill_after=kill_after, resumed_ranks=other_ranks),
     ]
-    for life in lives:
-        life.run(script, path, folder=folder, launcher=options.launcher)
-    rows = [compare(folder / "undisturbed", folder / life.name, life) for life in lives[1:]]
+    for attempt in attempts:
+        attempt.run(script, path, folder=folder, launcher=options.launcher)
+    rows = [compare(folder / "undisturbed", folder / attempt.name, attempt) for attempt in attempts[1:]]
     write_json(folder / "report.json", {"steps": options.steps, "comparisons": rows})
     print(format_table(rows, num_steps=options.steps))
     print(f"\nruns and report: {folder}")

@@ -24,12 +24,12 @@ _RAND_AUGMENT = re.compile(r"rand(-(m\d+|n\d+|mstd\d+(\.\d+)?|mmax\d+|inc[01]|p(
 
 @dataclass(frozen=True, kw_only=True)
 class TransformConfig(Settings):
-    """Augmentation of training pictures: random resized crop, flip, RandAugment, erasing, in this order."""
+    """Augmentation of training images: random resized crop, flip, RandAugment, erasing, in this order."""
 
     image_size: int
     """Edge of the square given to the model, pixels."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's share of the picture's area."""
+    """Range of the crop's share of the image's area."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the crop's width over its height."""
     interpolation: Interpolation = "bicubic"
@@ -132,7 +132,7 @@ class EvaluationConfig(Settings):
     image_size: int
     """Edge of the square given to the model, pixels."""
     crop_fraction: float | None = 0.875
-    """Edge of the centre crop over the resized short edge; null warps the whole picture to the square instead."""
+    """Edge of the centre crop over the resized short edge; null warps the whole image to the square instead."""
     interpolation: Interpolation = "bicubic"
     """Filter of the resize to the crop's size."""
     batch_size: int = resumable(64)

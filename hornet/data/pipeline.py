@@ -47,7 +47,7 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Picture:
+class _Decoded:
     key: str
     label: int
     pixels: Pixels
@@ -67,12 +67,12 @@ class _Slots:
         self.bad: list[BadSample] = []
         self._pixels = self.images.numpy()
 
-    def fill(self, slot: int, picture: _Picture, box: Box) -> None:
-        self._pixels[slot] = picture.pixels
-        self.labels[slot] = picture.label
+    def fill(self, slot: int, image: _Decoded, box: Box) -> None:
+        self._pixels[slot] = image.pixels
+        self.labels[slot] = image.label
         self.boxes[slot] = torch.tensor(box, dtype=torch.int32)
-        self.hashes[slot] = hash_key(picture.key)
-        self.keys[slot] = picture.key
+        self.hashes[slot] = hash_key(image.key)
+        self.keys[slot] = image.key
         self.is_real[slot] = True
 
     def finish(self) -> Batch:
@@ -119,21 +119,21 @@ class TrainBatches(Dataset[Batch | Failure]):
 
     def _fill(self, slots: _Slots, slot: int, *, epoch: int, sample: int) -> None:
         try:
-            picture = self._load(sample, epoch=epoch)
+            image = self._load(sample, epoch=epoch)
         except UnreadableSampleError as error:
             bad = sample
-            sample, picture = self._find_substitute(error, epoch=epoch, sample=bad)
-            slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=bad, substitute=picture.key))
-        slots.fill(slot, picture, self._transform.draw_box(key=(self._seed, epoch, sample)))
+            sample, image = self._find_substitute(error, epoch=epoch, sample=bad)
+            slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=bad, substitute=image.key))
+        slots.fill(slot, image, self._transform.sample_box(key=(self._seed, epoch, sample)))
 
     def close(self) -> None:
         """Close the tars that this process has open."""
         self._reader.close()
 
-    def _load(self, sample: int, *, epoch: int) -> _Picture:
-        return load_picture(self._reader, sample, partial(self._transform, key=(self._seed, epoch, sample)))
+    def _load(self, sample: int, *, epoch: int) -> _Decoded:
+        return load_image(self._reader, sample, partial(self._transform, key=(self._seed, epoch, sample)))
 
-    def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> tuple[int, _Picture]:
+    def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> tuple[int, _Decoded]:
         for attempt in range(MAX_SUBSTITUTES):
             substitute = derive_seed("substitute", self._seed, epoch, sample, attempt) % self._shards.num_samples
             try:
@@ -172,12 +172,12 @@ class EvaluationBatches(Dataset[Batch | Failure]):
 
     def _fill(self, slots: _Slots, slot: int, sample: int) -> None:
         try:
-            slots.fill(slot, load_picture(self._reader, sample, self._transform), NO_BOX)
+            slots.fill(slot, load_image(self._reader, sample, self._transform), NO_BOX)
         except UnreadableSampleError as error:
             slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
 
 
-def load_picture(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Picture:
+def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Decoded:
     """Read and transform one sample, twice if the first time fails; raises UnreadableSampleError."""
     for _ in range(NUM_READS - 1):
         try:
@@ -187,24 +187,22 @@ def load_picture(reader: ShardReader, sample: int, transform: Callable[[bytes], 
     return _load_once(reader, sample, transform)
 
 
-def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Picture:
+def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Decoded:
     raw = reader.read(sample)
     try:
-        return _Picture(key=raw.key, label=raw.label, pixels=transform(raw.image))
+        return _Decoded(key=raw.key, label=raw.label, pixels=transform(raw.image))
     except UndecodableImageError as error:
         raise UnreadableSampleError(raw.key, str(error)) from error
     except Exception as error:
         if not _is_fault_of_image(transform):
-            error.add_note(
-                f"transforming sample {raw.key}; a plain picture fails as well, so the transform is at fault"
-            )
+            error.add_note(f"transforming sample {raw.key}; a plain image fails as well, so the transform is at fault")
             raise
         reason = " ".join(str(error).split())[:200]
         raise UnreadableSampleError(raw.key, f"cannot be transformed ({type(error).__name__}: {reason})") from error
 
 
 def _is_fault_of_image(transform: Callable[[bytes], Pixels]) -> bool:
-    """Whether a transform that has failed takes a plain picture with the same draws: else it is at fault itself."""
+    """Whether a transform that has failed takes a plain image with the same draws: else it is at fault itself."""
     content = io.BytesIO()
     Image.new("RGB", (64, 64), (124, 116, 104)).save(content, "PNG")
     try:

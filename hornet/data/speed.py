@@ -16,7 +16,7 @@ from hornet.data.augment.sampling import unchanged_randomness
 from hornet.data.augment.transforms import TrainTransform
 from hornet.data.config import StreamConfig
 from hornet.data.loader import open_train_stream
-from hornet.data.pipeline import load_picture
+from hornet.data.pipeline import load_image
 from hornet.errors import UserError
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
@@ -91,7 +91,7 @@ def describe_speed(report: SpeedReport, *, images_per_second: float, num_gpus: i
         f"core{'s' if num_cores > 1 else ''}, good for {num_cores / cost:.0f} images/s at most",
     ]
     if rate * cost > num_cores:
-        lines.append("these cores do not feed them; smaller pictures (build --max-short-edge) or more cores would")
+        lines.append("these cores do not feed them; smaller images (build --max-short-edge) or more cores would")
     else:
         lines.append(f"set data.num_workers to {math.ceil(images_per_second * cost)} or more (workers of each rank)")
     return "\n".join(lines)
@@ -129,7 +129,7 @@ def _measure_parts(config: StreamConfig) -> tuple[float, float]:
 
         def load() -> None:
             for sample in samples:
-                load_picture(reader, sample, partial(transform, key=(0, 0, sample)))
+                load_image(reader, sample, partial(transform, key=(0, 0, sample)))
 
         def read() -> None:
             for sample in samples:

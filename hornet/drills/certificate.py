@@ -1,4 +1,4 @@
-"""The lives of a run that launch/verify_resume.py starts, kills and compares."""
+"""The attempts of a run that launch/verify_resume.py starts, kills and compares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER_RANKS_TOLERANCE = 2e-2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Life:
+class Attempt:
     """One run, and what happens to it."""
 
     name: str
@@ -35,9 +35,9 @@ class Life:
     """It goes on with these; None for as many as before."""
 
     def run(self, script: Script, config: Path, *, folder: Path, launcher: str) -> None:
-        """Run it to its end, in as many lives as it takes.
+        """Run it to its end, in as many attempts as it takes.
 
-        Raises UserError if a life ends otherwise than it should, naming the log.
+        Raises UserError if an attempt ends otherwise than it should, naming the log.
         """
         log = folder / f"{self.name}.log"
         arguments = [*script.words, "--config", str(config), f"run.name={self.name}"]
@@ -57,13 +57,13 @@ class Life:
             raise UserError(f"{self.name}: ended with {code}; see {log}")
 
 
-def compare(undisturbed: Path, other: Path, life: Life) -> dict[str, Any]:
+def compare(undisturbed: Path, other: Path, attempt: Attempt) -> dict[str, Any]:
     """Return what differs between two finished runs, as JSON values."""
     rows = [read_rows(run / "metrics.jsonl") for run in (undisturbed, other)]
     losses, norms = ([[row[key] for row in part] for part in rows] for key in ("loss", "grad_norm"))
     found: dict[str, Any] = {
-        "run": life.name,
-        "ranks": [life.num_ranks, life.resumed_ranks or life.num_ranks],
+        "run": attempt.name,
+        "ranks": [attempt.num_ranks, attempt.resumed_ranks or attempt.num_ranks],
         "steps": [len(part) for part in rows],
         "are_digests_equal": [row["batch_digest"] for row in rows[0]] == [row["batch_digest"] for row in rows[1]],
         "loss_difference": _largest_difference(*losses),
@@ -77,7 +77,7 @@ def compare(undisturbed: Path, other: Path, life: Life) -> dict[str, Any]:
     found["num_elements"] = sum(tensor.numel() for tensor in states[0].values())
     is_exact = found["loss_difference"] == 0 and found["are_weights_equal"]
     is_close = found["loss_difference"] <= OTHER_RANKS_TOLERANCE
-    found["is_the_same_run"] = found["are_digests_equal"] and (is_exact if life.resumed_ranks is None else is_close)
+    found["is_the_same_run"] = found["are_digests_equal"] and (is_exact if attempt.resumed_ranks is None else is_close)
     return found
 
 

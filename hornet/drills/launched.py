@@ -44,7 +44,7 @@ class LaunchedRun:
     path: Path
     """Its run directory."""
     log: Path
-    """What its ranks print, of this and earlier lives."""
+    """What its ranks print, of this and earlier attempts."""
     process: subprocess.Popen[bytes]
     """The launcher."""
 
@@ -58,7 +58,7 @@ class LaunchedRun:
 
     @property
     def num_steps(self) -> int:
-        """Steps it has recorded, over all lives."""
+        """Steps it has recorded, over all attempts."""
         metrics = self.path / "metrics.jsonl"
         return len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
 

@@ -109,7 +109,7 @@ def rehearse(
     """Train two steps, stop by SIGUSR1, go on for one, stop by a STOP file, all in a folder beside the run's own.
 
     The folder is removed if all went well. Ranks are processes on this machine's CPUs, over gloo; every wait ends after
-    `seconds`. Raises UserError, naming the log, if a life ends otherwise than it should.
+    `seconds`. Raises UserError, naming the log, if an attempt ends otherwise than it should.
     """
     folder = config.run.root.absolute() / f"{config.run.name}.rehearsal"
     path = folder / "rehearsal.yaml"
@@ -164,7 +164,7 @@ def rehearse(
     _require_stop(run, seconds=seconds, reason="STOP")
     next_step = read_rows(folder / "metrics.jsonl")[last_step]["step"]
     yield Finding(
-        "resume", next_step == last_step + 1, f"the next life went on with step {next_step} after {last_step}"
+        "resume", next_step == last_step + 1, f"the next attempt went on with step {next_step} after {last_step}"
     )
     shutil.rmtree(folder)
 

@@ -14,7 +14,7 @@ FEED_FORWARD_RATIO = 4
 
 
 @torch.fx.wrap  # a leaf there: torch.fx knows no numbers of axes
-def draw_drop_path(x: Tensor, rate: float) -> Tensor:
+def sample_drop_path(x: Tensor, rate: float) -> Tensor:
     """Return a factor for each sample of (B, ...): 0 with probability `rate`, else 1 / (1 - rate)."""
     keep = 1.0 - rate
     # Drawn in float32: bfloat16 has too few values between 0 and 1 for a fair draw.
@@ -55,5 +55,5 @@ class Block(nn.Module):
     def _scale(self, branch: Tensor, gamma: Tensor) -> Tensor:
         if self.training and self.drop_path_rate > 0.0:
             # Both factors at once: the product of the small tensors first, then one pass over the branch.
-            gamma = gamma * draw_drop_path(branch, self.drop_path_rate).to(gamma.dtype)
+            gamma = gamma * sample_drop_path(branch, self.drop_path_rate).to(gamma.dtype)
         return gamma * branch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hornet.errors import UserError
+from hornet.planning.attempts import AttemptPlan, CheckpointPlan, explain_limit, plan_attempts, plan_checkpoints
 from hornet.planning.basis import Basis
 from hornet.planning.fleet import FleetPlan, plan_fleet
-from hornet.planning.lives import CheckpointPlan, LifePlan, explain_limit, plan_checkpoints, plan_lives
 from hornet.stages.recipe import Departure, list_departures
 
 NUM_EVALUATED = 50_000
@@ -40,7 +40,7 @@ class Plan:
     checkpoints: CheckpointPlan
     longest_step_seconds: float
     """A step, and an evaluation if there is one."""
-    lives: LifePlan | None
+    attempts: AttemptPlan | None
     what_if: tuple[WhatIf, ...]
     departures: tuple[Departure, ...]
     """From the published recipe that the config names."""
@@ -63,13 +63,17 @@ def make_plan(basis: Basis) -> Plan:
         question=question,
     )
     longest = fleet.duration.step_seconds + _count_evaluated(basis) / (3 * images_per_second)
-    lives = plan_lives(
+    attempts = plan_attempts(
         train_hours=fleet.duration.hours,
         longest_step_seconds=longest,
         save_seconds=checkpoints.save_seconds,
         question=question,
     )
-    problems = (fleet.problem, _explain_precision(basis), None if lives is None else explain_limit(lives, question))
+    problems = (
+        fleet.problem,
+        _explain_precision(basis),
+        None if attempts is None else explain_limit(attempts, question),
+    )
     return Plan(
         basis=basis,
         num_images=basis.num_steps * config.global_batch_size,
@@ -78,7 +82,7 @@ def make_plan(basis: Basis) -> Plan:
         node_bytes_per_second=images_per_second / fleet.num_nodes * samples.num_bytes / samples.num_samples,
         checkpoints=checkpoints,
         longest_step_seconds=longest,
-        lives=lives,
+        attempts=attempts,
         what_if=tuple(_ask(basis, num_gpus) for num_gpus in question.what_if),
         departures=tuple(list_departures(config)),
         problems=tuple(problem for problem in problems if problem is not None),

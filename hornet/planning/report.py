@@ -102,7 +102,7 @@ def _describe_cost(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _describe_disk(plan: Plan) -> Iterator[tuple[str, str]]:
-    question, checkpoints, lives = plan.basis.question, plan.checkpoints, plan.lives
+    question, checkpoints, attempts = plan.basis.question, plan.checkpoints, plan.attempts
     yield (
         "reading",
         f"{plan.images_per_second:,.0f} images/s, {plan.node_bytes_per_second / 1e6:,.0f} MB/s a node "
@@ -114,12 +114,12 @@ def _describe_disk(plan: Plan) -> Iterator[tuple[str, str]]:
         f"(at {question.disk_gb_per_second:g} GB/s), {checkpoints.num_kept} kept, "
         f"{checkpoints.disk_bytes / 1e9:.1f} GB on disk at most",
     )
-    if lives is not None:
-        jobs = _count(lives.num_lives, "job")
+    if attempts is not None:
+        jobs = _count(attempts.num_attempts, "job")
         yield (
             "jobs",
             f"{jobs} of {question.time_limit_hours:g} h; signal {question.lead_seconds:g} s before the limit, needed "
-            f"are {lives.needed_lead_seconds:.0f} s",
+            f"are {attempts.needed_lead_seconds:.0f} s",
         )
 
 

@@ -1,4 +1,4 @@
-"""runs/NAME: where a run keeps its config, numbers, pictures and checkpoints. Rank 0 writes."""
+"""runs/NAME: where a run keeps its config, numbers, images and checkpoints. Rank 0 writes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hornet.config import Settings, resumable
 from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_text
 from hornet.errors import UserError
 from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
-from hornet.runs.lock import Lease
+from hornet.runs.lock import Lock
 from hornet.world import World
 
 LIBRARIES = ("torch", "torchvision", "timm", "deepspeed", "webdataset", "accelerate", "numpy", "pillow")
@@ -70,7 +70,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.skipped_batches = self.path / "skipped_batches.json"
-        self.lease = Lease(self.path)
+        self.lock = Lock(self.path)
         self._world = world
         self._step = 0
         self._state: State | None = None
@@ -130,7 +130,7 @@ class RunDirectory:
             yield
         except BaseException as error:
             with suppress(UserError):  # a full disk takes the status too; the error itself matters more
-                self.lease.require()  # another job's status is not ours to replace
+                self.lock.require()  # another job's status is not ours to replace
                 self.write_status("failed", step=self._step, error=f"{type(error).__name__}: {error}")
             raise
 
@@ -141,11 +141,11 @@ class RunDirectory:
                 _append_line(self.path / f"{name}.jsonl", row)
 
     def append_event(self, event: str, *, step: int, **details: Any) -> None:
-        """Add a line to events.jsonl, the diary of all lives of the run: what happened, when, at which step."""
+        """Add a line to events.jsonl, the diary of all attempts of the run: what happened, when, at which step."""
         self.append("events", {"time": time.time(), "event": event, "step": step, **details})
 
     def write_file(self, name: str, content: bytes) -> None:
-        """Write a file of the run, such as pictures/filters.png, whole or not at all."""
+        """Write a file of the run, such as images/filters.png, whole or not at all."""
         if self._world.is_main:
             with self._writing(name):
                 path = self.path / name
@@ -160,7 +160,7 @@ class RunDirectory:
             _append_line(folder / f"rank_{self._world.rank:05d}.jsonl", asdict(bad_sample))
 
     def forget_after(self, step: int) -> None:
-        """Drop what an earlier life recorded beyond the checkpoint it goes on from; those steps are run again."""
+        """Drop what an earlier attempt recorded beyond the checkpoint it goes on from; those steps are run again."""
         if not self._world.is_main:
             return
         for name in ("metrics", "norms", "evaluations"):

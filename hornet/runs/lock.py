@@ -26,7 +26,7 @@ from hornet.errors import UserError
 FILE = "owner.json"
 
 
-class Lease:
+class Lock:
     """The right to write into a folder, held for the length of a `with` block."""
 
     def __init__(self, folder: Path, *, beat_seconds: float = 10.0, silence_seconds: float = 45.0) -> None:
@@ -36,9 +36,9 @@ class Lease:
         self._silence_seconds = silence_seconds
         self._token = secrets.token_hex(8)
         self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
-    def __enter__(self) -> Lease:
+    def __enter__(self) -> Lock:
         """Wait until nobody else is at work here, which takes no time where nobody was.
 
         Raises UserError if somebody is, or the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Encoded bytes to an RGB picture, in one defined way for every mode; nothing but pictures is decoded."""
+"""Encoded bytes to an RGB image, in one defined way for every mode; nothing but images is decoded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_PIXELS = 89_478_485  # Pillow's own warning limit; a quarter GiB of RGB
 
 
 class UndecodableImageError(Exception):
-    """Bytes that are not a picture we take, with the reason in a line."""
+    """Bytes that are not an image we take, with the reason in a line."""
 
 
 def decode_image(content: bytes) -> Image.Image:
     """Decode to mode RGB; EXIF orientation is not applied, as in the original code (`Image.convert`).
 
     Palettes are looked up, alpha is dropped, CMYK is converted, 16 bits are cut to the upper 8, of an animation the
-    first picture is taken. Raises UndecodableImageError.
+    first image is taken. Raises UndecodableImageError.
     """
     return decode_opened(open_image(content))
 
@@ -32,7 +32,7 @@ def open_image(content: bytes) -> Image.Image:
     """Read the header alone: size, format and mode; raises UndecodableImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF, large pictures: below we decide ourselves
+            warnings.simplefilter("ignore")  # damaged EXIF, large images: below we decide ourselves
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Exception as error:
         raise describe_error(error) from error

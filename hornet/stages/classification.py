@@ -1,4 +1,4 @@
-"""Image classification: how a batch becomes a loss, a labelled set an evaluation, and a step a picture.
+"""Image classification: how a batch becomes a loss, a labelled set an evaluation, and a step an image.
 
 Here data meets training; hornet/stages/stage.py adds a model, the stages their engine.
 """
@@ -23,7 +23,7 @@ from hornet.shards.label_report import describe_space, explain_mismatch
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint
 from hornet.training.evaluate import Evaluation, evaluate
-from hornet.training.rendering import draw_images
+from hornet.training.rendering import render_images
 from hornet.world import World
 
 _soft_cross_entropy = SoftTargetCrossEntropy()  # type: ignore[no-untyped-call]
@@ -91,11 +91,11 @@ class Classification:
             )
         return evaluation
 
-    def draw_images(self, batch: Batch, step: int) -> Tensor:
-        """Return a picture (3, H, W) of what the network saw in the first micro batch of the 0-based `step`."""
+    def render_images(self, batch: Batch, step: int) -> Tensor:
+        """Return an image (3, H, W) of what the network saw in the first micro batch of the 0-based `step`."""
         seed = self.derive_step_seed(step, 0)
         inputs = prepare(batch, config=self.mixing, num_classes=self.num_classes, device=self.device, seed=seed)
-        return draw_images(inputs.images_bchw, mean=self.mixing.mean, std=self.mixing.std)
+        return render_images(inputs.images_bchw, mean=self.mixing.mean, std=self.mixing.std)
 
 
 def require_same_labels(evaluated: LabelSpace, trained: LabelSpace) -> None:

@@ -1,4 +1,4 @@
-"""`micro_batch_size: auto`: how large a micro batch is, found by trying the real network on random pictures."""
+"""`micro_batch_size: auto`: how large a micro batch is, found by trying the real network on random images."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _search(model: nn.Module, *, share: int, image_size: int, task: Classificati
         try:
             # The class's own, which is never compiled: for every size tried that would take minutes.
             with torch.autocast(task.device.type, torch.bfloat16, enabled=load.precision == "bf16"):
-                loss = task.compute_loss(uncompiled, draw_batch(size, image_size), 0)
+                loss = task.compute_loss(uncompiled, make_random_batch(size, image_size), 0)
             loss.backward()
         finally:
             model.zero_grad(set_to_none=True)
@@ -104,8 +104,8 @@ def _search(model: nn.Module, *, share: int, image_size: int, task: Classificati
     return fit_on_cpu(share, trial=trial, reserve_bytes=reserve_bytes, available_bytes=available_bytes)
 
 
-def draw_batch(size: int, image_size: int) -> Batch:
-    """Return random pictures in the form the loader gives."""
+def make_random_batch(size: int, image_size: int) -> Batch:
+    """Return random images in the form the loader gives."""
     images = torch.randint(256, (size, 3, image_size, image_size), dtype=torch.uint8)
     return Batch(
         images_bchw=images.contiguous(memory_format=torch.channels_last),

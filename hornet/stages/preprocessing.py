@@ -28,7 +28,7 @@ def take_from_run(run: Mapping[str, Any]) -> dict[str, Any]:
 def add_preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
     """Add what nobody has said of `values`: size and crop of the network's own preprocessing (timm's pretrained_cfg).
 
-    The crop is that of the size asked for: the original warps the whole picture from 384 pixels on.
+    The crop is that of the size asked for: the original warps the whole image from 384 pixels on.
     """
     evaluation = dict(values.get("evaluation") or {})
     if "image_size" not in evaluation and values.get("model") in VARIANTS:

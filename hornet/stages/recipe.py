@@ -18,7 +18,7 @@ from hornet.training.config import Clipping
 ALL = "all"
 """In place of a number of shards: as many as there are."""
 
-# datasets.py: the short edge to 256 and the centre of 224 pixels; from 384 pixels on the whole picture, warped.
+# datasets.py: the short edge to 256 and the centre of 224 pixels; from 384 pixels on the whole image, warped.
 _EVALUATED_AT_224: dict[str, Any] = {
     "evaluation.crop_fraction": 0.875,
     "evaluation.image_size": 224,
@@ -142,7 +142,7 @@ _REMARKS = {
     "data.partial_batch": "the original drops an epoch's last images",
     "data.shuffle_window_shards": "the original shuffles the whole set; a window of all its shards does so too",
     "evaluation": "changes nothing that is learned",
-    "evaluation.crop_fraction": "changes what is measured; null warps the whole picture",
+    "evaluation.crop_fraction": "changes what is measured; null warps the whole image",
     "evaluation.image_size": "changes what is measured",
     "evaluation.interpolation": "changes what is measured",
     "start.weights": "pretraining on 22K as published keeps no average",

@@ -1,4 +1,4 @@
-"""What pretraining and finetuning have in common: model, data and training brought together, and one life of a run.
+"""What pretraining and finetuning have in common: model, data and training brought together, and one attempt of a run.
 
 A stage adds its engine and its starting weights (pretrain/stage.py, finetune/stage.py).
 """
@@ -37,11 +37,11 @@ from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
+from hornet.training.components import Components
 from hornet.training.loop import Engine
-from hornet.training.parts import Parts
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.training.schedule import plan_schedule
-from hornet.training.session import find_start, hold, run_session
+from hornet.training.session import find_start, hold_lock, run_session
 from hornet.training.summary import report_finished
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
@@ -74,7 +74,7 @@ def run_stage(
             stream, labelled = open_streams(config, world=world)
         identity = {**engine_identity, **identify(config, stream)}
         require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
-        held.enter_context(hold(run, world=world))  # not before: a wrong config leaves no folder behind
+        held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
         checkpoint = find_start(run, config, require=require, world=world)
         with run.failures_marked():
             with errors_shared():
@@ -98,7 +98,7 @@ def run_stage(
                 )
                 with errors_shared():
                     require_room(stream, labelled, world=world)
-            parts = assemble(
+            components = assemble(
                 config,
                 stream=stream,
                 task=task,
@@ -108,7 +108,7 @@ def run_stage(
                 identity=identity,
                 flops_per_image=flops_per_image,
             )
-            run_session(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+            run_session(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
 
 
 def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Mapping[str, Any]) -> None:
@@ -200,9 +200,9 @@ def assemble(
     parameter_shapes: Mapping[str, tuple[int, ...]],
     flops_per_image: float,
     filters: Sequence[str],
-) -> Parts:
+) -> Components:
     """Say in the session's words what the run consists of."""
-    return Parts(
+    return Components(
         engine=engine,
         identity=identity,
         description={
@@ -231,5 +231,5 @@ def assemble(
         tracking=config.tracking,
         profile=config.profile,
         filters=filters,
-        draw_images=task.draw_images,
+        render_images=task.render_images,
     )

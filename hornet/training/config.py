@@ -78,14 +78,14 @@ class CadenceConfig(Settings):
     """Steps between evaluations; null evaluates only at the end."""
     norms_every_steps: int | None = resumable(100)
     """Steps between norms of gradient and weights by part of the network; null for none."""
-    pictures_every_steps: int | None = resumable(None)
-    """Steps between pictures in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
+    images_every_steps: int | None = resumable(None)
+    """Steps between images in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
 
     def _find_problems(self) -> Iterator[str]:
         for name in ("log_every_steps", "save_every_steps"):
             if getattr(self, name) < 1:
                 yield f"{name}: must be at least 1, not {getattr(self, name)}"
-        for name in ("evaluate_every_steps", "norms_every_steps", "pictures_every_steps"):
+        for name in ("evaluate_every_steps", "norms_every_steps", "images_every_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 yield f"{name}: must be at least 1, or null, not {value}"
@@ -125,7 +125,7 @@ class GuardConfig(Settings):
     skip_batches: tuple[tuple[int, int], ...] = resumable(())
     """Global batches to leave out: pairs [first, stop), 0-based; the run goes on from a checkpoint before them."""
     max_rollbacks: int = resumable(0)
-    """How often the run may go back by itself, over all its lives; 0 ends it instead."""
+    """How often the run may go back by itself, over all its attempts; 0 ends it instead."""
     rollback_steps: int = resumable(100)
     """It goes back to the newest checkpoint at least this many steps before the first dropped one."""
     num_batches_after_spike: int = resumable(100)
@@ -145,7 +145,7 @@ class GuardConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """Who is told the numbers and pictures that a run writes down; none of it changes what is learned."""
+    """Who is told the numbers and images that a run writes down; none of it changes what is learned."""
 
     tensorboard: bool = resumable(True)
     """Whether event files are written to runs/NAME/tensorboard."""

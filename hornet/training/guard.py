@@ -63,7 +63,7 @@ class NumericalGuard:
         self._world = world
         self._objection: Objection | None = None
 
-    def judge(self, message: StepMessage) -> bool:
+    def accepts(self, message: StepMessage) -> bool:
         """See hornet.training.loop.Guard."""
         self._objection = self._find_objection(message.mean_loss, message.grad_norm)
         return self._objection is None

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hornet.signals import heard_signal
-from hornet.training.loop import Wish
+from hornet.training.loop import Request
 from hornet.training.process_group import max_over_ranks
 from hornet.world import World
 
@@ -23,7 +23,7 @@ NUM_STEPS_REMEMBERED = 100
 
 
 class Interruption:
-    """Looks for wishes from outside, once a step: rank 0 at the clock and at files, each rank at signals.
+    """Looks for requests from outside, once a step: rank 0 at the clock and at files, each rank at signals.
 
     What a rank saw travels with the step's message (step_message.py), and is obeyed when the step has ended.
     """
@@ -59,7 +59,7 @@ class Interruption:
         return mine
 
     def agree(self, strongest: str) -> None:
-        """Take note of the strongest reason of all ranks: what `wish` says from now on."""
+        """Take note of the strongest reason of all ranks: what `request` says from now on."""
         self.reason = strongest
         if strongest == SAVE_FILE and self._world.is_main:
             self._remove_save_file()
@@ -69,9 +69,9 @@ class Interruption:
         self.agree(REASONS[max_over_ranks(REASONS.index(self.look(save_seconds=save_seconds)))])
 
     @property
-    def wish(self) -> Wish:
+    def request(self) -> Request:
         """What all ranks are to do."""
-        return {NOTHING: Wish.GO_ON, SAVE_FILE: Wish.SAVE}.get(self.reason, Wish.STOP)
+        return {NOTHING: Request.GO_ON, SAVE_FILE: Request.SAVE}.get(self.reason, Request.STOP)
 
     def end_step(self) -> None:
         """Note that a step has ended: what comes between a look and this counts against the deadline too."""
@@ -90,7 +90,7 @@ class Interruption:
         if self._files_looked_at is not None and now - self._files_looked_at < SECONDS_BETWEEN_FILE_LOOKS:
             return NOTHING  # each look is a question to a server, and steps may be short
         self._files_looked_at = now
-        with suppress(OSError):  # a server that does not answer well is no wish to stop
+        with suppress(OSError):  # a server that does not answer well is no request to stop
             if (self._folder / "STOP").exists():
                 return STOP_FILE
             if self._can_remove_save and (self._folder / "SAVE").exists():

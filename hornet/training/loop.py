@@ -21,7 +21,7 @@ from hornet.training.step_clock import StepClock
 # Called exactly once a step, before the weights change, with this rank's mean loss (0-dim, on the device) and the whole
 # gradient's norm; False drops the step. A step whose norm is not finite is dropped whatever the answer. Collective:
 # every rank gets the same answer.
-Judge = Callable[[Tensor, float], bool]
+Accept = Callable[[Tensor, float], bool]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class StepResult:
     grad_norm: float
     """Norm of the whole gradient before clipping, the same on every rank."""
     was_applied: bool
-    """False if the step was dropped, on every rank alike: the gradient was not finite, or the judge said no."""
+    """False if the step was dropped, on every rank alike: the gradient was not finite, or the guard said no."""
 
 
 class Writer(Protocol):
@@ -68,8 +68,8 @@ class Engine(Protocol):
     norms: NormWatch
     """Measures what the optimizer steps."""
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
-        """Forward and backward over each micro batch, then one optimizer step if `judge` accepts it."""
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, accept: Accept) -> StepResult:
+        """Forward and backward over each micro batch, then one optimizer step if `accept` accepts it."""
         ...
 
     def save(self, folder: Path, writer: Writer) -> None:
@@ -157,7 +157,7 @@ class Guard(Protocol):
     window_steps: int
     """How many of the last steps it compares with."""
 
-    def judge(self, message: StepMessage) -> bool:
+    def accepts(self, message: StepMessage) -> bool:
         """Return whether the step may change the weights."""
         ...
 
@@ -166,7 +166,7 @@ class Guard(Protocol):
         ...
 
 
-class Wish(enum.Enum):
+class Request(enum.Enum):
     """What someone outside asks of a run between two steps."""
 
     GO_ON = "go on"
@@ -184,29 +184,29 @@ def train(
     cadence: CadenceConfig,
     guard: Guard,
     recorder: Recorder,
-    look_around: Callable[[RunState], Wish],
+    check_requests: Callable[[RunState], Request],
     save: Callable[[RunState], None],
     evaluate: Callable[[RunState], None],
-    draw: Callable[[RunState, Sequence[Batch]], None],
+    render: Callable[[RunState, Sequence[Batch]], None],
 ) -> bool:
     """Run the steps `state.step .. schedule.num_steps`; `batches` yields those of a step, from the first of them on.
 
-    `exchange` and `look_around` are called in every step, on every rank, with the same answers; `save`, `evaluate` and
-    `draw` (pictures) at their cadence. Returns whether the run is finished: False if it was asked to stop.
+    `exchange` and `check_requests` are called in every step, on every rank, with the same answers; `save`, `evaluate`
+    and `render` (images) at their cadence. Returns whether the run is finished: False if it was asked to stop.
     """
     for step in range(state.step, schedule.num_steps):
         started = time.perf_counter()
         micro_batches = next(batches)
         messages: list[StepMessage] = []
 
-        def judge(
+        def accept(
             loss: Tensor, norm: float, batches: Sequence[Batch] = micro_batches, told: list[StepMessage] = messages
         ) -> bool:
             told.append(exchange(float(loss), norm, batches))
-            return guard.judge(told[-1])
+            return guard.accepts(told[-1])
 
         lr = schedule.lr_at(step)
-        result = engine.run_step(micro_batches, step=step, lr=lr, judge=judge)
+        result = engine.run_step(micro_batches, step=step, lr=lr, accept=accept)
         (message,) = messages
         state.count(message, result, window_steps=guard.window_steps)
         record = StepRecord(
@@ -219,17 +219,17 @@ def train(
         )
         guard.review(record, state)
         is_last = state.step == schedule.num_steps
-        wish = look_around(state)
-        is_saved = is_last or wish is not Wish.GO_ON or _is_due(state.step, cadence.save_every_steps)
+        request = check_requests(state)
+        is_saved = is_last or request is not Request.GO_ON or _is_due(state.step, cadence.save_every_steps)
         # Saved steps are logged too: sums start afresh there, so a resumed run's rows equal an undisturbed one's.
         recorder.record(record, state, is_logged=is_saved or _is_due(state.step, cadence.log_every_steps))
-        if is_last or step == 0 or _is_due(state.step, cadence.pictures_every_steps):
-            draw(state, micro_batches)
+        if is_last or step == 0 or _is_due(state.step, cadence.images_every_steps):
+            render(state, micro_batches)
         if is_saved:
             save(state)
         if is_evaluation_due(state.step, schedule=schedule, cadence=cadence):
             evaluate(state)
-        if wish is Wish.STOP and not is_last:
+        if request is Request.STOP and not is_last:
             return False
     return True
 

@@ -19,10 +19,10 @@ from hornet.errors import UserError
 from hornet.hardware import find_peak_flops
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunDirectory
+from hornet.training.components import Components
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState, StepRecord
-from hornet.training.parts import Parts
 from hornet.training.process_group import errors_shared, sum_over_ranks
 from hornet.training.stragglers import Stragglers
 from hornet.training.trackers import open_trackers
@@ -38,19 +38,21 @@ CURVES = (
 class MetricsRecorder:
     """Writes a row of metrics per logged step, and ends a run that cannot go on. Collective on logged steps."""
 
-    def __init__(self, run: RunDirectory, parts: Parts, *, world: World, first_step: int, device: torch.device) -> None:
+    def __init__(
+        self, run: RunDirectory, components: Components, *, world: World, first_step: int, device: torch.device
+    ) -> None:
         self._run = run
-        self._parts = parts
+        self._components = components
         self._world = world
         self._device = device
-        self._stragglers = Stragglers(parts.engine.clock)
+        self._stragglers = Stragglers(components.engine.clock)
         self._peak_flops = find_peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-        self._num_steps = parts.schedule.num_steps
+        self._num_steps = components.schedule.num_steps
         self._is_begun = False
         self._reset()
         self._arm(first_step)
         with errors_shared():
-            self._trackers = open_trackers(parts.tracking, run, first_step=first_step, world=world)
+            self._trackers = open_trackers(components.tracking, run, first_step=first_step, world=world)
         self._bar: tqdm[Any] | None = None
         if world.is_main and sys.stderr.isatty():
             self._bar = tqdm(total=self._num_steps, initial=first_step, unit="step", dynamic_ncols=True)
@@ -85,13 +87,13 @@ class MetricsRecorder:
         self._track({f"evaluation_{row['weights']}/{key}": row[key] for key in ("top1", "top5", "loss")}, row["step"])
         self.say(f"step {row['step']}: {row['weights']} weights: {format_evaluation(row)}")
 
-    def show_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
-        """Write a picture (3, H, W) of values in 0..1 to runs/NAME/pictures, and show it. Only on rank 0."""
-        pixels = (picture_chw * 255).round().byte()
-        path = f"pictures/{name.replace('/', '_')}_step_{step:08d}.png"
+    def show_image(self, name: str, image_chw: Tensor, *, step: int) -> None:
+        """Write an image (3, H, W) of values in 0..1 to runs/NAME/images, and show it. Only on rank 0."""
+        pixels = (image_chw * 255).round().byte()
+        path = f"images/{name.replace('/', '_')}_step_{step:08d}.png"
         self._run.write_file(path, encode_png(pixels).numpy().tobytes())
         for tracker in self._trackers:
-            tracker.add_picture(name, picture_chw, step=step)
+            tracker.add_image(name, image_chw, step=step)
 
     def say(self, line: str) -> None:
         """Print a line for people beside the progress bar; rank 0 alone speaks."""
@@ -108,16 +110,16 @@ class MetricsRecorder:
             tracker.close()
 
     def _is_norm_due(self, step: int) -> bool:
-        every = self._parts.cadence.norms_every_steps
+        every = self._components.cadence.norms_every_steps
         return every is not None and step % every == 0
 
     def _arm(self, step: int) -> None:
         """Have the step after `step` measured, if its norms are due."""
-        self._parts.engine.norms.arm(self._is_norm_due(step + 1))
+        self._components.engine.norms.arm(self._is_norm_due(step + 1))
 
     def _record_norms(self, record: StepRecord) -> None:
-        names = list(self._parts.parameter_shapes)
-        parts = self._parts.engine.norms.read(names, grad_norm=record.result.grad_norm)
+        names = list(self._components.parameter_shapes)
+        parts = self._components.engine.norms.read(names, grad_norm=record.result.grad_norm)
         with errors_shared():
             self._run.append("norms", {"step": record.step, "parts": parts})
         curves = {f"{key}/{part}": values[key] for part, values in parts.items() for key in values}
@@ -137,15 +139,15 @@ class MetricsRecorder:
         self._reset()
         if compared.warning is not None:
             self.say(compared.warning)
-        images_per_second = self._parts.global_batch_size / compared.fields["step_seconds"]
+        images_per_second = self._components.global_batch_size / compared.fields["step_seconds"]
         return {
             "time": time.time(),
             "step": record.step,
-            "epoch": count_data_steps(record.step, state.skipped_batches) / self._parts.steps_per_epoch,
-            "images_seen": record.step * self._parts.global_batch_size,
+            "epoch": count_data_steps(record.step, state.skipped_batches) / self._components.steps_per_epoch,
+            "images_seen": record.step * self._components.global_batch_size,
             "loss": record.mean_loss,
             "lr": record.lr,
-            "weight_decay": self._parts.weight_decay,
+            "weight_decay": self._components.weight_decay,
             "grad_norm": record.result.grad_norm,
             "images_per_second": images_per_second,
             "mfu": self._compute_utilisation(images_per_second),
@@ -160,7 +162,7 @@ class MetricsRecorder:
         """Return the model FLOPs utilisation, of the dense bf16 rate; None where the device's is not known."""
         if self._peak_flops is None:
             return None
-        return images_per_second * self._parts.flops_per_image / (self._peak_flops * self._world.num_ranks)
+        return images_per_second * self._components.flops_per_image / (self._peak_flops * self._world.num_ranks)
 
     def _show(self, row: Mapping[str, Any]) -> None:
         self._track({f"train/{key}": row[key] for key in CURVES if row[key] is not None}, row["step"])
@@ -179,11 +181,11 @@ class MetricsRecorder:
 
     def _check_bad_samples(self, state: RunState, *, images_seen: int) -> None:
         # Judged against a whole epoch at least, so that one bad image among the first hundred does not end a run.
-        judged = max(images_seen, self._parts.steps_per_epoch * self._parts.global_batch_size)
-        if state.num_bad_samples > self._parts.max_bad_sample_rate * judged:
+        judged = max(images_seen, self._components.steps_per_epoch * self._components.global_batch_size)
+        if state.num_bad_samples > self._components.max_bad_sample_rate * judged:
             raise UserError(
                 f"{state.num_bad_samples} bad samples in {images_seen} images exceed data.max_bad_sample_rate="
-                f"{self._parts.max_bad_sample_rate:g} of {judged:.0f}; they are listed in "
+                f"{self._components.max_bad_sample_rate:g} of {judged:.0f}; they are listed in "
                 f"{self._run.path / 'bad_samples'}"
             )
 

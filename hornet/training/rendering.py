@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 
-def draw_images(
+def render_images(
     images_bchw: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...], num_images: int = 32
 ) -> Tensor:
     """Return normalised images (B, 3, H, W) as one grid (3, H', W') of values in 0..1, as the network sees them."""
@@ -20,7 +20,7 @@ def draw_images(
     return grid
 
 
-def draw_filters(weight: Tensor, *, num_channels: int = 32, cell_pixels: int = 56) -> Tensor:
+def render_filters(weight: Tensor, *, num_channels: int = 32, cell_pixels: int = 56) -> Tensor:
     """Return the magnitude of global filters as one grid (3, H', W') with the zero frequency in the middle.
 
     `weight` is (C, H, W // 2 + 1, 2): the half spectrum of an rfft2, real and imaginary parts. The missing half mirrors

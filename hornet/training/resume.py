@@ -1,7 +1,7 @@
 """Where a run goes on: its newest checkpoint that was reached without the batches it leaves out.
 
-`runs/NAME/skipped_batches.json` lists the windows of all lives. A window is written there before anything else follows
-from it, and stays, so a run that is killed and started again goes on with the same ones.
+`runs/NAME/skipped_batches.json` lists the windows of all attempts. A window is written there before anything else
+follows from it, and stays, so a run that is killed and started again goes on with the same ones.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def adopt(run: RunDirectory, start: Start, *, world: World) -> None:
         sync_folder(run.checkpoints)
 
 
-def begin_life(run: RunDirectory, state: RunState, *, world: World) -> None:
+def begin_attempt(run: RunDirectory, state: RunState, *, world: World) -> None:
     """Put the windows in effect into `state`, and forget what was recorded beyond its step. Collective.
 
     Dropped steps whose batches are left out now will not come by again: they stay on record.

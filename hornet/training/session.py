@@ -1,4 +1,4 @@
-"""One life of a run: find where it stands, go on from there, finish it. Shared by the stages."""
+"""One attempt of a run: find where it stands, go on from there, finish it. Shared by the stages."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hornet.batch import Batch
 from hornet.runs.directory import RunDirectory
 from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.components import Components
 from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
 from hornet.training.evaluate import find_best
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.interruption import Interruption, explain_stop
-from hornet.training.loop import RunState, Wish, is_evaluation_due, train
+from hornet.training.loop import Request, RunState, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder
-from hornet.training.parts import Parts
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.training.profile import StepProfiler
-from hornet.training.rendering import choose_filters, draw_filters
-from hornet.training.resume import adopt, begin_life, find_fitting_start
+from hornet.training.rendering import choose_filters, render_filters
+from hornet.training.resume import adopt, begin_attempt, find_fitting_start
 from hornet.training.rollback import go_back
 from hornet.training.step_message import Feed, StepExchange
 from hornet.training.summary import finish
@@ -36,7 +36,7 @@ from hornet.world import World
 
 
 @contextmanager
-def hold(run: RunDirectory, *, world: World) -> Iterator[None]:
+def hold_lock(run: RunDirectory, *, world: World) -> Iterator[None]:
     """Be the only job in the run directory for the length of the block. Collective.
 
     Raises UserError if another job is at work there.
@@ -44,7 +44,7 @@ def hold(run: RunDirectory, *, world: World) -> Iterator[None]:
     with ExitStack() as held:
         with errors_shared():
             if world.is_main:
-                held.enter_context(run.lease)
+                held.enter_context(run.lock)
         yield
 
 
@@ -72,28 +72,28 @@ def find_start(
 
 def run_session(
     run: RunDirectory,
-    parts: Parts,
+    components: Components,
     *,
     checkpoint: Checkpoint | None,
     world: World,
     device: torch.device,
     watchdog: Watchdog,
 ) -> None:
-    """Train from `checkpoint` (or from the engine's fresh weights) until the end or a wish to stop. Collective.
+    """Train from `checkpoint` (or from the engine's fresh weights) until the end or a request to stop. Collective.
 
     Where the guard gives a stretch up, the run goes back to an earlier checkpoint, as far as its config allows.
     """
     while True:
         try:
-            _train_from(run, parts, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+            _train_from(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
             return
         except DroppedInARowError as spike:
-            checkpoint = go_back(run, parts.guard, spike, world=world)
+            checkpoint = go_back(run, components.guard, spike, world=world)
 
 
 def _train_from(
     run: RunDirectory,
-    parts: Parts,
+    components: Components,
     *,
     checkpoint: Checkpoint | None,
     world: World,
@@ -102,50 +102,52 @@ def _train_from(
 ) -> None:
     state = RunState()
     if checkpoint is not None:
-        load_checkpoint(checkpoint, engine=parts.engine, state=state, identity=parts.identity)
-    begin_life(run, state, world=world)
+        load_checkpoint(checkpoint, engine=components.engine, state=state, identity=components.identity)
+    begin_attempt(run, state, world=world)
     if world.is_main:
-        print(describe_life(run, parts, state, world=world), flush=True)
-    recorder = MetricsRecorder(run, parts, world=world, first_step=state.step, device=device)
-    profiler = StepProfiler(parts.profile, run, world=world, device=device)
-    checkpointer = _make_checkpointer(run, parts, world=world)
+        print(describe_attempt(run, components, state, world=world), flush=True)
+    recorder = MetricsRecorder(run, components, world=world, first_step=state.step, device=device)
+    profiler = StepProfiler(components.profile, run, world=world, device=device)
+    checkpointer = _make_checkpointer(run, components, world=world)
     interruption = Interruption(run.path, world=world, stop_at=run.config.stop_at)
-    feed = Feed(_iterate(parts, state), num_micro_steps=parts.num_micro_steps, clock=parts.engine.clock)
+    feed = Feed(_iterate(components, state), num_micro_steps=components.num_micro_steps, clock=components.engine.clock)
     started = time.perf_counter()
 
-    def look_around(state: RunState) -> Wish:
+    def check_requests(state: RunState) -> Request:
         interruption.end_step()
         watchdog.count(state.step)
         profiler.count(state.step)
         checkpointer.poll()
-        return interruption.wish
+        return interruption.request
 
     def save(state: RunState) -> None:
         saving = time.perf_counter()
         checkpointer.save(state)
         run.append_event("save", step=state.step, seconds=time.perf_counter() - saving)
 
-    evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, parts, recorder))
+    evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, components, recorder))
     is_finished = False
     try:
         interruption.agree_alone(save_seconds=checkpointer.longest_save_seconds)
-        if look_around(state) is not Wish.STOP:  # asked while the run was starting, or by a STOP file that is there
-            evaluate(state, weights=_find_missing_evaluations(run, parts, state))
+        if (
+            check_requests(state) is not Request.STOP
+        ):  # asked while the run was starting, or by a STOP file that is there
+            evaluate(state, weights=_find_missing_evaluations(run, components, state))
             is_finished = watchdog.phase("train")(train)(
-                engine=parts.engine,
+                engine=components.engine,
                 batches=feed,
                 exchange=StepExchange(
                     feed, interruption, get_save_seconds=lambda: checkpointer.longest_save_seconds, world=world
                 ),
                 state=state,
-                schedule=parts.schedule,
-                cadence=parts.cadence,
-                guard=NumericalGuard(parts.guard, run=run, state=state, world=world),
+                schedule=components.schedule,
+                cadence=components.cadence,
+                guard=NumericalGuard(components.guard, run=run, state=state, world=world),
                 recorder=recorder,
-                look_around=look_around,
+                check_requests=check_requests,
                 save=watchdog.phase("save")(save),
-                evaluate=lambda state: evaluate(state, weights=parts.evaluated_weights),
-                draw=lambda state, batches: _draw(parts, recorder, state, batches, world=world),
+                evaluate=lambda state: evaluate(state, weights=components.evaluated_weights),
+                render=lambda state, batches: _render(components, recorder, state, batches, world=world),
             )
         watchdog.phase("save")(checkpointer.finish)()
         profiler.close()
@@ -153,19 +155,19 @@ def _train_from(
         recorder.close()
         checkpointer.close()
     if is_finished:
-        finish(run, parts, state, seconds=time.perf_counter() - started, world=world)
+        finish(run, components, state, seconds=time.perf_counter() - started, world=world)
     else:
         _stop(run, state, reason=interruption.reason, world=world)
 
 
-def describe_life(run: RunDirectory, parts: Parts, state: RunState, *, world: World) -> str:
-    """Return the line a life of a run begins with."""
-    micro_batch_size = parts.global_batch_size // (world.num_ranks * parts.num_micro_steps)
-    num_parameters = sum(torch.Size(shape).numel() for shape in parts.parameter_shapes.values())
+def describe_attempt(run: RunDirectory, components: Components, state: RunState, *, world: World) -> str:
+    """Return the line an attempt of a run begins with."""
+    micro_batch_size = components.global_batch_size // (world.num_ranks * components.num_micro_steps)
+    num_parameters = sum(torch.Size(shape).numel() for shape in components.parameter_shapes.values())
     plan = (
-        f"{parts.identity['model']}, {num_parameters / 1e6:.3f} M parameters; {parts.schedule.num_steps} steps of "
-        f"{parts.global_batch_size} images: {world.num_ranks} ranks x {parts.num_micro_steps} micro steps x "
-        f"{micro_batch_size}"
+        f"{components.identity['model']}, {num_parameters / 1e6:.3f} M parameters; "
+        f"{components.schedule.num_steps} steps of {components.global_batch_size} images: "
+        f"{world.num_ranks} ranks x {components.num_micro_steps} micro steps x {micro_batch_size}"
     )
     if state.step == 0:
         return f"starting {run.path}\n{plan}"
@@ -173,57 +175,61 @@ def describe_life(run: RunDirectory, parts: Parts, state: RunState, *, world: Wo
     return f"{plan}\nresuming {run.path} from step {state.step}{left_out}"
 
 
-def _iterate(parts: Parts, state: RunState) -> Iterator[Batch]:
+def _iterate(components: Components, state: RunState) -> Iterator[Batch]:
     """Yield this rank's micro batches from the state's step to the end of the run."""
-    pieces = split_steps(state.step, parts.schedule.num_steps - state.step, state.skipped_batches)
-    return chain.from_iterable(parts.iterate(first, count) for first, count in pieces)
+    pieces = split_steps(state.step, components.schedule.num_steps - state.step, state.skipped_batches)
+    return chain.from_iterable(components.iterate(first, count) for first, count in pieces)
 
 
-def _make_checkpointer(run: RunDirectory, parts: Parts, *, world: World) -> Checkpointer:
+def _make_checkpointer(run: RunDirectory, components: Components, *, world: World) -> Checkpointer:
     def find_best_step(steps: Collection[int]) -> int | None:
         best = find_best(row for row in run.read("evaluations") if row["step"] in steps)
         return None if best is None else best["step"]
 
     return Checkpointer(
         run.checkpoints,
-        engine=parts.engine,
-        identity=parts.identity,
-        description=parts.description,
+        engine=components.engine,
+        identity=components.identity,
+        description=components.description,
         world=world,
-        retention=parts.checkpoints,
+        retention=components.checkpoints,
         find_best=find_best_step,
-        require_sole=run.lease.require,
+        require_sole=run.lock.require,
     )
 
 
-def _find_missing_evaluations(run: RunDirectory, parts: Parts, state: RunState) -> Sequence[Weights]:
-    """Return what an earlier life was killed before it could evaluate, after saving this very step."""
-    if parts.evaluate is None or not is_evaluation_due(state.step, schedule=parts.schedule, cadence=parts.cadence):
+def _find_missing_evaluations(run: RunDirectory, components: Components, state: RunState) -> Sequence[Weights]:
+    """Return what an earlier attempt was killed before it could evaluate, after saving this very step."""
+    if components.evaluate is None or not is_evaluation_due(
+        state.step, schedule=components.schedule, cadence=components.cadence
+    ):
         return ()
     done = [row["weights"] for row in run.read("evaluations") if row["step"] == state.step]
-    return tell_all([weights for weights in parts.evaluated_weights if weights not in done])
+    return tell_all([weights for weights in components.evaluated_weights if weights not in done])
 
 
 def _evaluate(
-    run: RunDirectory, parts: Parts, recorder: MetricsRecorder, state: RunState, *, weights: Sequence[Weights]
+    run: RunDirectory, components: Components, recorder: MetricsRecorder, state: RunState, *, weights: Sequence[Weights]
 ) -> None:
-    if parts.evaluate is None:
+    if components.evaluate is None:
         return
     for kind in weights:
         started = time.perf_counter()
-        with parts.engine.evaluation_model(kind) as model:
-            evaluation = parts.evaluate(model)
+        with components.engine.evaluation_model(kind) as model:
+            evaluation = components.evaluate(model)
         recorder.show_evaluation({"step": state.step, "weights": kind, **asdict(evaluation)})
         run.append_event("evaluate", step=state.step, seconds=time.perf_counter() - started, weights=kind)
 
 
-def _draw(parts: Parts, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch], *, world: World) -> None:
-    filters = parts.engine.read_parameters(choose_filters(parts.filters))
+def _render(
+    components: Components, recorder: MetricsRecorder, state: RunState, batches: Sequence[Batch], *, world: World
+) -> None:
+    filters = components.engine.read_parameters(choose_filters(components.filters))
     if not world.is_main:
         return
-    recorder.show_picture("augmented_images", parts.draw_images(batches[0], state.step - 1), step=state.step)
+    recorder.show_image("augmented_images", components.render_images(batches[0], state.step - 1), step=state.step)
     for name, weight in filters.items():
-        recorder.show_picture(f"filter/{name}", draw_filters(weight), step=state.step)
+        recorder.show_image(f"filter/{name}", render_filters(weight), step=state.step)
 
 
 def _stop(run: RunDirectory, state: RunState, *, reason: str, world: World) -> None:

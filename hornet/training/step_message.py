@@ -1,4 +1,4 @@
-"""The one message that ranks exchange in a step: losses, bad samples, wishes from outside, whether all have data.
+"""The one message that ranks exchange in a step: losses, bad samples, requests from outside, whether all have data.
 
 It comes when the gradient is known and the weights have not changed yet. By then each rank has fetched its batches of
 the next step, so an error of one rank's data is known to all before that step is computed.

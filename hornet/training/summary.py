@@ -11,15 +11,15 @@ from hornet.errors import UserError
 from hornet.formats import MADE_BY, PROGRAM
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunDirectory
+from hornet.training.components import Components
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation
 from hornet.training.loop import RunState
-from hornet.training.parts import Parts
 from hornet.training.rollback import refuse_new_windows
 from hornet.world import World
 
 
-def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, world: World) -> None:
+def finish(run: RunDirectory, components: Components, state: RunState, *, seconds: float, world: World) -> None:
     """Write summary.json and the last status, and show the summary."""
     rows = run.read("metrics")
     utilisations = [row["mfu"] for row in rows if row.get("mfu") is not None]
@@ -27,9 +27,9 @@ def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, 
         "name": run.path.name,
         MADE_BY: PROGRAM,
         "steps": state.step,
-        "epochs": count_data_steps(state.step, state.skipped_batches) / parts.steps_per_epoch,
-        "images_seen": state.step * parts.global_batch_size,
-        "num_parameters": sum(torch.Size(shape).numel() for shape in parts.parameter_shapes.values()),
+        "epochs": count_data_steps(state.step, state.skipped_batches) / components.steps_per_epoch,
+        "images_seen": state.step * components.global_batch_size,
+        "num_parameters": sum(torch.Size(shape).numel() for shape in components.parameter_shapes.values()),
         "num_ranks": world.num_ranks,
         "loss": rows[-1]["loss"] if rows else None,
         "evaluations": [row for row in run.read("evaluations") if row["step"] == state.step],
@@ -39,9 +39,9 @@ def finish(run: RunDirectory, parts: Parts, state: RunState, *, seconds: float, 
         "num_bad_samples": state.num_bad_samples,
         "num_skipped_steps": state.num_skipped_steps,
         "skipped_batches": state.skipped_batches,
-        "seconds_in_last_life": round(seconds, 3),
+        "seconds_in_last_attempt": round(seconds, 3),
         "checkpoint": f"checkpoints/step_{state.step:08d}",
-        "identity": dict(parts.identity),
+        "identity": dict(components.identity),
     }
     run.write_summary(summary)
     run.write_status("finished", step=state.step)
@@ -66,7 +66,7 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
         ("waiting for data", f"{100 * summary['data_share_of_step']:.0f} % of the time"),
         ("bad samples", str(summary["num_bad_samples"])),
         ("skipped steps", str(summary["num_skipped_steps"])),
-        ("time", f"{format_seconds(summary['seconds_in_last_life'])} in the last life"),
+        ("time", f"{format_seconds(summary['seconds_in_last_attempt'])} in the last attempt"),
         ("checkpoint", summary["checkpoint"]),
     ]
     width = max(len(name) for name, _ in rows)

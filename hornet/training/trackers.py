@@ -22,8 +22,8 @@ class Tracker(Protocol):
         """Take numbers by name; names are grouped by what stands before their slash."""
         ...
 
-    def add_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
-        """Take a picture (3, H, W) of values in 0..1."""
+    def add_image(self, name: str, image_chw: Tensor, *, step: int) -> None:
+        """Take an image (3, H, W) of values in 0..1."""
         ...
 
     def close(self) -> None:
@@ -45,7 +45,7 @@ def open_trackers(config: TrackingConfig, run: RunDirectory, *, first_step: int,
 
 
 class TensorBoardTracker:
-    """Event files in runs/NAME/tensorboard; what lies beyond the step a life goes on from is hidden."""
+    """Event files in runs/NAME/tensorboard; what lies beyond the step an attempt goes on from is hidden."""
 
     def __init__(self, run: RunDirectory, *, first_step: int) -> None:
         self._writer = SummaryWriter(str(run.tensorboard), purge_step=first_step + 1)
@@ -55,9 +55,9 @@ class TensorBoardTracker:
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
 
-    def add_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
+    def add_image(self, name: str, image_chw: Tensor, *, step: int) -> None:
         """See Tracker."""
-        self._writer.add_image(name, picture_chw, step)
+        self._writer.add_image(name, image_chw, step)
 
     def close(self) -> None:
         """See Tracker."""
@@ -65,7 +65,7 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """One run of Weights & Biases over all lives of ours: its name is kept in runs/NAME/wandb_id."""
+    """One run of Weights & Biases over all attempts of ours: its name is kept in runs/NAME/wandb_id."""
 
     def __init__(self, run: RunDirectory, *, project: str) -> None:
         try:
@@ -89,16 +89,16 @@ class WandbTracker:
                 f"{str(error).splitlines()[0]}; log in once (wandb login), or set WANDB_MODE=offline, which keeps the "
                 "run on disk, or tracking.wandb_project to null"
             ) from error
-        # Of our own step, not of wandb's, which may not go back when a life repeats steps.
+        # Of our own step, not of wandb's, which may not go back when an attempt repeats steps.
         self._run.define_metric("*", step_metric="step")
 
     def add_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
         """See Tracker."""
         self._run.log({"step": step, **scalars})
 
-    def add_picture(self, name: str, picture_chw: Tensor, *, step: int) -> None:
+    def add_image(self, name: str, image_chw: Tensor, *, step: int) -> None:
         """See Tracker."""
-        pixels: Any = (picture_chw * 255).byte().permute(1, 2, 0).numpy()
+        pixels: Any = (image_chw * 255).byte().permute(1, 2, 0).numpy()
         self._run.log({"step": step, name: self._image(pixels)})
 
     def close(self) -> None:

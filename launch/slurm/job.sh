@@ -19,7 +19,7 @@ PREFLIGHT=${PREFLIGHT:-1}
 STOP_MARGIN_SECONDS=${STOP_MARGIN_SECONDS:-60}
 RETRY_SECONDS=${RETRY_SECONDS:-5}
 
-say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID} life ${SLURM_RESTART_COUNT:-0}: $*"; }
+say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID} attempt ${SLURM_RESTART_COUNT:-0}: $*"; }
 
 # The value of a key of status.json, or nothing.
 read_status() {
@@ -47,7 +47,7 @@ name_job() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then echo "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"; else echo "$SLURM_JOB_ID"; fi
 }
 
-# Tries in a row that brought no checkpoint, over all lives of the job.
+# Tries in a row that brought no checkpoint, over all attempts of the job.
 read_tries() { cat "$run_path/logs/tries" 2>/dev/null || echo 0; }
 write_tries() { echo "$1" >"$run_path/logs/tries"; }
 
@@ -110,7 +110,7 @@ run_once() {
     export MASTER_PORT
     build_command
     log="$run_path/logs/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.$1"
-    rm -f "$run_path/status.json" # or a state of the last life would hide a crash at the start
+    rm -f "$run_path/status.json" # or a state of the last attempt would hide a crash at the start
     # USR1 and USR2 are ignored until Python installs its handlers: else one that comes before kills the rank, or its
     # launcher. One log file a task.
     # shellcheck disable=SC2016  # expanded in the task
@@ -166,7 +166,7 @@ decide() {
     sleep "$RETRY_SECONDS"
 }
 
-# run_job pretrain|finetune CONFIG [key=value ...]: all lives of a training run under SLURM.
+# run_job pretrain|finetune CONFIG [key=value ...]: all attempts of a training run under SLURM.
 run_job() {
     stage=$1 config=$2 overrides=("${@:3}")
     is_stopping='' is_terminated='' srun_pid=''

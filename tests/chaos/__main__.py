@@ -18,15 +18,15 @@ from random import Random
 
 import tqdm
 
-from hornet.drills.certificate import Life as CertifiedLife
+from hornet.drills.certificate import Attempt as CertifiedAttempt
 from hornet.drills.certificate import compare
 from tests.chaos import damage as ways
-from tests.chaos.lives import MOMENTS, BrokenLawError, Run, identify
+from tests.chaos.attempts import MOMENTS, BrokenLawError, Run, identify
 from tests.chaos.record import Record
 from tests.integration.conftest import PRETRAIN, build_shards, launch, write_config
 
 STEPS_PER_KILL = 6
-"""A life saves every 3 steps; on average it gets less far than this before it is killed."""
+"""An attempt saves every 3 steps; on average it gets less far than this before it is killed."""
 STEPS_PER_EPOCH = 6  # 52 samples make 6 batches of 8
 SECONDS_PER_STEP = 10.0  # of patience with the undisturbed run
 STALL_SECONDS = 40
@@ -81,7 +81,7 @@ def rage(folder: Path, *, kills: int, seed: int, damage_rate: float = DAMAGE_RAT
         disturb(run, record, kills=kills, damage_rate=damage_rate, shards=shards)
         record.add(run.live_on())
         found = compare(
-            folder / "runs/undisturbed", run.path, CertifiedLife(name="chaotic", num_ranks=2, kill_after=None)
+            folder / "runs/undisturbed", run.path, CertifiedAttempt(name="chaotic", num_ranks=2, kill_after=None)
         )
         if not found["is_the_same_run"]:
             raise BrokenLawError(f"the end is another one: {found}")
@@ -110,11 +110,11 @@ def disturb(run: Run, record: Record, *, kills: int, damage_rate: float, shards:
         way = random.choice([None, None, ways.truncate_shard, ways.flip_shard, *on_disk])
         if way is not None:
             damage = way(run.path if way in on_disk else shards, random)
-            life = run.live_on(damage)
-            record.add(life, damage=damage, said=life.said)
+            attempt = run.live_on(damage)
+            record.add(attempt, damage=damage, said=attempt.said)
         elif len(good := run.list_good()) > 1:
             run.damaged.add(identify(good[-1]))
-            # What the next life says of it is not asked for, since it may be killed before; where it begins is.
+            # What the next attempt says of it is not asked for, since it may be killed before; where it begins is.
             record.add(damage=ways.hurt_checkpoint(good[-1], random), said="the checkpoint before was taken")
 
 
@@ -130,8 +130,8 @@ def format_figures(figures: dict) -> str:
         lines.append(f"{moment:12}{row['kills']:7}{row['mean_lost_steps']:18.1f}{row['most_lost_steps']:6}")
     first = figures["seconds_to_first_step"]
     lines += [
-        f"{figures['lives']} lives; {figures['steps']} steps, {figures['trained_steps']} trained in all",
-        "" if first is None else f"from the start of a life to its first step: {first:.1f} s (median)",
+        f"{figures['attempts']} attempts; {figures['steps']} steps, {figures['trained_steps']} trained in all",
+        "" if first is None else f"from the start of an attempt to its first step: {first:.1f} s (median)",
         *(f"{count:4} x {name}: {figures['said'][name]}" for name, count in figures["damage"].items()),
         "" if figures["has_disk"] else "not tried, no right to mount: disk full, disk read-only",
         f"{figures['num_elements'] / 1e6:.1f} M numbers of the last checkpoint, losses, batches: the undisturbed run's",

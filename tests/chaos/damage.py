@@ -1,4 +1,4 @@
-"""What can happen to files between two lives of a run; each way says what it did, and how to mend it."""
+"""What can happen to files between two attempts of a run; each way says what it did, and how to mend it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Damage:
     name: str
     detail: str
     complaint: str | None = None
-    """What the next life must end with, exit code 2; None if it must go on all the same."""
+    """What the next attempt must end with, exit code 2; None if it must go on all the same."""
     may_train: bool = False
-    """Whether that life may record steps before it ends."""
+    """Whether that attempt may record steps before it ends."""
     mend: Callable[[], object] = lambda: None
-    """Undoes it, after the next life."""
+    """Undoes it, after the next attempt."""
 
 
 def list_whole(run: Path) -> list[Path]:

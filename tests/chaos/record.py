@@ -1,4 +1,4 @@
-"""What happened in a chaos test: its lives and the damage between them, written down as it goes."""
+"""What happened in a chaos test: its attempts and the damage between them, written down as it goes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections import Counter
 from pathlib import Path
 
 from hornet.durable import write_json
+from tests.chaos.attempts import MOMENTS, Attempt
 from tests.chaos.damage import Damage
-from tests.chaos.lives import MOMENTS, Life
 
 
 class Record:
-    """The lives so far. With `output` the figures are on disk after each of them, so that a run cut short tells too."""
+    """The attempts so far. With `output` the figures are on disk after each: a run cut short tells too."""
 
     def __init__(self, *, seed: int, has_disk: bool, undisturbed_seconds: float, output: Path | None = None) -> None:
         self.has_disk = has_disk
         self._seed, self._undisturbed_seconds, self._output = seed, undisturbed_seconds, output
-        self._lives: list[Life] = []
+        self._attempts: list[Attempt] = []
         self._damages: list[tuple[str, str]] = []
         self._end: dict = {}
 
-    def add(self, life: Life | None = None, *, damage: Damage | None = None, said: str = "") -> None:
-        """Note a life, or damage and what the run said to it, or both."""
-        if life is not None:
-            self._lives.append(life)
+    def add(self, attempt: Attempt | None = None, *, damage: Damage | None = None, said: str = "") -> None:
+        """Note an attempt, or damage and what the run said to it, or both."""
+        if attempt is not None:
+            self._attempts.append(attempt)
         if damage is not None:
             self._damages.append((damage.name, said))
         self._write()
@@ -43,20 +43,20 @@ class Record:
 
     def summarise(self) -> dict:
         """The figures so far, as JSON values."""
-        kills = [life for life in self._lives if life.moment != "end"]
-        lost = {name: [life.lost_steps for life in kills if life.moment == name] for name in MOMENTS}
-        firsts = [life.seconds_to_first_step for life in kills if life.seconds_to_first_step is not None]
+        kills = [attempt for attempt in self._attempts if attempt.moment != "end"]
+        lost = {name: [attempt.lost_steps for attempt in kills if attempt.moment == name] for name in MOMENTS}
+        firsts = [attempt.seconds_to_first_step for attempt in kills if attempt.seconds_to_first_step is not None]
         return {
             "seed": self._seed,
             "kills": len(kills),
-            "lives": len(self._lives),
+            "attempts": len(self._attempts),
             "by_moment": {
                 name: {"kills": len(steps), "mean_lost_steps": statistics.mean(steps), "most_lost_steps": max(steps)}
                 for name, steps in lost.items()
                 if steps
             },
-            "by_victims": Counter(life.victims for life in kills),
-            "trained_steps": sum(life.last_step - life.resumed_step for life in self._lives),
+            "by_victims": Counter(attempt.victims for attempt in kills),
+            "trained_steps": sum(attempt.last_step - attempt.resumed_step for attempt in self._attempts),
             "damage": Counter(name for name, _ in self._damages),
             "said": dict(reversed(self._damages)),
             "has_disk": self.has_disk,

@@ -16,7 +16,7 @@ else:
 
 pytestmark = pytest.mark.gpu
 
-# The stages of HorNet-T at 224 pixels, and a picture that is not square.
+# The stages of HorNet-T at 224 pixels, and an image that is not square.
 REAL_SHAPES = [
     (8, 56, 56, 32, 96),
     (8, 28, 28, 32, 224),

@@ -22,8 +22,8 @@ from tests.integration.zero_stages import (
     OPTIMIZER,
     build_model,
     compute_loss,
-    draw_micro_batch,
     lr_at,
+    make_micro_batch,
 )
 
 NUM_CLASSES, BUCKET_ELEMENTS = 3000, 400_000  # of the parameters, the head is above stage 3's threshold
@@ -66,9 +66,9 @@ def count(world, file):
             device=torch.device("cpu"),
         )
         for step in range(COUNTED_STEP + 1):
-            batches = [draw_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
+            batches = [make_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
             with Listener() as listener:
-                engine.run_step(batches, step=step, lr=lr_at(step), judge=lambda _loss, _norm: True)
+                engine.run_step(batches, step=step, lr=lr_at(step), accept=lambda _loss, _norm: True)
         heard[stage] = listener.calls
         engine._engine.destroy()
     if world.is_main:

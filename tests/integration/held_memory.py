@@ -25,8 +25,8 @@ from tests.integration.zero_stages import (
     build_model,
     compute_loss,
     count_tensor_bytes,
-    draw_micro_batch,
     lr_at,
+    make_micro_batch,
     name_seed,
 )
 
@@ -69,8 +69,8 @@ def measure(world, *, stage):
         device=torch.device("cpu"),
     )
     for step in range(COUNTED_STEP + 1):
-        batches = [draw_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
-        engine.run_step(batches, step=step, lr=lr_at(step), judge=lambda _loss, _norm: True)
+        batches = [make_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
+        engine.run_step(batches, step=step, lr=lr_at(step), accept=lambda _loss, _norm: True)
     engine._engine.destroy()
     return found
 

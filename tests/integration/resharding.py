@@ -82,7 +82,7 @@ def train(engine, steps, world):
     for step in steps:
         is_kept = step != DROPPED_STEP
         share = make_share(step, world)
-        engine.run_step([share], step=step, lr=0.02 / (step + 1), judge=lambda _loss, _norm, answer=is_kept: answer)
+        engine.run_step([share], step=step, lr=0.02 / (step + 1), accept=lambda _loss, _norm, answer=is_kept: answer)
 
 
 def tell_truth(engine, stage):

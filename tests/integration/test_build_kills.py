@@ -15,7 +15,7 @@ from hornet.shards.build import listing
 from hornet.shards.build.build import build
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.selection import Selection
-from tests.unit.shards.making import encode, picture
+from tests.unit.shards.making import encode, make_image
 
 NUM_KILLS = 50
 NUM_CLASSES = 6
@@ -24,12 +24,12 @@ PER_CLASS = 40
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same pictures as class folders, a tar of tars, and a gzip of that."""
+    """The same images as class folders, a tar of tars, and a gzip of that."""
     folder = tmp_path_factory.mktemp("archives")
-    pictures = {f"n{label:08d}": [] for label in range(NUM_CLASSES)}
-    for label, (synset, listed) in enumerate(pictures.items()):
+    images = {f"n{label:08d}": [] for label in range(NUM_CLASSES)}
+    for label, (synset, listed) in enumerate(images.items()):
         for number in range(PER_CLASS):
-            content = encode(picture(label * PER_CLASS + number, width=120, height=90), "JPEG")
+            content = encode(make_image(label * PER_CLASS + number, width=120, height=90), "JPEG")
             broken = number == 3
             listed.append((f"{synset}_{number}.JPEG", content[:50] if broken else content))
             path = folder / "folders" / synset / f"{synset}_{number}.JPEG"
@@ -37,7 +37,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             path.write_bytes(listed[-1][1])
     for name, mode in (("whole.tar", "w"), ("whole.tar.gz", "w:gz")):
         with tarfile.open(folder / name, mode) as outer:
-            for synset, listed in pictures.items():
+            for synset, listed in images.items():
                 _add(outer, f"{synset}.tar", _tar(listed))
     return [folder / "folders", folder / "whole.tar", folder / "whole.tar.gz"]
 
@@ -90,15 +90,15 @@ def test_a_build_killed_at_fifty_random_moments_ends_in_the_same_bytes(archives:
         output = tmp_path / f"campaign-{campaigns}"
         most_seconds = 0.6 * seconds[source]
         while True:
-            life = context.Process(target=_build, args=(source, output))
-            life.start()
-            life.join(chance.uniform(0, most_seconds))
+            attempt = context.Process(target=_build, args=(source, output))
+            attempt.start()
+            attempt.join(chance.uniform(0, most_seconds))
             most_seconds *= 1.1  # or a machine that has become slower would never let it end
-            if life.exitcode is not None:
-                assert life.exitcode == 0
+            if attempt.exitcode is not None:
+                assert attempt.exitcode == 0
                 break
-            life.kill()
-            life.join()
+            attempt.kill()
+            attempt.join()
             kills += 1
         assert _read(output) == expected[source], f"campaign {campaigns}, {source.name}"
         campaigns += 1

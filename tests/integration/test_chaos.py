@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from tests.chaos.__main__ import STEPS_PER_EPOCH, format_figures, rage
+from tests.chaos.attempts import MOMENTS, Attempt, BrokenLawError, Run, identify
 from tests.chaos.damage import Damage, hurt_checkpoint, list_whole
-from tests.chaos.lives import MOMENTS, BrokenLawError, Life, Run, identify
 from tests.chaos.record import Record
 
 
@@ -107,22 +107,22 @@ def test_a_damaged_checkpoint_does_not_count_until_it_is_saved_again(run):
     assert len(list_whole(run.path)) == 2
 
 
-def make_life(moment, **changes):
+def make_attempt(moment, **changes):
     values = {"victims": "both", "resumed_step": 3, "last_step": 5, "lost_steps": 2, "seconds_to_first_step": 4.0}
-    return Life(moment=moment, **{**values, **changes})
+    return Attempt(moment=moment, **{**values, **changes})
 
 
 def test_the_record_tells_of_a_run_that_is_cut_short(tmp_path):
     output = tmp_path / "figures.json"
     record = Record(seed=1, has_disk=False, undisturbed_seconds=9.0, output=output)
-    record.add(make_life("step"))
-    record.add(make_life("step", lost_steps=1, victims="0", seconds_to_first_step=8.0))
+    record.add(make_attempt("step"))
+    record.add(make_attempt("step", lost_steps=1, victims="0", seconds_to_first_step=8.0))
     hurt = Damage(name="disk full", detail="")
-    record.add(make_life("end", seconds_to_first_step=None), damage=hurt, said="the first")
+    record.add(make_attempt("end", seconds_to_first_step=None), damage=hurt, said="the first")
     record.add(damage=hurt, said="the second")
     figures = json.loads(output.read_text())
     assert figures["by_moment"] == {"step": {"kills": 2, "mean_lost_steps": 1.5, "most_lost_steps": 2}}
-    assert (figures["kills"], figures["lives"], figures["trained_steps"]) == (2, 3, 6)
+    assert (figures["kills"], figures["attempts"], figures["trained_steps"]) == (2, 3, 6)
     assert figures["by_victims"] == {"both": 1, "0": 1}
     assert figures["seconds_to_first_step"] == 6.0
     assert (figures["damage"], figures["said"]) == ({"disk full": 2}, {"disk full": "the first"})

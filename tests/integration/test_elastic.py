@@ -41,7 +41,7 @@ def make_pretraining(folder, shards):
     return write_config(folder, values, shards=shards, optimizer__ema_decay=0.8)
 
 
-LIVES = [(1, 2, 0, 3), (3, 1, 1, 2), (5, 3, 0, 2), (NUM_STEPS, 2, 1, 1)]
+ATTEMPTS = [(1, 2, 0, 3), (3, 1, 1, 2), (5, 3, 0, 2), (NUM_STEPS, 2, 1, 1)]
 """Each the step to be killed at, ranks, workers, micro batch size."""
 
 
@@ -54,16 +54,16 @@ LIVES = [(1, 2, 0, 3), (3, 1, 1, 2), (5, 3, 0, 2), (NUM_STEPS, 2, 1, 1)]
     ids=["finetune", "pretrain"],
 )
 def test_two_one_three_two_ranks_within_an_epoch_make_one_run(tmp_path, shards, script, make_config, ways):
-    """Killed in between: the batches of one undisturbed life, and its losses up to the order of sums.
+    """Killed in between: the batches of one undisturbed attempt, and its losses up to the order of sums.
 
-    Pretraining changes the ZeRO stage from life to life as well. Without mixing and drop path, which draw by micro
+    Pretraining changes the ZeRO stage from attempt to attempt too. Without mixing and drop path, which draw by micro
     batch, what is learned follows from the batches alone.
     """
     config = make_config(tmp_path, shards)
     undisturbed, changing = tmp_path / "runs/undisturbed", tmp_path / "runs/changing"
     launch(script, "--config", config, "run.name=undisturbed", num_ranks=1)
 
-    for (stop, num_ranks, num_workers, micro), way in zip(LIVES, ways, strict=True):
+    for (stop, num_ranks, num_workers, micro), way in zip(ATTEMPTS, ways, strict=True):
         options = ["run.name=changing", f"data.num_workers={num_workers}", f"micro_batch_size={micro}", *way]
         ranks = Ranks(script, "--config", config, *options, num_ranks=num_ranks)
         if stop < NUM_STEPS:

@@ -73,7 +73,7 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
 
 
 def assert_diary(killed, *, last_step):
-    """events.jsonl tells both lives; the pictures stand beside it."""
+    """events.jsonl tells both attempts; the images stand beside it."""
     events = read_rows(killed, "events")
     starts = [event for event in events if event["event"] == "starting"]
     assert [(event["step"], event["lost_steps"]) for event in starts[:1]] == [(0, 0)]
@@ -84,7 +84,7 @@ def assert_diary(killed, *, last_step):
     saves = [event["step"] for event in events if event["event"] == "save" and event["seconds"] > 0]
     assert saves[-1] == 12
     assert {event["weights"] for event in events if event["event"] == "evaluate"} == {"raw", "ema"}
-    names = {path.name for path in (killed / "pictures").iterdir()}
+    names = {path.name for path in (killed / "images").iterdir()}
     assert {"augmented_images_step_00000001.png", "augmented_images_step_00000012.png"} <= names
     assert (
         len([name for name in names if name.startswith("filter_stages.") and name.endswith("_step_00000012.png")]) == 6
@@ -92,7 +92,7 @@ def assert_diary(killed, *, last_step):
 
 
 def assert_board(folder):
-    """TensorBoard shows each logged step once, across both lives, and the pictures."""
+    """TensorBoard shows each logged step once, across both attempts, and the images."""
     board = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
     assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 13))
     images = set(board.Tags()["images"])
@@ -130,7 +130,7 @@ def train_alone(path):
     batches = stream.iterate(0, schedule.num_steps)
     results = [
         engine.run_step(
-            [next(batches) for _ in range(4)], step=step, lr=schedule.lr_at(step), judge=lambda _loss, _norm: True
+            [next(batches) for _ in range(4)], step=step, lr=schedule.lr_at(step), accept=lambda _loss, _norm: True
         )
         for step in range(schedule.num_steps)
     ]

@@ -36,7 +36,7 @@ BAD_SAMPLE = 5
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set with bytes that are no picture, and right in every checksum."""
+    """A set with bytes that are no image, and right in every checksum."""
     folder = tmp_path_factory.mktemp("served")
     make_set(folder / "set", replaced={BAD_SAMPLE: NOT_AN_IMAGE})
     return folder
@@ -60,7 +60,7 @@ def fill_cache(url: str, served: Path, cache: Path) -> list[Path]:
     return places
 
 
-def test_bytes_that_are_no_picture_do_not_cost_the_cache_a_good_tar(url: str, served: Path, tmp_path: Path) -> None:
+def test_bytes_that_are_no_image_do_not_cost_the_cache_a_good_tar(url: str, served: Path, tmp_path: Path) -> None:
     places = fill_cache(url, served, tmp_path / "cache")
     inodes = [place.stat().st_ino for place in places]
     config = StreamConfig(

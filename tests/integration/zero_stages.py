@@ -41,7 +41,7 @@ def build_model(*, num_classes=NUM_CLASSES, **arguments):
     )
 
 
-def draw_micro_batch(step, rank, micro_step):
+def make_micro_batch(step, rank, micro_step):
     """Noise with a class's tint; the class is the image's number in the step modulo the classes."""
     first = (rank * NUM_MICRO_STEPS + micro_step) * MICRO_BATCH_SIZE
     labels = (torch.arange(first, first + MICRO_BATCH_SIZE) + step) % NUM_CLASSES
@@ -83,8 +83,8 @@ def run(engine, world, *, num_steps):
     curve = {"loss": [], "norm": []}
     for step in range(num_steps):
         engine.norms.arm(step == MEASURED_STEP)
-        batches = [draw_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
-        result = engine.run_step(batches, step=step, lr=lr_at(step), judge=lambda _loss, _norm: True)
+        batches = [make_micro_batch(step, world.rank, micro_step) for micro_step in range(NUM_MICRO_STEPS)]
+        result = engine.run_step(batches, step=step, lr=lr_at(step), accept=lambda _loss, _norm: True)
         loss = result.loss.clone()
         torch.distributed.all_reduce(loss)
         curve["loss"].append(float(loss) / world.num_ranks)
@@ -161,7 +161,7 @@ def run_naively(*, clipping, num_steps):
         losses = []
         for micro_step in range(NUM_MICRO_STEPS):
             for rank in range(NUM_RANKS):
-                batch = draw_micro_batch(step, rank, micro_step)
+                batch = make_micro_batch(step, rank, micro_step)
                 loss = compute_loss(model, batch, name_seed(step, rank, micro_step))
                 (loss / (NUM_RANKS * NUM_MICRO_STEPS)).backward()
                 losses.append(float(loss.detach()))

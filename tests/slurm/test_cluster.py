@@ -1,4 +1,4 @@
-"""The lives of a job on a real SLURM controller with two nodes, all on this machine."""
+"""The attempts of a job on a real SLURM controller with two nodes, all on this machine."""
 
 import shutil
 import sys
@@ -65,14 +65,14 @@ def count_expected_digests(path, num_steps):
     ]
 
 
-def test_time_limit_preemption_and_node_failure_are_lives_of_one_run(cluster, submit, pretraining, tmp_path):
+def test_time_limit_preemption_and_node_failure_are_attempts_of_one_run(cluster, submit, pretraining, tmp_path):
     config = pretraining(schedule__num_epochs=100_000, evaluation=None, cadence__save_every_steps=50)
     run = tmp_path / "runs/pretrain"
     job = submit("pretrain", config, options=("--signal=B:USR1@30",))
     ends = []
 
     def live(*, restarts):
-        """Wait until the job is in its life number `restarts` and has done some steps there."""
+        """Wait until the job is in its attempt number `restarts` and has done some steps there."""
         cluster.wait_for(lambda: int(cluster.describe_job(job)["Restarts"]) == restarts, 90, what=lambda: "restart")
         cluster.wait_for_state(job, "RUNNING")
         first = ends[-1] if ends else 0
@@ -109,9 +109,9 @@ def test_time_limit_preemption_and_node_failure_are_lives_of_one_run(cluster, su
     rows = read_rows(run)
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert [row["batch_digest"] for row in rows] == count_expected_digests(config, len(rows))
-    lives = [event for event in read_rows(run, "events") if event["event"] == "starting"]
-    assert len(lives) == 4
-    assert [life["lost_steps"] for life in lives[:3]] == [0, 0, 0], "who is told in time loses nothing"
+    attempts = [event for event in read_rows(run, "events") if event["event"] == "starting"]
+    assert len(attempts) == 4
+    assert [attempt["lost_steps"] for attempt in attempts[:3]] == [0, 0, 0], "who is told in time loses nothing"
     output = read_output(tmp_path)
     assert output.count("status stopped (SIGUSR1)") >= 2
     assert "preflight: 2 nodes ok" in output

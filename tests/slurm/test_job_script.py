@@ -94,10 +94,12 @@ def test_a_crash_after_progress_is_forgiven(submit, place):
     assert "a failure, 0 of 1 without progress: again in this allocation" in output
 
 
-def test_lives_without_progress_are_counted_over_requeues(submit, place):
+def test_attempts_without_progress_are_counted_over_requeues(submit, place):
     outputs = []
-    for life in range(3):
-        process = submit("steps=1000", "mode=crash", SLURM_RESTART_COUNT=str(life), MAX_TRIES="3", RETRY_SECONDS="60")
+    for attempt in range(3):
+        process = submit(
+            "steps=1000", "mode=crash", SLURM_RESTART_COUNT=str(attempt), MAX_TRIES="3", RETRY_SECONDS="60"
+        )
         while "without progress" not in (line := process.stdout.readline()) and line:
             outputs.append(line)
         outputs.append(line)
@@ -141,7 +143,7 @@ def test_a_bad_node_is_named_and_nothing_is_started(submit, place):
     assert "preflight: node1: did not answer" in output
 
 
-def test_a_status_of_the_last_life_does_not_hide_a_crash(submit, place):
+def test_a_status_of_the_last_attempt_does_not_hide_a_crash(submit, place):
     place.run.mkdir(parents=True)
     (place.run / "status.json").write_text('{"state": "stopped", "reason": "SIGUSR1"}')
     code, output = finish(submit("mode=crash", MAX_TRIES="1"))

@@ -1,11 +1,11 @@
-"""`build`: raw pictures to a new set."""
+"""`build`: raw images to a new set."""
 
 import argparse
 from pathlib import Path
 
 from hornet.cli.shard_commands.parsing import Commands
 from hornet.shards.build.build import build as build_set
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
@@ -31,7 +31,7 @@ def build(options: argparse.Namespace) -> None:
             min_images_per_class=options.min_images_per_class,
             validation_per_class=options.validation_per_class,
         ),
-        picture=PictureOptions(
+        image=ImageOptions(
             check=options.check,
             max_short_edge=options.max_short_edge,
             min_short_edge=options.min_short_edge,
@@ -55,8 +55,8 @@ def add_build(commands: Commands) -> None:
     layouts = "\n".join(f"  {name:15} {text}" for name, text in LAYOUTS.items())
     command = commands.add_parser(
         "build",
-        help="raw pictures, in folders or archives, to a new set",
-        description="Make a split of a set from raw pictures. Stopped or killed, the same command goes on.",
+        help="raw images, in folders or archives, to a new set",
+        description="Make a split of a set from raw images. Stopped or killed, the same command goes on.",
         epilog=f"layouts of SOURCE:\n{layouts}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -80,7 +80,7 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--name", help="name of the set (default: the output folder's)")
     group.add_argument("--split", default="train", help="name of the split (default train)")
     group.add_argument("--samples-per-shard", type=int, default=3000, metavar="N", help="default 3000")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffle over all pictures (default 0)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the shuffle over all images (default 0)")
 
     group = command.add_argument_group("classes")
     group.add_argument("--classes", metavar="NAME|FILE", help="label space (see `labels`; default: the source's names)")
@@ -90,18 +90,18 @@ def add_build(commands: Commands) -> None:
         "--validation-per-class", type=int, default=0, metavar="N", help="first N by name to split `validation`"
     )
 
-    group = command.add_argument_group("pictures (default: JPEG, PNG, WebP byte for byte, GIF and BMP as PNG)")
+    group = command.add_argument_group("images (default: JPEG, PNG, WebP byte for byte, GIF and BMP as PNG)")
     group.add_argument("--check", choices=["decode", "header"], default="decode", help="what is looked at (decode)")
-    group.add_argument("--min-short-edge", type=int, default=1, metavar="PX", help="drop smaller pictures")
-    group.add_argument("--max-short-edge", type=int, metavar="PX", help="shrink larger pictures; none is enlarged")
+    group.add_argument("--min-short-edge", type=int, default=1, metavar="PX", help="drop smaller images")
+    group.add_argument("--max-short-edge", type=int, metavar="PX", help="shrink larger images; none is enlarged")
     group.add_argument(
         "--format",
         choices=["jpeg", "png", "webp"],
-        help="of pictures written anew (default: jpeg with --max-short-edge, else png, which loses nothing)",
+        help="of images written anew (default: jpeg with --max-short-edge, else png, which loses nothing)",
     )
     group.add_argument("--quality", type=int, default=90, metavar="Q", help="of JPEG and WebP written anew (90)")
-    group.add_argument("--rewrite-all", action="store_true", help="write every picture anew, in --format")
-    group.add_argument("--apply-orientation", action="store_true", help="turn pictures as their EXIF says")
-    group.add_argument("--convert-colour", action="store_true", help="pictures with an ICC profile to sRGB")
+    group.add_argument("--rewrite-all", action="store_true", help="write every image anew, in --format")
+    group.add_argument("--apply-orientation", action="store_true", help="turn images as their EXIF says")
+    group.add_argument("--convert-colour", action="store_true", help="images with an ICC profile to sRGB")
     group.add_argument("--repair", action="store_true", help="keep what can be decoded of cut JPEGs")
     command.set_defaults(run=build)

@@ -58,7 +58,7 @@ def add_subset(commands: Commands) -> None:
 
 def add_duplicates(commands: Commands) -> None:
     """Add the parser."""
-    command = commands.add_parser("duplicates", help="training pictures that look like a validation picture")
+    command = commands.add_parser("duplicates", help="training images that look like a validation image")
     command.add_argument("train", type=Path, metavar="TRAIN_SET", help="folder of the set to list samples of")
     command.add_argument("validation", type=Path, metavar="VALIDATION_SET", help="folder of the set to keep apart")
     command.add_argument("--train-split", default="train", metavar="NAME", help="default train")

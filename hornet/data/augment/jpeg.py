@@ -1,4 +1,4 @@
-"""A region of an encoded picture as pixels: those of `decode_image`, sooner.
+"""A region of an encoded image as pixels: those of `decode_image`, sooner.
 
 Of JPEGs, `jpeg_region.c` decodes little more than the region, where it was built; torchvision decodes the whole. Both
 give the same pixels and refuse the same damaged bytes, so it does not matter to a run which machine has which.

@@ -45,7 +45,7 @@ def prepare(batch: Batch, *, config: MixingConfig, num_classes: int, device: tor
     """
     images = normalise(batch, mean=config.mean, std=config.std, device=device)
     fill_boxes(images, batch.erase_boxes, seed=seed)
-    mix = draw_mix(config, image_shape=images.shape[-2:], seed=seed)
+    mix = sample_mix(config, image_shape=images.shape[-2:], seed=seed)
     labels = batch.labels.to(device, non_blocking=True)
     return Inputs(
         images_bchw=mix_images(images, mix),
@@ -72,7 +72,7 @@ def fill_boxes(images_bchw: Tensor, boxes: Tensor, *, seed: int) -> None:
         images_bchw[row, :, top : top + height, left : left + width] = noise
 
 
-def draw_mix(config: MixingConfig, *, image_shape: Sequence[int], seed: int) -> Mix:
+def sample_mix(config: MixingConfig, *, image_shape: Sequence[int], seed: int) -> Mix:
     """Draw as timm's Mixup does in mode batch, draw for draw, from `numpy.random.RandomState`."""
     nothing = Mix(share=1.0, box=None)
     if config.mixup_alpha == 0 and config.cutmix_alpha == 0:
@@ -87,7 +87,7 @@ def draw_mix(config: MixingConfig, *, image_shape: Sequence[int], seed: int) -> 
     share = float(random.beta(alpha, alpha))
     if share == 1.0 or not is_cutmix:
         return Mix(share=share, box=None)
-    return _draw_cut(random, share, image_shape)
+    return _sample_cut(random, share, image_shape)
 
 
 def mix_images(images_bchw: Tensor, mix: Mix) -> Tensor:
@@ -112,7 +112,7 @@ def mix_targets(labels: Tensor, mix: Mix, *, num_classes: int, label_smoothing: 
     return targets * mix.share + targets.flip(0) * (1.0 - mix.share)
 
 
-def _draw_cut(random: np.random.RandomState, share: float, image_shape: Sequence[int]) -> Mix:
+def _sample_cut(random: np.random.RandomState, share: float, image_shape: Sequence[int]) -> Mix:
     """Draw cutmix's box round a uniform centre; the share is corrected for what the borders cut off."""
     height, width = image_shape
     ratio = np.sqrt(1 - share)

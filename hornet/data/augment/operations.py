@@ -1,6 +1,6 @@
 """RandAugment's operations on (H, W, 3) uint8 pixels: Pillow's arithmetic, compiled.
 
-Each takes and returns pixels and does what timm's function of the same name does with a picture. Look-up tables are
+Each takes and returns pixels and does what timm's function of the same name does with an image. Look-up tables are
 Pillow's to the bit. Geometric operations are Pillow's bicubic filter in float32 instead of double, and of a shear or a
 shift only the direction in which something moves is filtered: one level in a few thousand is off by one.
 
@@ -86,18 +86,18 @@ def brightness(pixels: Pixels, factor: float) -> Pixels:
 
 
 def contrast(pixels: Pixels, factor: float) -> Pixels:
-    """Blend with the picture's mean grey."""
+    """Blend with the image's mean grey."""
     mean = int(sum_grey(pixels) / (pixels.shape[0] * pixels.shape[1]) + 0.5)
     return look_up(pixels, _for_all(_blend_levels(mean, factor)))
 
 
 def color(pixels: Pixels, factor: float) -> Pixels:
-    """Blend with the grey picture."""
+    """Blend with the grey image."""
     return blend_with_grey(pixels, np.float32(factor))
 
 
 def sharpness(pixels: Pixels, factor: float) -> Pixels:
-    """Blend with the smoothed picture."""
+    """Blend with the smoothed image."""
     return blend_with_smooth(pixels, np.float32(factor))
 
 

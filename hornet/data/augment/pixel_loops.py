@@ -64,7 +64,7 @@ def _grey(pixel):
 
 @_compile
 def sum_grey(pixels: Pixels) -> int:
-    """Add up the levels of the grey picture."""
+    """Add up the levels of the grey image."""
     total = 0
     height, width, _ = pixels.shape
     for y in range(height):

@@ -1,6 +1,6 @@
-"""What is to be done to a picture, drawn by timm's and torchvision's own parts; nothing here touches a pixel.
+"""What is to be done to an image, drawn by timm's and torchvision's own parts; nothing here touches a pixel.
 
-The draws of a sample depend on its key (seed, epoch, sample), on the picture's size and on the settings: not on who
+The draws of a sample depend on its key (seed, epoch, sample), on the image's size and on the settings: not on who
 carries them out.
 """
 
@@ -43,19 +43,19 @@ class Operation:
     name: str
     """timm's name of the operation."""
     arguments: tuple[float, ...]
-    """What timm's function of that name takes behind the picture."""
+    """What timm's function of that name takes behind the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """What is done to one picture, in this order."""
+class Augmentation:
+    """What is done to one image, in this order."""
 
     crop: Box
     is_flipped: bool
     operations: tuple[Operation, ...]
 
 
-class Drawing:
+class AugmentationSampler:
     """The draws of one training transform."""
 
     def __init__(
@@ -72,8 +72,8 @@ class Drawing:
         self._flip_probability = flip_probability
         self._rand_augment = None if rand_augment is None else _build_rand_augment(rand_augment, image_size)
 
-    def __call__(self, *, width: int, height: int, key: tuple[int, int, int]) -> Draw:
-        """Draw for a picture of `width` x `height`; `key` is (seed, epoch, sample).
+    def __call__(self, *, width: int, height: int, key: tuple[int, int, int]) -> Augmentation:
+        """Draw for an image of `width` x `height`; `key` is (seed, epoch, sample).
 
         Seeds the process's global generators, as timm's parts draw from them: wrap calls outside of workers in
         `unchanged_randomness`.
@@ -86,11 +86,11 @@ class Drawing:
         operations: list[Operation] = []
         if self._rand_augment is not None:
             self._rand_augment(operations)
-        return Draw(crop=crop, is_flipped=is_flipped, operations=tuple(operations))
+        return Augmentation(crop=crop, is_flipped=is_flipped, operations=tuple(operations))
 
 
 def _keep_a_pixel(crop: Box, *, width: int, height: int) -> Box:
-    """Widen a crop that timm has rounded to nothing, as of a picture of one to three pixels, to one pixel within it."""
+    """Widen a crop that timm has rounded to nothing, as of an image of one to three pixels, to one pixel within it."""
     top, left, crop_height, crop_width = crop
     return min(top, height - 1), min(left, width - 1), max(1, crop_height), max(1, crop_width)
 
@@ -114,7 +114,7 @@ def _append(name: str, operations: list[Operation], *arguments: float, **_: Any)
     return operations
 
 
-def draw_erase_box(generator: random.Random, *, image_size: int, probability: float) -> Box:
+def sample_erase_box(generator: random.Random, *, image_size: int, probability: float) -> Box:
     """Draw as timm's RandomErasing does, draw for draw."""
     if generator.random() > probability:
         return NO_BOX

@@ -1,6 +1,6 @@
-"""Encoded picture to fixed-size uint8 pixels: the original recipe's transforms, seeded by key.
+"""Encoded image to fixed-size uint8 pixels: the original recipe's transforms, seeded by key.
 
-Two backends carry out the same draws (drawing.py): `pil`, timm's and torchvision's own functions on Pillow's pictures,
+Two backends carry out the same draws (sampling.py): `pil`, timm's and torchvision's own functions on Pillow's images,
 as the original has them, and `fast`, held to it. Not here: normalising, the noise in erased rectangles, mixup and
 cutmix; those work on whole micro batches on the device (mixing.py).
 """
@@ -21,13 +21,13 @@ from torchvision.transforms import functional
 
 from hornet.data.augment.jpeg import Pixels, decode_region
 from hornet.data.augment.operations import BICUBIC_OPERATIONS, COLOUR_OPERATIONS, compile_all
-from hornet.data.augment.sampling import NO_BOX, Box, Draw, Drawing, Operation, draw_erase_box
+from hornet.data.augment.sampling import NO_BOX, Augmentation, AugmentationSampler, Box, Operation, sample_erase_box
 from hornet.data.config import Interpolation, TransformConfig
 from hornet.seeding import derive_seed
 from hornet.shards.decode import MAX_PIXELS, decode_image, open_image
 
 FILL = tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN)
-"""What RandAugment shows where it has moved a picture away, as in the original."""
+"""What RandAugment shows where it has moved an image away, as in the original."""
 
 FILTER_RADIUS = 2
 """Of the bicubic filter in pixels, of the source or the result, whichever are larger; the bilinear one's is 1."""
@@ -38,45 +38,47 @@ class TrainTransform:
 
     def __init__(self, config: TransformConfig) -> None:
         self.config = config
-        self._draw = _build_drawing(config)
+        self._sample = _build_sampler(config)
         self._interpolation = functional.InterpolationMode(config.interpolation)
         if config.backend == "fast" and config.rand_augment is not None:
             compile_all()
 
     def __call__(self, content: bytes, *, key: tuple[int, int, int]) -> Pixels:
-        """Return (H, W, 3) pixels of an encoded picture; `key` is (seed, epoch, sample).
+        """Return (H, W, 3) pixels of an encoded image; `key` is (seed, epoch, sample).
 
-        Seeds the process's global generators, see Drawing. Raises UndecodableImageError.
+        Seeds the process's global generators, see AugmentationSampler. Raises UndecodableImageError.
         """
         if self.config.backend == "pil":
             return self._make_with_pillow(content, key)
         return self._make_fast(content, key)
 
-    def draw_box(self, *, key: tuple[int, int, int]) -> Box:
-        """Draw the rectangle to erase; height 0 for none."""
+    def sample_box(self, *, key: tuple[int, int, int]) -> Box:
+        """Augmentation the rectangle to erase; height 0 for none."""
         if self.config.erase_probability == 0:
             return NO_BOX
         generator = random.Random(derive_seed("erase", *key))
-        return draw_erase_box(generator, image_size=self.config.image_size, probability=self.config.erase_probability)
+        return sample_erase_box(generator, image_size=self.config.image_size, probability=self.config.erase_probability)
 
     def _make_with_pillow(self, content: bytes, key: tuple[int, int, int]) -> Pixels:
         image = decode_image(content)
-        draw = self._draw(width=image.width, height=image.height, key=key)
+        augmentation = self._sample(width=image.width, height=image.height, key=key)
         size = [self.config.image_size, self.config.image_size]
-        image = functional.resized_crop(image, *draw.crop, size, self._interpolation)
-        if draw.is_flipped:
+        image = functional.resized_crop(image, *augmentation.crop, size, self._interpolation)
+        if augmentation.is_flipped:
             image = functional.hflip(image)
-        for operation in draw.operations:
+        for operation in augmentation.operations:
             image = self._apply_with_pillow(image, operation)
         return np.asarray(image)
 
     def _make_fast(self, content: bytes, key: tuple[int, int, int]) -> Pixels:
         image = open_image(content)
-        draw: Draw = self._draw(width=image.width, height=image.height, key=key)
-        pixels = resize(decode_region(content, image, draw.crop), self.config.image_size, self.config.interpolation)
-        if draw.is_flipped:
+        augmentation: Augmentation = self._sample(width=image.width, height=image.height, key=key)
+        pixels = resize(
+            decode_region(content, image, augmentation.crop), self.config.image_size, self.config.interpolation
+        )
+        if augmentation.is_flipped:
             pixels = torch.from_numpy(pixels).flip(1).numpy()  # numpy's copy takes fifteen times as long
-        for operation in draw.operations:
+        for operation in augmentation.operations:
             pixels = self._apply_fast(pixels, operation)
         return pixels
 
@@ -95,7 +97,7 @@ class TrainTransform:
 
 
 class EvaluationTransform:
-    """The original's evaluation: short edge to size / crop_fraction, then the centre; or the whole picture warped."""
+    """The original's evaluation: short edge to size / crop_fraction, then the centre; or the whole image warped."""
 
     def __init__(self, *, image_size: int, crop_fraction: float | None, interpolation: Interpolation) -> None:
         self.image_size = image_size
@@ -103,7 +105,7 @@ class EvaluationTransform:
         self.interpolation = functional.InterpolationMode(interpolation)
 
     def __call__(self, content: bytes) -> Pixels:
-        """Return (H, W, 3) pixels of an encoded picture; raises UndecodableImageError."""
+        """Return (H, W, 3) pixels of an encoded image; raises UndecodableImageError."""
         image = decode_image(content)
         if self.crop_fraction is None:
             return np.asarray(self._warp(image))
@@ -132,7 +134,7 @@ def resize_centre(
     """Return the centre, `size` x `size`, of what a resize of the short edge would make, without making all of it.
 
     The pixels are those of torchvision's resize and centre crop but for rounding: the filter's weights are computed
-    from the region's own corner. For thin pictures, of which the whole would take gigabytes.
+    from the region's own corner. For thin images, of which the whole would take gigabytes.
     """
     box, margins = [], []
     for edge in image.size:
@@ -157,8 +159,8 @@ def resize(pixels: Pixels, size: int, interpolation: Interpolation) -> Pixels:
     return found
 
 
-def _build_drawing(config: TransformConfig) -> Drawing:
-    return Drawing(
+def _build_sampler(config: TransformConfig) -> AugmentationSampler:
+    return AugmentationSampler(
         image_size=config.image_size,
         crop_scale=config.crop_scale,
         crop_ratio=config.crop_ratio,

@@ -49,7 +49,7 @@ class RunFiles:
     bad_samples: list[Row]
     """Rows of bad_samples/rank_*.jsonl."""
     images: list[Path]
-    """pictures/*.png by name, unread."""
+    """images/*.png by name (pictures/*.png of runs before 0.2.0), unread."""
     beat: float | None
     """When the job at work here last touched owner.json, in unix seconds; None without one."""
     problems: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ def read_run(path: Path) -> RunFiles:
         bad_samples=[
             row for file in sorted(path.glob("bad_samples/rank_*.jsonl")) for row in _read_lines(file, problems)
         ],
-        images=sorted(path.glob("pictures/*.png")),
+        images=sorted([*path.glob("images/*.png"), *path.glob("pictures/*.png")]),
         beat=(path / "owner.json").stat().st_mtime if (path / "owner.json").is_file() else None,
         problems=problems,
     )

@@ -47,7 +47,7 @@ def render_images(paths: Sequence[Path]) -> Section | None:
             figures.append(_render_figure(name, step, content))
     if not figures:
         return None
-    left_out = f" {num_left_out} more do not fit on this page; see pictures/." if num_left_out else ""
+    left_out = f" {num_left_out} more do not fit on this page; see images/." if num_left_out else ""
     return Section(
         id="images",
         name="Images",

@@ -27,7 +27,7 @@ class Arrangement:
     """All decisions of a build: which image becomes which sample of which shard."""
 
     listing: Listing
-    """All pictures of the source."""
+    """All images of the source."""
     labels: Labels
     """Label of each of the source's classes."""
     orders: Mapping[str, Uint32Array]
@@ -39,7 +39,7 @@ class Arrangement:
 
 
 def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangement:
-    """List the source (or read the listing of an earlier life) and decide what goes where."""
+    """List the source (or read the listing of an earlier attempt) and decide what goes where."""
     work = plan.work
     work.mkdir(parents=True, exist_ok=True)
     plan.spool_path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         damaged_parts=plan.damaged_parts,
     )
     if not listing.num_items:
-        raise UserError(f"{plan.source}: holds no pictures{_list_remarks(listing)}")
+        raise UserError(f"{plan.source}: holds no images{_list_remarks(listing)}")
     class_ids = listing.column("class_id")
     labels = assign_labels(
         listing.progress.classes,
@@ -81,7 +81,7 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         spool=plan.spool_path,
         labels=labels.of_class,
         samples_per_shard=plan.samples_per_shard,
-        picture=plan.picture,
+        image=plan.image,
     )
     tasks = [
         ShardTask(split=name, number=number)

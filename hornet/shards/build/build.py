@@ -1,4 +1,4 @@
-"""Raw pictures, in any layout -> shards, index, manifest: one command that is started again until it is done.
+"""Raw images, in any layout -> shards, index, manifest: one command that is started again until it is done.
 
 list the source -> give labels, choose splits, shuffle (`selection.py`) -> write shards in parallel (`building.py`) ->
 manifest (`finish.py`). Each step leaves its result in OUTPUT/.build, so a killed build loses at most the shards it was
@@ -197,7 +197,7 @@ def _show(bar: tqdm[Any], num_done: int) -> None:
 
 
 def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> None:
-    needed = int(int(arrangement.listing.column("size").sum()) * share * (0.5 if plan.picture.max_short_edge else 1))
+    needed = int(int(arrangement.listing.column("size").sum()) * share * (0.5 if plan.image.max_short_edge else 1))
     free = shutil.disk_usage(plan.output).free
     if needed > free:
         raise UserError(
@@ -207,7 +207,7 @@ def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> 
 
 
 def _clean(plan: BuildPlan) -> None:
-    """Remove what only an unfinished build needs, with the half-written files of killed lives."""
+    """Remove what only an unfinished build needs, with the half-written files of killed attempts."""
     for pattern in (f".{glob.escape(plan.name)}-*.tmp", f".{MANIFEST_NAME}.*.tmp", ".*.index.npy.*.tmp"):
         for path in plan.output.glob(pattern):
             path.unlink()

@@ -44,7 +44,7 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement, there: Manifest | No
         mended += sum(note["action"] == "mended" for note in notes)
         kept = [(task, record.index) for task, record in zip(tasks, records, strict=True) if len(record.index.records)]
         if not kept:
-            raise UserError(f"{plan.source}: none of the pictures of split {split!r} can be used; see {paths[-1]}")
+            raise UserError(f"{plan.source}: none of the images of split {split!r} can be used; see {paths[-1]}")
         manifest = put_split(
             manifest,
             split=split,
@@ -92,11 +92,11 @@ def _remark(labels: Labels, num_small: int) -> list[str]:
         remarks.append(f"{len(labels.dropped)} classes were left out; the first: {first}, {reason}")
     if labels.empty:
         remarks.append(
-            f"{len(labels.empty)} of the {len(labels.label_space)} classes have no pictures; first: {labels.empty[0]}"
+            f"{len(labels.empty)} of the {len(labels.label_space)} classes have no images; first: {labels.empty[0]}"
         )
     if num_small:
         remarks.append(
-            f"{num_small} pictures have an edge of fewer than {MIN_EDGE_PIXELS} pixels and are in the set (`verify` "
+            f"{num_small} images have an edge of fewer than {MIN_EDGE_PIXELS} pixels and are in the set (`verify` "
             f"names them); --min-short-edge {MIN_EDGE_PIXELS} leaves them out"
         )
     return remarks

@@ -1,4 +1,4 @@
-"""What becomes of one picture on its way into a shard: copied, written anew, mended, or dropped with a reason."""
+"""What becomes of one image on its way into a shard: copied, written anew, mended, or dropped with a reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hornet.errors import UserError
 from hornet.shards.decode import FORMATS, MAX_PIXELS, UndecodableImageError, convert_to_rgb, decode_image
 
 COPIED_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
-"""Whose bytes go into the tar unchanged (MPO is a JPEG with more pictures behind); others are written anew."""
+"""Whose bytes go into the tar unchanged (MPO is a JPEG with more images behind); others are written anew."""
 
 WRITTEN_FORMATS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 
@@ -28,25 +28,25 @@ WrittenFormat = Literal["jpeg", "png", "webp"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions:
-    """What `build` does to pictures. Part of what makes a set's bytes."""
+class ImageOptions:
+    """What `build` does to images. Part of what makes a set's bytes."""
 
     check: Check = "decode"
-    """`decode`: every picture is decoded whole once; `header`: only its header is read, damage behind is not seen."""
+    """`decode`: every image is decoded whole once; `header`: only its header is read, damage behind is not seen."""
     max_short_edge: int | None = None
-    """Pictures with a longer short edge are made smaller, to this (pixels); none is made larger."""
+    """Images with a longer short edge are made smaller, to this (pixels); none is made larger."""
     min_short_edge: int = 1
-    """Pictures with a shorter short edge are dropped (pixels)."""
+    """Images with a shorter short edge are dropped (pixels)."""
     written_format: WrittenFormat | None = None
-    """Of pictures that are written anew; None for jpeg with max_short_edge, else png (nothing is lost)."""
+    """Of images that are written anew; None for jpeg with max_short_edge, else png (nothing is lost)."""
     quality: int = 90
     """Of JPEG and WebP written anew, 1 to 100."""
     rewrite_all: bool = False
-    """Write every picture anew, not only those that change."""
+    """Write every image anew, not only those that change."""
     apply_orientation: bool = False
-    """Turn pictures as their EXIF says, and write them anew; the original training ignores it."""
+    """Turn images as their EXIF says, and write them anew; the original training ignores it."""
     convert_colour: bool = False
-    """Convert pictures with an ICC profile to sRGB, and write them anew; the original training ignores profiles."""
+    """Convert images with an ICC profile to sRGB, and write them anew; the original training ignores profiles."""
     repair: bool = False
     """Keep what can be decoded of cut JPEGs (the rest is grey), written anew, instead of dropping them."""
 
@@ -62,13 +62,13 @@ class PictureOptions:
 
     @property
     def format(self) -> WrittenFormat:
-        """The format of pictures written anew."""
+        """The format of images written anew."""
         return self.written_format or ("png" if self.max_short_edge is None else "jpeg")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A picture as it goes into the tar."""
+class PreparedImage:
+    """An image as it goes into the tar."""
 
     extension: str
     """jpg, png or webp: the true format, whatever the file was called."""
@@ -80,8 +80,8 @@ class Picture:
     """What was wrong and is no more; None for nearly all."""
 
 
-class DroppedPictureError(Exception):
-    """Why a picture does not get into the set."""
+class DroppedImageError(Exception):
+    """Why an image does not get into the set."""
 
     def __init__(self, kind: str, reason: str) -> None:
         self.kind = kind
@@ -91,10 +91,10 @@ class DroppedPictureError(Exception):
         super().__init__(reason)
 
 
-def prepare_picture(content: bytes, options: PictureOptions) -> Picture:
-    """Return what goes into the tar; raises DroppedPictureError.
+def prepare_image(content: bytes, options: ImageOptions) -> PreparedImage:
+    """Return what goes into the tar; raises DroppedImageError.
 
-    gzip around a picture is removed (some members of fall11 are packed so). Unchanged pictures keep their bytes.
+    gzip around an image is removed (some members of fall11 are packed so). Unchanged images keep their bytes.
     """
     mended = None
     try:
@@ -102,7 +102,7 @@ def prepare_picture(content: bytes, options: PictureOptions) -> Picture:
             content, mended = _gunzip(content), "gunzipped"
         header = _read_jpeg_header(content) or _open(content)
         if min(header.size) < options.min_short_edge:
-            raise DroppedPictureError(
+            raise DroppedImageError(
                 "small",
                 f"{header.size[0]} x {header.size[1]} pixels; the short edge must have {options.min_short_edge}",
             )
@@ -110,11 +110,11 @@ def prepare_picture(content: bytes, options: PictureOptions) -> Picture:
         if extension and not _changes(content, header, options):
             if options.check == "decode":
                 decode_image(content)
-            return Picture(extension=extension, content=content, size=header.size, mended=mended)
+            return PreparedImage(extension=extension, content=content, size=header.size, mended=mended)
         return _write_anew(_change(content, options), options, mended)
     except UndecodableImageError as error:
         if not options.repair or not content.startswith(b"\xff\xd8"):
-            raise DroppedPictureError("undecodable", str(error)) from error
+            raise DroppedImageError("undecodable", str(error)) from error
         return _repair(content, options, error)
 
 
@@ -138,11 +138,11 @@ def _open(content: bytes) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(content), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise DroppedPictureError("large", f"more than {MAX_PIXELS} pixels") from error
+        raise DroppedImageError("large", f"more than {MAX_PIXELS} pixels") from error
     except Exception as error:
-        raise UndecodableImageError(f"not decodable ({type(error).__name__}: no picture's header)") from error
+        raise UndecodableImageError(f"not decodable ({type(error).__name__}: no image's header)") from error
     if image.width * image.height > MAX_PIXELS:
-        raise DroppedPictureError("large", f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
+        raise DroppedImageError("large", f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
     return image
 
 
@@ -168,7 +168,7 @@ def _read_jpeg_header(content: bytes) -> _JpegHeader | None:
     return None
 
 
-def _changes(content: bytes, header: Image.Image | _JpegHeader, options: PictureOptions) -> bool:
+def _changes(content: bytes, header: Image.Image | _JpegHeader, options: ImageOptions) -> bool:
     if options.rewrite_all or (options.max_short_edge is not None and min(header.size) > options.max_short_edge):
         return True
     if not options.apply_orientation and not options.convert_colour:
@@ -182,65 +182,65 @@ def _changes(content: bytes, header: Image.Image | _JpegHeader, options: Picture
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF raises anything; it is not part of the picture
+    except Exception:  # damaged EXIF raises anything; it is not part of the image
         return 1
 
 
-def _change(content: bytes, options: PictureOptions) -> Image.Image:
-    picture = decode_image(content)
+def _change(content: bytes, options: ImageOptions) -> Image.Image:
+    image = decode_image(content)
     header = _open(content)
     if options.convert_colour and header.info.get("icc_profile"):
-        picture = _to_srgb(content, header.info["icc_profile"], picture)
+        image = _to_srgb(content, header.info["icc_profile"], image)
     if options.apply_orientation and 2 <= _orientation(header) <= 8:
-        exif = picture.getexif()
+        exif = image.getexif()
         exif[0x0112] = _orientation(header)
-        picture = ImageOps.exif_transpose(picture)
-    if options.max_short_edge is not None and min(picture.size) > options.max_short_edge:
-        picture = _shrink(picture, options.max_short_edge)
-    return picture
+        image = ImageOps.exif_transpose(image)
+    if options.max_short_edge is not None and min(image.size) > options.max_short_edge:
+        image = _shrink(image, options.max_short_edge)
+    return image
 
 
-def _to_srgb(content: bytes, profile: bytes, picture: Image.Image) -> Image.Image:
+def _to_srgb(content: bytes, profile: bytes, image: Image.Image) -> Image.Image:
     """Convert by the profile of the file; a profile that fits nothing is ignored, as decoders do."""
     try:
         source = _open(content)
         if source.mode not in ("RGB", "CMYK", "L"):
-            return picture
+            return image
         converted = ImageCms.profileToProfile(
             source, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError):
-        return picture
-    return picture if converted is None else converted
+        return image
+    return image if converted is None else converted
 
 
-def _shrink(picture: Image.Image, short_edge: int) -> Image.Image:
-    scale = short_edge / min(picture.size)
-    size = (max(short_edge, round(picture.width * scale)), max(short_edge, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.BICUBIC)
+def _shrink(image: Image.Image, short_edge: int) -> Image.Image:
+    scale = short_edge / min(image.size)
+    size = (max(short_edge, round(image.width * scale)), max(short_edge, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def _write_anew(picture: Image.Image, options: PictureOptions, mended: str | None) -> Picture:
+def _write_anew(image: Image.Image, options: ImageOptions, mended: str | None) -> PreparedImage:
     buffer = io.BytesIO()
     quality = {} if options.format == "png" else {"quality": options.quality}
-    picture.info.clear()  # no EXIF, no profile: what they said is applied, or was to be ignored
+    image.info.clear()  # no EXIF, no profile: what they said is applied, or was to be ignored
     try:
-        picture.save(buffer, options.format.upper(), **quality)
+        image.save(buffer, options.format.upper(), **quality)
     except (OSError, ValueError) as error:  # WebP ends at 16,383 pixels
         raise UndecodableImageError(f"cannot be written as {options.format} ({error})") from error
     extension = WRITTEN_FORMATS[options.format]
-    return Picture(extension=extension, content=buffer.getvalue(), size=picture.size, mended=mended)
+    return PreparedImage(extension=extension, content=buffer.getvalue(), size=image.size, mended=mended)
 
 
-def _repair(content: bytes, options: PictureOptions, cause: UndecodableImageError) -> Picture:
+def _repair(content: bytes, options: ImageOptions, cause: UndecodableImageError) -> PreparedImage:
     """Decode a damaged JPEG as far as it goes; the missing part is grey."""
     ImageFile.LOAD_TRUNCATED_IMAGES = True
     try:
-        picture = convert_to_rgb(_open(content))
+        image = convert_to_rgb(_open(content))
     except Exception as error:
-        raise DroppedPictureError("undecodable", str(cause)) from error
+        raise DroppedImageError("undecodable", str(cause)) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
-    if options.max_short_edge is not None and min(picture.size) > options.max_short_edge:
-        picture = _shrink(picture, options.max_short_edge)
-    return _write_anew(picture, options, f"decoded as far as it goes: {cause}")
+    if options.max_short_edge is not None and min(image.size) > options.max_short_edge:
+        image = _shrink(image, options.max_short_edge)
+    return _write_anew(image, options, f"decoded as far as it goes: {cause}")

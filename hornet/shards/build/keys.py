@@ -1,4 +1,4 @@
-"""Names of the samples in the tars: from the names of the pictures in the source, unique, without surprises."""
+"""Names of the samples in the tars: from the names of the images in the source, unique, without surprises."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SYNSET = re.compile(r"n\d{8}")
 
 
 def make_key(part: str, name: str, twin: int) -> str:
-    """Return the stem of a picture's members in the tar: `PART/NAME`, or NAME alone if that begins with a synset.
+    """Return the stem of an image's members in the tar: `PART/NAME`, or NAME alone if that begins with a synset.
 
     The extension goes; dots become `_`, since a stem ends at its first dot; so does what cannot be printed. ImageNet's
     own file names (n01440764_10026.JPEG in n01440764) stay as they are, as in other public sets.
@@ -22,7 +22,7 @@ def make_key(part: str, name: str, twin: int) -> str:
 
 
 def make_stem(name: str) -> str:
-    """Return a picture's name without its extension, fit for a tar member; folders stay."""
+    """Return an image's name without its extension, fit for a tar member; folders stay."""
     head, dot, tail = name.rpartition(".")
     return _replace((head if dot and "/" not in tail else name).strip("/"))
 

@@ -19,7 +19,7 @@ FALL11 = frozenset(
 
 
 def count_known(notes: Iterable[Path]) -> int:
-    """Count the dropped pictures in the notes of a build that are known to be damaged everywhere."""
+    """Count the dropped images in the notes of a build that are known to be damaged everywhere."""
     return sum(
         note["action"] == "dropped" and Path(note["name"]).stem in FALL11
         for path in notes

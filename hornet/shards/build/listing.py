@@ -1,4 +1,4 @@
-"""The list of a source's pictures on disk: 40 bytes and a name for each, so that 14 million need no memory.
+"""The list of a source's images on disk: 40 bytes and a name for each, so that 14 million need no memory.
 
 Made part by part into files that only grow, with a record of how far they are good: a listing that was killed goes on
 after the last recorded part. A streamed source's contents go into a spool file on the way.
@@ -43,14 +43,14 @@ CHUNK_ITEMS = 1 << 20
 
 
 class Item(NamedTuple):
-    """One picture of the listing."""
+    """One image of the listing."""
 
     part: int
     """Number of the part that holds it, in the source's order."""
     class_id: int
     """Number of its class, in the order in which classes were met."""
     offset: int
-    """Byte in the part's file or the spool; -1 if the picture is a file of its own."""
+    """Byte in the part's file or the spool; -1 if the image is a file of its own."""
     size: int
     """Bytes of the image as stored in the source."""
     name: str
@@ -214,12 +214,12 @@ def _list_seekable(source: SeekableSource, writer: _Writer, *, num_workers: int,
         for part in packed:
             if part.damage and damaged_parts == "refuse":
                 raise UserError(
-                    f"{part.damage}; copy it again, or take the {len(part.items)} pictures before the damage with "
+                    f"{part.damage}; copy it again, or take the {len(part.items)} images before the damage with "
                     "--damaged-parts salvage"
                 )
             writer.add(part)
             bar.update()
-            bar.set_postfix_str(f"{writer.progress.num_items} pictures", refresh=False)
+            bar.set_postfix_str(f"{writer.progress.num_items} images", refresh=False)
 
 
 def _list_part(part: Part) -> _PackedPart:
@@ -230,7 +230,7 @@ def _list_part(part: Part) -> _PackedPart:
     ]
     remarks = listing.remarks
     if listing.damage:
-        remarks = (*remarks, f"{listing.damage}: only the {len(rows)} pictures before are taken")
+        remarks = (*remarks, f"{listing.damage}: only the {len(rows)} images before are taken")
     return _pack(part.name, rows, remarks, listing.damage)
 
 
@@ -241,7 +241,7 @@ def _list_streamed(source: StreamedSource, writer: _Writer) -> None:
     with bar:
         for number, part in enumerate(source.stream()):
             if number < known:
-                for _ in part.pictures:  # spooled by an earlier life
+                for _ in part.images:  # spooled by an earlier attempt
                     pass
                 continue
             writer.add(_spool_part(part, writer.spool))
@@ -250,7 +250,7 @@ def _list_streamed(source: StreamedSource, writer: _Writer) -> None:
 
 def _spool_part(part: StreamedPart, spool: IO[bytes]) -> _PackedPart:
     rows = []
-    for name, class_name, content in part.pictures:
+    for name, class_name, content in part.images:
         rows.append((name, class_name, spool.tell(), len(content)))
         spool.write(content)
     return _pack(part.name, sorted(rows))
@@ -277,7 +277,7 @@ def _pack(
 
 
 def _open_at(path: Path, num_bytes: int) -> IO[bytes]:
-    """Open a growing file at the place up to which it is good; what stands behind came from a killed life."""
+    """Open a growing file at the place up to which it is good; what stands behind came from a killed attempt."""
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(num_bytes)
     file.seek(num_bytes)

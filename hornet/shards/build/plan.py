@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.errors import UserError
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.listing import DamagedParts
 from hornet.shards.build.selection import Selection
 from hornet.shards.manifest import Manifest
@@ -46,12 +46,12 @@ class BuildPlan:
     """What becomes of a tar within the source that is cut or damaged: refuse it, or take what stands before."""
     selection: Selection = field(default_factory=Selection)
     """Which classes and images are taken, and which go to another split."""
-    picture: PictureOptions = field(default_factory=PictureOptions)
-    """What is done to pictures."""
+    image: ImageOptions = field(default_factory=ImageOptions)
+    """What is done to images."""
     samples_per_shard: int = 3000
     """In each tar but the last, before drops."""
     seed: int = 0
-    """Of the shuffle over all pictures."""
+    """Of the shuffle over all images."""
     num_workers: int | None = None
     """Processes; None for one a core."""
     spool: Path | None = None
@@ -100,7 +100,7 @@ class BuildPlan:
             "seed": self.seed,
             "samples_per_shard": self.samples_per_shard,
             "selection": asdict(self.selection),
-            "picture": asdict(self.picture),
+            "picture": asdict(self.image),
         }
 
 
@@ -113,10 +113,10 @@ class BuildReport:
     was_complete: bool = False
     """The same command had ended before; nothing was done."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Pictures left out, by kind."""
+    """Images left out, by kind."""
     mended: int = 0
-    """Pictures that were damaged and are kept."""
+    """Images that were damaged and are kept."""
     notes: tuple[Path, ...] = ()
-    """JSON lines that name each dropped or mended picture."""
+    """JSON lines that name each dropped or mended image."""
     remarks: tuple[str, ...] = ()
     """What else is worth knowing."""

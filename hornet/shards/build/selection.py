@@ -1,6 +1,6 @@
-"""Which picture gets which label, goes to which split, and stands where: pure arithmetic on the listing.
+"""Which image gets which label, goes to which split, and stands where: pure arithmetic on the listing.
 
-Not here: reading pictures (`building.py`).
+Not here: reading images (`building.py`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Uint32Array = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which classes and pictures are wanted. Part of what makes a set's bytes."""
+    """Which classes and images are wanted. Part of what makes a set's bytes."""
 
     other_classes: OtherClasses = "refuse"
-    """What becomes of pictures whose class is not in a given label space."""
+    """What becomes of images whose class is not in a given label space."""
     min_images_per_class: int = 1
     """Classes with fewer are dropped from a label space that is made from the source."""
     validation_per_class: int = 0
-    """Pictures of each class, the first by name, that go to split `validation` instead."""
+    """Images of each class, the first by name, that go to split `validation` instead."""
 
     def __post_init__(self) -> None:
         if self.min_images_per_class < 1:
@@ -49,11 +49,11 @@ class Labels:
     label_space: LabelSpace
     """What the labels mean."""
     of_class: Int32Array
-    """(num_source_classes,) label of each, -1 where its pictures are dropped."""
+    """(num_source_classes,) label of each, -1 where its images are dropped."""
     dropped: Mapping[str, str]
     """Class names that get no label, and why."""
     empty: tuple[str, ...]
-    """Classes of the label space of which there are no pictures."""
+    """Classes of the label space of which there are no images."""
 
 
 def assign_labels(
@@ -65,7 +65,7 @@ def assign_labels(
     order: Sequence[str] | None,
     selection: Selection,
 ) -> Labels:
-    """Give labels to the classes met (`counts` pictures each).
+    """Give labels to the classes met (`counts` images each).
 
     `given` is a label space that must be kept; without it the labels follow `order` if the source has one, else the
     sorted names. Raises UserError.
@@ -76,10 +76,10 @@ def assign_labels(
         few = [label for label in listed if number_of.get(label, 0) < selection.min_images_per_class]
         if selection.min_images_per_class == 1:
             few = []  # a class that is named and empty keeps its label
-        reason = f"fewer than {selection.min_images_per_class} pictures"
+        reason = f"fewer than {selection.min_images_per_class} images"
         kept = set(few)
         space = _make_space(name, [label for label in listed if label not in kept], reason)
-        dropped = {label: f"{number_of.get(label, 0)} pictures, {reason}" for label in few}
+        dropped = {label: f"{number_of.get(label, 0)} images, {reason}" for label in few}
     else:
         space, dropped = given, _find_others(classes, given, selection)
     labels = {label: number for number, label in enumerate(space.classes)}
@@ -97,7 +97,7 @@ def split_items(
 ) -> dict[str, Uint32Array]:
     """Return the items of each split, in the listing's order; `labels` (num_items,) is -1 for dropped ones.
 
-    Raises UserError if a class would have no training picture left.
+    Raises UserError if a class would have no training image left.
     """
     if not selection.validation_per_class:
         return {split: np.flatnonzero(labels >= 0).astype(np.uint32)}
@@ -106,7 +106,7 @@ def split_items(
     short = [classes[label] for label, count in enumerate(counts[1:]) if 0 < count <= selection.validation_per_class]
     if short:
         raise UserError(
-            f"validation-per-class: {len(short)} classes have {selection.validation_per_class} pictures or fewer, so "
+            f"validation-per-class: {len(short)} classes have {selection.validation_per_class} images or fewer, so "
             f"none would be left to train on ({_name_some(short)}); make it smaller, or drop them with "
             f"--min-images-per-class {selection.validation_per_class + 1}"
         )
@@ -142,7 +142,7 @@ def _find_others(classes: Sequence[str], given: LabelSpace, selection: Selection
         raise UserError(
             f"{len(others)} of the source's {len(classes)} classes are not in the label space {given.name!r} of "
             f"{len(given)} classes, fingerprint {given.fingerprint[:16]} ({_name_some(others)}); choose the label "
-            "space with --classes, another output folder, or leave their pictures out with --other-classes drop"
+            "space with --classes, another output folder, or leave their images out with --other-classes drop"
         )
     return dict.fromkeys(others, f"not in {given.name}")
 

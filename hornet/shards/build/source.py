@@ -1,10 +1,10 @@
-"""What `build` reads: a source is a sequence of parts, a part a list of pictures with their classes and places.
+"""What `build` reads: a source is a sequence of parts, a part a list of images with their classes and places.
 
 Two kinds. A seekable source (folders, plain tars) is listed without reading payloads, its parts in parallel, and its
-pictures are read later, each by one `pread`. A streamed source (gzip, parquet) cannot be entered in the middle: it is
-read once from front to end, and its pictures are kept in a spool file until their shards are written.
+images are read later, each by one `pread`. A streamed source (gzip, parquet) cannot be entered in the middle: it is
+read once from front to end, and its images are kept in a spool file until their shards are written.
 
-Not here: what becomes of the pictures (`picture.py`), which shard they go to (`selection.py`).
+Not here: what becomes of the images (`image.py`), which shard they go to (`selection.py`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One picture of a part."""
+    """One image of a part."""
 
     name: str
     """Path within the part, with its extension, as it stands there."""
     class_name: str
     """Synset or other name of its class."""
     offset: int | None
-    """Byte of the content within the part's file; None if the part is a folder and the picture a file of its own."""
+    """Byte of the content within the part's file; None if the part is a folder and the image a file of its own."""
     size: int
     """Bytes of the content as stored."""
 
@@ -34,7 +34,7 @@ class PartListing:
     """The images that a part of a source holds, with their classes and places."""
 
     entries: tuple[Entry, ...]
-    """Its pictures, sorted by name."""
+    """Its images, sorted by name."""
     remarks: tuple[str, ...] = ()
     """What was passed over, and why: lines for people."""
     damage: str | None = None
@@ -53,34 +53,34 @@ class Part(Protocol):
         """The file that holds the contents, or the folder that holds the files."""
 
     def list(self) -> PartListing:
-        """List the pictures without reading their content."""
+        """List the images without reading their content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedPart:
-    """A piece of a streamed source. Its pictures must be taken before the next part is asked for."""
+    """A piece of a streamed source. Its images must be taken before the next part is asked for."""
 
     name: str
     """The part's name, as Part.name."""
-    pictures: Iterator[tuple[str, str, bytes]]
+    images: Iterator[tuple[str, str, bytes]]
     """Name within the part, class name, content."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeekableSource:
-    """Pictures that can be read in any order."""
+    """Images that can be read in any order."""
 
     parts: tuple[Part, ...]
     """The source's parts, sorted by name."""
     classes: tuple[str, ...] | None = None
-    """Class names in the order of their labels, where the source has one (it may name classes without pictures);
+    """Class names in the order of their labels, where the source has one (it may name classes without images);
     None: the sorted names of the classes met."""
     remarks: tuple[str, ...] = ()
     """What was passed over when the parts were looked for."""
 
 
 class StreamedSource(Protocol):
-    """Pictures that come in one order only."""
+    """Images that come in one order only."""
 
     @property
     def paths(self) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""The work of one process of `build`: a shard's pictures, read from where they are, into its tar.
+"""The work of one process of `build`: a shard's images, read from where they are, into its tar.
 
 A shard is finished when its record stands in the working folder; the record comes after the tar.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from hornet.durable import write_bytes
 from hornet.errors import UserError
-from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedPictureError, PictureOptions, prepare_picture
+from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, ImageOptions, prepare_image
 from hornet.shards.build.keys import make_key
 from hornet.shards.build.listing import Item, Listing
 from hornet.shards.build.selection import Int32Array
@@ -29,8 +29,8 @@ from hornet.shards.build.tar_writer import EncodedSample, write_shard
 from hornet.shards.check.image_check import MIN_EDGE_PIXELS
 from hornet.shards.index import RECORD, ShardIndex
 
-NUM_READ_AHEAD = 32  # pictures the system is told of before they are read
-COUNT_EVERY = 16  # pictures between two reports of progress
+NUM_READ_AHEAD = 32  # images the system is told of before they are read
+COUNT_EVERY = 16  # images between two reports of progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class Workplace:
     """Label of each class of the source."""
     samples_per_shard: int
     """In each tar, before drops."""
-    picture: PictureOptions
-    """What is done to pictures."""
+    image: ImageOptions
+    """What is done to images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +69,16 @@ class ShardTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
-    """What became of a shard's pictures."""
+    """What became of a shard's images."""
 
     index: ShardIndex
-    """Of the tar; empty if every picture was dropped, then there is no tar."""
+    """Of the tar; empty if every image was dropped, then there is no tar."""
     dropped: tuple[dict[str, Any], ...] = ()
-    """part, name, class_id, kind, reason of each picture left out."""
+    """part, name, class_id, kind, reason of each image left out."""
     mended: tuple[dict[str, Any], ...] = ()
     """part, name, class_id, what was done, of each that was damaged."""
     num_small: int = 0
-    """Pictures in the tar with an edge of fewer than MIN_EDGE_PIXELS."""
+    """Images in the tar with an edge of fewer than MIN_EDGE_PIXELS."""
 
 
 @dataclass
@@ -94,7 +94,7 @@ _process: _Process | None = None
 
 
 def start_process(place: Workplace, done: Synchronized[int]) -> None:
-    """Make this process ready for `build_shard`; `done` counts pictures over all processes."""
+    """Make this process ready for `build_shard`; `done` counts images over all processes."""
     global _process
     place.listing.open()
     _process = _Process(place, done)
@@ -119,7 +119,7 @@ RECORDS = "*.npz"  # what `record_path` matches
 
 
 def is_finished(place: Workplace, task: ShardTask) -> bool:
-    """Whether an earlier life finished the shard."""
+    """Whether an earlier attempt finished the shard."""
     return record_path(place.work, task).exists()
 
 
@@ -157,7 +157,7 @@ def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
 
 
 def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
-    """Read a picture's bytes as the source holds them; raises UserError if they are no longer what was listed."""
+    """Read an image's bytes as the source holds them; raises UserError if they are no longer what was listed."""
     path = place.spool if place.part_paths is None else place.part_paths[item.part]
     if item.offset < 0:
         descriptor = os.open(f"{path}/{item.name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -176,7 +176,7 @@ def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> 
 
 
 def write_record(path: Path, record: ShardRecord) -> None:
-    """Keep what became of a shard's pictures; the shard counts as finished from then on."""
+    """Keep what became of a shard's images; the shard counts as finished from then on."""
     index = record.index
     notes = {
         "num_bytes": index.num_bytes,
@@ -190,7 +190,7 @@ def write_record(path: Path, record: ShardRecord) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _read(process: _Process, numbers: list[int]) -> Iterator[tuple[Item, bytes | DroppedPictureError]]:
+def _read(process: _Process, numbers: list[int]) -> Iterator[tuple[Item, bytes | DroppedImageError]]:
     """Yield the items with their contents, in order, with some of the following ones announced to the system."""
     place = process.place
     numbers_left = iter(numbers)
@@ -206,17 +206,17 @@ def _read(process: _Process, numbers: list[int]) -> Iterator[tuple[Item, bytes |
                 process.done.value += position % COUNT_EVERY + 1
 
 
-def _take(process: _Process, item: Item) -> bytes | DroppedPictureError:
+def _take(process: _Process, item: Item) -> bytes | DroppedImageError:
     place = process.place
     if item.size > MAX_CONTENT_BYTES:
-        return DroppedPictureError("undecodable", f"{item.size} bytes; {MAX_CONTENT_BYTES} are the limit")
+        return DroppedImageError("undecodable", f"{item.size} bytes; {MAX_CONTENT_BYTES} are the limit")
     try:
         return read_content(place, item, process.descriptors)
     except OSError as error:
         if error.errno == errno.EIO:
-            return DroppedPictureError("unreadable", "the disk cannot read it")
+            return DroppedImageError("unreadable", "the disk cannot read it")
         path = place.spool if place.part_paths is None else place.part_paths[item.part]
-        raise UserError(  # a disk or mount that went away is not a picture's fault
+        raise UserError(  # a disk or mount that went away is not an image's fault
             f"{path}: {item.name!r} cannot be read ({error.strerror}); start again when it can, finished shards stay"
         ) from error
 
@@ -230,7 +230,7 @@ def _announce(process: _Process, item: Item) -> None:
 
 def _encode(
     process: _Process,
-    contents: Iterator[tuple[Item, bytes | DroppedPictureError]],
+    contents: Iterator[tuple[Item, bytes | DroppedImageError]],
     dropped: list[dict[str, Any]],
     mended: list[dict[str, Any]],
     small: list[Item],
@@ -240,20 +240,20 @@ def _encode(
     for item, content in contents:
         note = {"part": part_names[item.part], "name": item.name, "class_id": item.class_id}
         try:
-            if isinstance(content, DroppedPictureError):
+            if isinstance(content, DroppedImageError):
                 raise content
-            picture = prepare_picture(content, place.picture)
-        except DroppedPictureError as error:
+            image = prepare_image(content, place.image)
+        except DroppedImageError as error:
             dropped.append({**note, "kind": error.kind, "reason": error.reason})
             continue
-        if min(picture.size) < MIN_EDGE_PIXELS:
+        if min(image.size) < MIN_EDGE_PIXELS:
             small.append(item)
-        if picture.mended:
-            mended.append({**note, "kind": "mended", "reason": picture.mended})
+        if image.mended:
+            mended.append({**note, "kind": "mended", "reason": image.mended})
         yield EncodedSample(
             stem=make_key(part_names[item.part], item.name, item.twin),
-            extension=picture.extension,
-            image=picture.content,
+            extension=image.extension,
+            image=image.content,
             label=int(place.labels[item.class_id]),
         )
 

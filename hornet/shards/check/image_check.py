@@ -1,4 +1,4 @@
-"""Whether a picture can be decoded, and what is unusual about it."""
+"""Whether an image can be decoded, and what is unusual about it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ MIN_EDGE_PIXELS = 32
 PNG_DEPTH_BYTE = 24  # of the first chunk, IHDR: bits of a channel
 
 
-def check_picture(content: bytes, *, extension: str) -> list[tuple[str, str]]:
+def check_image(content: bytes, *, extension: str) -> list[tuple[str, str]]:
     """Return (kind, detail) of what there is to say; see `finding.py` for the kinds."""
     try:
         decode_image(content)
     except UndecodableImageError as error:
         return [("undecodable", str(error))]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # large pictures: decode_image has taken it
+        warnings.simplefilter("ignore")  # large images: decode_image has taken it
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     found = []
     image_format = "JPEG" if image.format == "MPO" else str(image.format)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from isal.isal_zlib import crc32
 
 from hornet.shards.check.finding import Finding, make_finding
-from hornet.shards.check.image_check import check_picture
+from hornet.shards.check.image_check import check_image
 from hornet.shards.index import RECORD, UNKNOWN_CRC, Records, check_payload, read_label
 from hornet.shards.sample_label import NO_LABEL, LabelError, MissingLabelError
 from hornet.shards.sample_parts import SampleRule, choose_parts
@@ -260,5 +260,5 @@ class _Checker:
         name = np.frombuffer(hashlib.sha256(stem.encode("utf-8", "surrogateescape")).digest()[:8], "<u8")[0]
         self._check.digests[number] = (high, low, name)
         if self._task.decode:
-            for kind, detail in check_picture(content, extension=extension.rpartition(".")[2]):
+            for kind, detail in check_image(content, extension=extension.rpartition(".")[2]):
                 self._find(kind, detail, stem=stem, byte=offset)

@@ -1,6 +1,6 @@
 """Training samples that are, or look like, a validation sample: found by hash, listed for `subset --exclude`.
 
-Not here: what a hash is (`picture_hash.py`), how near ones are found (`hash_matching.py`).
+Not here: what a hash is (`image_hash.py`), how near ones are found (`hash_matching.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class DuplicatesPlan:
     train: Path
     """Set whose samples are to be listed."""
     validation: Path
-    """Set whose pictures must not be trained on."""
+    """Set whose images must not be trained on."""
     train_split: str
     """Name of the split of `train`."""
     validation_split: str

@@ -1,7 +1,7 @@
-"""Perceptual hashes of a split's pictures, kept in a file for each shard, so that a stopped run goes on.
+"""Perceptual hashes of a split's images, kept in a file for each shard, so that a stopped run goes on.
 
-A hash is imagehash's pHash of 16 x 16 = 256 bits: the signs, about their median, of the low frequencies of the picture
-shrunk to 64 x 64 grey pixels. Pictures that look alike differ in few bits.
+A hash is imagehash's pHash of 16 x 16 = 256 bits: the signs, about their median, of the low frequencies of the image
+shrunk to 64 x 64 grey pixels. Images that look alike differ in few bits.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAFT_SIDE = 4 * GREY_SIDE
 """A JPEG is decoded at the smallest of 1, 1/2, 1/4, 1/8 that leaves this many pixels: enough for a hash of 64 x 64."""
 
 FLAT_CONTRAST = 5.0
-"""Standard deviation of the grey picture, of 255, below which noise decides the hash: blank and plain pictures."""
+"""Standard deviation of the grey image, of 255, below which noise decides the hash: blank and plain images."""
 
 USABLE, FLAT, DAMAGED = range(3)
 HASH_RECORD = np.dtype([("words", "<u8", (NUM_WORDS,)), ("state", "u1")])
@@ -108,8 +108,8 @@ def read_hashes(cache: HashCache) -> Iterator[Hashes]:
         yield hashes
 
 
-def hash_picture(content: bytes) -> tuple[npt.NDArray[np.uint64], int]:
-    """Return the words and the state of a picture's hash; raises UndecodableImageError."""
+def hash_image(content: bytes) -> tuple[npt.NDArray[np.uint64], int]:
+    """Return the words and the state of an image's hash; raises UndecodableImageError."""
     grey = _decode_grey(content)
     if float(np.asarray(grey.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)).std()) < FLAT_CONTRAST:
         return np.zeros(NUM_WORDS, np.uint64), FLAT
@@ -149,7 +149,7 @@ def _hash_shard(number: int) -> int:
     try:
         for row in range(stop - first):
             try:
-                hashes[row] = hash_picture(reader.read(first + row).image)
+                hashes[row] = hash_image(reader.read(first + row).image)
             except (UnreadableSampleError, UndecodableImageError):
                 hashes[row]["state"] = DAMAGED
     finally:

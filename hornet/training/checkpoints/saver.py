@@ -163,9 +163,9 @@ class Checkpointer:
                 action()
 
     def _remove_old(self, *, step: int) -> None:
-        """Remove the checkpoints up to `step` that nothing keeps, and what earlier lives left half-written.
+        """Remove the checkpoints up to `step` that nothing keeps, and what earlier attempts left half-written.
 
-        Checkpoints beyond `step` are damaged ones that this life has passed over: they are set aside, not counted.
+        Checkpoints beyond `step` are damaged ones that this attempt has passed over: they are set aside, not counted.
         What cannot be removed is named; the run goes on, its newest checkpoint is safe.
         """
         folders = list_checkpoints(self._root)
@@ -214,7 +214,7 @@ def _publish(pending: _Pending, manifest: Mapping[str, Any]) -> None:
     if missing:
         raise OSError(f"rank 0 does not see {missing[0]}; the run directory must be on a disk that all nodes share")
     write_json(partial / MANIFEST, seal(manifest))
-    if final.exists():  # damaged, and passed over when this life of the run started
+    if final.exists():  # damaged, and passed over when this attempt of the run started
         shutil.rmtree(final)
     partial.rename(final)
     sync_folder(final.parent)

@@ -20,7 +20,7 @@ from hornet.training.checkpoints.unpickling import load_pickled
 from hornet.training.clipping import is_clipped_after
 from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
-from hornet.training.loop import Judge, StepResult, Writer
+from hornet.training.loop import Accept, StepResult, Writer
 from hornet.training.norms import NormWatch, Slice
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import errors_shared
@@ -81,7 +81,7 @@ class AccelerateEngine:
             model
         )  # the optimizer stays ours: in bf16 and fp32 there is nothing to scale
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, accept: Accept) -> StepResult:
         """See Engine."""
         self._model.train()
         set_lr(self._optimizer.param_groups, lr)
@@ -100,7 +100,7 @@ class AccelerateEngine:
                 with self.clock.measure("optimizer"):
                     norm = self._clip()
         loss = torch.stack(losses).mean()
-        was_applied = judge(loss, norm) and math.isfinite(norm)
+        was_applied = accept(loss, norm) and math.isfinite(norm)
         with self.clock.measure("optimizer"):
             if was_applied:
                 self._optimizer.step()

@@ -32,7 +32,7 @@ from hornet.training.engines.deepspeed_private import (
 )
 from hornet.training.engines.deepspeed_state import fill, list_owners, list_slices, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import Judge, StepResult, Writer
+from hornet.training.loop import Accept, StepResult, Writer
 from hornet.training.norms import NormWatch
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
@@ -128,13 +128,13 @@ class DeepSpeedEngine:
         watch_norm(self._engine, stage=self._stage, decide=self._decide)
         leave_out_recovery_scripts(self._engine)
 
-    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, judge: Judge) -> StepResult:
+    def run_step(self, batches: Sequence[Batch], *, step: int, lr: float, accept: Accept) -> StepResult:
         """See Engine."""
         self._engine.train()
         set_lr(self._engine.optimizer.param_groups, lr)
         losses: list[Tensor] = []
-        self._norm, self._is_accepted, self._is_judged = math.inf, False, False
-        self._judge: Callable[[float], bool] = lambda norm: judge(torch.stack(losses).mean(), norm)
+        self._norm, self._is_accepted, self._is_decided = math.inf, False, False
+        self._accept: Callable[[float], bool] = lambda norm: accept(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
             with self.clock.measure("forward"):
                 loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
@@ -148,14 +148,14 @@ class DeepSpeedEngine:
                 elif is_clipped_after(micro_step, num_micro_steps=len(batches), clipping=self._clipping):
                     self._clip_accumulating()
                 self._engine.step()
-        if not self._is_judged:  # ZeRO measures no norm where it has seen that the gradient is not finite
+        if not self._is_decided:  # ZeRO measures no norm where it has seen that the gradient is not finite
             self._decide(self._norm)
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
     def _decide(self, norm: float) -> bool:
-        """Ask the judge about a gradient of this norm."""
-        self._norm, self._is_judged = norm, True
-        self._is_accepted = self._judge(norm) and math.isfinite(norm)
+        """Ask the guard about a gradient of this norm."""
+        self._norm, self._is_decided = norm, True
+        self._is_accepted = self._accept(norm) and math.isfinite(norm)
         return self._is_accepted
 
     def _clip_unsharded(self) -> None:

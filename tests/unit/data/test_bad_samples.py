@@ -27,7 +27,7 @@ TRANSFORM = TransformConfig(image_size=16, flip_probability=0.5, erase_probabili
 
 @pytest.fixture(scope="module")
 def damaged_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sample 7 is no picture, 20 has a flipped bit in its picture, 30 one in its header."""
+    """Sample 7 is no image, 20 has a flipped bit in its image, 30 one in its header."""
     folder = make_set(tmp_path_factory.mktemp("damaged"), replaced={7: NOT_AN_IMAGE})
     records = open_shards(folder, "train").records
     flip_bit(folder / "toy-01.tar", byte=int(records[20]["offset"]) + int(records[20]["span"]) - 9)
@@ -219,11 +219,11 @@ def test_a_bug_in_a_transform_is_not_taken_for_a_bad_sample(toy_set: Path, monke
     with pytest.raises(ValueError, match="bits must be") as caught:
         run(toy_set)
     (note,) = caught.value.__notes__
-    assert re.fullmatch(r"transforming sample toy-0\d/s00\d\d; a plain picture fails as well, so .* at fault", note)
+    assert re.fullmatch(r"transforming sample toy-0\d/s00\d\d; a plain image fails as well, so .* at fault", note)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_picture_that_the_transform_alone_refuses_is_a_bad_sample(
+def test_a_image_that_the_transform_alone_refuses_is_a_bad_sample(
     toy_set: Path, monkeypatch: pytest.MonkeyPatch, num_workers: int
 ) -> None:
     """Whatever an image does to a transform goes the way of damaged ones: named, replaced, counted."""

@@ -21,7 +21,7 @@ from hornet.digest import batch_digest
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
 from hornet.training.metrics import sum_key_hashes
-from tests.unit.shards.making import encode, index, key_hash, picture, rank_of, write_shard
+from tests.unit.shards.making import encode, index, key_hash, make_image, rank_of, write_shard
 
 TRANSFORM = TransformConfig(image_size=8, flip_probability=0.5, rand_augment="rand-m9-n1", erase_probability=0.5)
 LENGTHS = {"uneven": (5, 1, 9, 3, 2), "one": (13,), "many": (2,) * 9, "long last": (1, 1, 24)}
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Life:
+class Attempt:
     """What it may change."""
 
     num_steps: int
@@ -67,32 +67,32 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
         number = 0
         (root / name).mkdir()
         for shard, length in enumerate(lengths):
-            samples = [(f"s{i:04d}", "png", encode(picture(i)), i % 5) for i in range(number, number + length)]
+            samples = [(f"s{i:04d}", "png", encode(make_image(i)), i % 5) for i in range(number, number + length)]
             write_shard(root / name / f"{shard:02d}.tar", samples)
             number += length
         index(root / name)
     return root
 
 
-def live(root: Path, plan: Plan, life: Life, *, first: int) -> list[Step]:
-    """The steps `first` and on, as one life of a run sees them, all ranks together."""
+def live(root: Path, plan: Plan, attempt: Attempt, *, first: int) -> list[Step]:
+    """The steps `first` and on, as one attempt of a run sees them, all ranks together."""
     config = StreamConfig(
         shards=root / plan.set_name,
         shuffle_window_shards=plan.window,
         partial_batch=plan.partial,
-        num_workers=life.num_workers,
+        num_workers=attempt.num_workers,
         transform=TRANSFORM,
     )
-    images: list[list[Image]] = [[] for _ in range(life.num_steps)]
-    sums = torch.zeros(life.num_steps, dtype=torch.int64)
-    for rank in range(life.num_ranks):
-        world = rank_of(rank, life.num_ranks)
+    images: list[list[Image]] = [[] for _ in range(attempt.num_steps)]
+    sums = torch.zeros(attempt.num_steps, dtype=torch.int64)
+    for rank in range(attempt.num_ranks):
+        world = rank_of(rank, attempt.num_ranks)
         stream = open_train_stream(
-            config, world=world, seed=3, global_batch_size=plan.size, micro_batch_size=life.micro
+            config, world=world, seed=3, global_batch_size=plan.size, micro_batch_size=attempt.micro
         )
         with closing(stream):
-            batches = list(stream.iterate(first, life.num_steps))
-        for step in range(life.num_steps):
+            batches = list(stream.iterate(first, attempt.num_steps))
+        for step in range(attempt.num_steps):
             mine = batches[step * stream.num_micro_steps : (step + 1) * stream.num_micro_steps]
             images[step] += [image for batch in mine for image in contents(batch)]
             sums[step] += sum_key_hashes(mine)
@@ -109,8 +109,8 @@ def contents(batch: Batch) -> Iterator[Image]:
 
 @lru_cache
 def undisturbed(root: Path, plan: Plan) -> list[Step]:
-    life = Life(num_steps=NUM_STEPS, num_ranks=1, num_workers=0, micro=plan.size)
-    return live(root, plan, life, first=0)
+    attempt = Attempt(num_steps=NUM_STEPS, num_ranks=1, num_workers=0, micro=plan.size)
+    return live(root, plan, attempt, first=0)
 
 
 def divisors(number: int) -> list[int]:
@@ -126,42 +126,42 @@ def plans(draw: st.DrawFn) -> Plan:
 
 
 @st.composite
-def careers(draw: st.DrawFn, *, workers: st.SearchStrategy[int]) -> tuple[Plan, list[Life]]:
-    """A plan, and lives of any kind that together make up its steps."""
+def careers(draw: st.DrawFn, *, workers: st.SearchStrategy[int]) -> tuple[Plan, list[Attempt]]:
+    """A plan, and attempts of any kind that together make up its steps."""
     plan = draw(plans())
     stops = sorted(draw(st.sets(st.integers(1, NUM_STEPS - 1), min_size=1, max_size=3)))
-    lives = []
+    attempts = []
     for first, stop in zip([0, *stops], [*stops, NUM_STEPS], strict=True):
         num_ranks = draw(st.sampled_from(divisors(plan.size)))
         micro = draw(st.sampled_from(divisors(plan.size // num_ranks)))
-        lives.append(Life(num_steps=stop - first, num_ranks=num_ranks, num_workers=draw(workers), micro=micro))
-    return plan, lives
+        attempts.append(Attempt(num_steps=stop - first, num_ranks=num_ranks, num_workers=draw(workers), micro=micro))
+    return plan, attempts
 
 
-def check(root: Path, plan: Plan, lives: list[Life]) -> None:
+def check(root: Path, plan: Plan, attempts: list[Attempt]) -> None:
     found: list[Step] = []
-    for life in lives:
-        found += live(root, plan, life, first=len(found))
+    for attempt in attempts:
+        found += live(root, plan, attempt, first=len(found))
     assert found == undisturbed(root, plan)
 
 
 @given(careers(workers=st.just(0)))
 @settings(max_examples=20)
-def test_other_ranks_and_micro_batches(sets: Path, career: tuple[Plan, list[Life]]) -> None:
+def test_other_ranks_and_micro_batches(sets: Path, career: tuple[Plan, list[Attempt]]) -> None:
     check(sets, *career)
 
 
 @given(careers(workers=st.integers(0, 2)))
 @settings(max_examples=3)
-def test_other_numbers_of_workers(sets: Path, career: tuple[Plan, list[Life]]) -> None:
+def test_other_numbers_of_workers(sets: Path, career: tuple[Plan, list[Attempt]]) -> None:
     check(sets, *career)
 
 
 def test_two_one_three_two(sets: Path) -> None:
     plan = Plan(set_name="uneven", window=2, partial="carry", size=12)
     ways = [(2, 2, 2, 3), (1, 1, 0, 4), (2, 3, 1, 2), (2, 2, 2, 6)]
-    lives = [Life(num_steps=n, num_ranks=r, num_workers=w, micro=m) for n, r, w, m in ways]
-    check(sets, plan, lives)
+    attempts = [Attempt(num_steps=n, num_ranks=r, num_workers=w, micro=m) for n, r, w, m in ways]
+    check(sets, plan, attempts)
 
 
 def test_digests_follow_from_the_order_and_the_keys_alone(sets: Path) -> None:

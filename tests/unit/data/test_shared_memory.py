@@ -14,13 +14,13 @@ import hornet.data.shared_memory as shared_memory
 from hornet.data.shared_memory import count_batch_bytes, require_shared_memory
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
-from hornet.stages.micro_batch import draw_batch
+from hornet.stages.micro_batch import make_random_batch
 
 
 @pytest.mark.parametrize(("batch_size", "image_size"), [(1, 32), (7, 33), (300, 64)])
 def test_a_batch_takes_what_is_counted_when_torch_really_shares_it(batch_size, image_size):
     """Equal but for the flags and labels, which take less than the 16 bytes an image that are counted for each."""
-    batch = draw_batch(batch_size, image_size)
+    batch = make_random_batch(batch_size, image_size)
     taken = 0
     for field in fields(batch):
         value = getattr(batch, field.name)

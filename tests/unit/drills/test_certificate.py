@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hornet.drills.certificate import Life, compare, format_table
+from hornet.drills.certificate import Attempt, compare, format_table
 from hornet.drills.launched import LaunchedRun, Script
 from hornet.errors import UserError
 from hornet.training.checkpoints.saver import Checkpointer
@@ -23,7 +23,7 @@ metrics = folder / "metrics.jsonl"
 rows = [json.dumps({"step": step}) + "\\n" for step in range(8)]
 """
 RUN_TO_BE_KILLED = """
-if not metrics.exists():  # the first life stays at step 3 until it is killed
+if not metrics.exists():  # the first attempt stays at step 3 until it is killed
     metrics.write_text("".join(rows[:3]))
     time.sleep(600)
 metrics.write_text("".join(rows))
@@ -36,26 +36,26 @@ time.sleep(600)
 """
 
 
-def run_life(folder, body):
+def run_attempt(folder, body):
     script = folder / "fake.py"
     script.write_text(RUN + body)
-    life = Life(name="killed", num_ranks=1, kill_after=3)
-    life.run(Script(str(script.with_suffix(""))), folder / "certificate.yaml", folder=folder, launcher="{python}")
+    attempt = Attempt(name="killed", num_ranks=1, kill_after=3)
+    attempt.run(Script(str(script.with_suffix(""))), folder / "certificate.yaml", folder=folder, launcher="{python}")
 
 
 def test_a_run_that_is_killed_goes_on_to_its_end(tmp_path):
-    run_life(tmp_path, RUN_TO_BE_KILLED)
+    run_attempt(tmp_path, RUN_TO_BE_KILLED)
     assert (tmp_path / "killed/summary.json").exists()
 
 
 def test_a_run_that_was_finished_before_the_kill_proves_nothing(tmp_path):
     with pytest.raises(UserError, match="was finished before it could be killed; give more --steps"):
-        run_life(tmp_path, RUN_FINISHED_BEFORE)
+        run_attempt(tmp_path, RUN_FINISHED_BEFORE)
 
 
 def test_a_run_that_ends_without_its_steps_names_its_log(tmp_path):
     with pytest.raises(UserError, match=r"ended with 0 before step 3; see .*killed\.log"):
-        run_life(tmp_path, "metrics.write_text(rows[0])")
+        run_attempt(tmp_path, "metrics.write_text(rows[0])")
 
 
 class EndedProcess:
@@ -79,9 +79,9 @@ def test_rows_that_a_run_wrote_before_it_ended_are_seen(tmp_path):
 def test_a_run_that_fails_names_its_log(tmp_path):
     script = tmp_path / "fake.py"
     script.write_text("raise SystemExit(3)")
-    life = Life(name="undisturbed", num_ranks=1, kill_after=None)
+    attempt = Attempt(name="undisturbed", num_ranks=1, kill_after=None)
     with pytest.raises(UserError, match=r"undisturbed: ended with 3; see .*undisturbed\.log"):
-        life.run(Script(str(script.with_suffix(""))), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
+        attempt.run(Script(str(script.with_suffix(""))), tmp_path / "c.yaml", folder=tmp_path, launcher="{python}")
 
 
 class StateEngine:
@@ -129,8 +129,8 @@ def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
 def test_what_differs_is_refused(tmp_path, alone, changes, resumed_ranks, is_the_same):
     undisturbed = write_run(tmp_path / "undisturbed", losses=[2.0, 1.0])
     other = write_run(tmp_path / "other", **{"losses": [2.0, 1.0], **changes})
-    life = Life(name="other", num_ranks=2, kill_after=1, resumed_ranks=resumed_ranks)
-    row = compare(undisturbed, other, life)
+    attempt = Attempt(name="other", num_ranks=2, kill_after=1, resumed_ranks=resumed_ranks)
+    row = compare(undisturbed, other, attempt)
     assert row["is_the_same_run"] == is_the_same
     table = format_table([row], num_steps=2)
     assert ("NOT THE SAME RUN" in table) == (not is_the_same)

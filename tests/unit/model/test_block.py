@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hornet.model.block import GNCONV_SCALE, Block, draw_drop_path
+from hornet.model.block import GNCONV_SCALE, Block, sample_drop_path
 
 
 def build_block(layer_scale_init: float = 0.5) -> Block:
@@ -34,7 +34,7 @@ def test_layer_scales_start_where_asked() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_drop_path_is_a_factor_a_sample_that_keeps_the_mean(dtype: torch.dtype) -> None:
-    factors = draw_drop_path(torch.ones(20_000, 2, 2, 1, dtype=dtype), 0.3)
+    factors = sample_drop_path(torch.ones(20_000, 2, 2, 1, dtype=dtype), 0.3)
     assert factors.shape == (20_000, 1, 1, 1)
     assert set(factors.flatten().tolist()) == {0.0, torch.tensor(1 / 0.7).item()}
     # Four standard deviations of 20,000 draws.

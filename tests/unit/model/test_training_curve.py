@@ -1,4 +1,4 @@
-"""Trained from the same weights on the same pictures, our network learns as the literal one does.
+"""Trained from the same weights on the same images, our network learns as the literal one does.
 
 Equal to the bit they cannot be: rounding grows with the steps. So the measure is what chance does anyway: curves of the
 literal network under other seeds.
@@ -19,7 +19,7 @@ NUM_STEPS, WINDOW = 300, 30
 SHAPE = {"width": 16, "depths": (1, 1, 1, 1), "filter_stages": (2, 3), "img_size": SIDE, "num_classes": NUM_CLASSES}
 
 
-def draw_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def make_random_batch(generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Gratings under noise; a class is an orientation, the phase is free."""
     labels = torch.randint(NUM_CLASSES, (BATCH,), generator=generator)
     angle = (labels * torch.pi / NUM_CLASSES).view(-1, 1, 1)
@@ -41,12 +41,12 @@ def build(kind: type[nn.Module], seed: int) -> nn.Module:
 
 
 def train(kind: type[nn.Module], *, seed: int, is_bf16: bool = False, lr: float = 1e-3) -> Tensor:
-    """Mean losses of windows of steps; the seed draws weights and pictures."""
+    """Mean losses of windows of steps; the seed draws weights and images."""
     model, generator = build(kind, seed), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     losses = []
     for _ in range(NUM_STEPS):
-        images, labels = draw_batch(generator)
+        images, labels = make_random_batch(generator)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_bf16):
             logits = model(images)
         loss = functional.cross_entropy(logits.float(), labels)

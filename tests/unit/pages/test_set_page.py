@@ -23,7 +23,16 @@ from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Manifest, read_manifest
 from hornet.shards.split_writing import add_split
 from hornet.shards.summary import describe_origin, describe_set, read_image_bytes
-from tests.unit.shards.making import NOT_AN_IMAGE, encode, flip_bit, index, make_set, picture, write_shard, write_shards
+from tests.unit.shards.making import (
+    NOT_AN_IMAGE,
+    encode,
+    flip_bit,
+    index,
+    make_image,
+    make_set,
+    write_shard,
+    write_shards,
+)
 
 EVIL = ["<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "n01440764", "d&d", "'quoted'"]
 
@@ -50,7 +59,7 @@ def make_evil_set(folder: Path, *, damaged: bool = False) -> Path:
     """Names of classes and keys from a stranger."""
     folder.mkdir(parents=True)
     (folder / "classes.txt").write_text("\n".join(EVIL) + "\n")
-    samples = [(f"<b onclick=x>{number}", "png", encode(picture(number)), number % 5) for number in range(9)]
+    samples = [(f"<b onclick=x>{number}", "png", encode(make_image(number)), number % 5) for number in range(9)]
     if damaged:
         samples.append(("broken", "jpg", NOT_AN_IMAGE, 3))
     write_shard(folder / "evil-<i>.tar", samples)

@@ -159,7 +159,7 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(plan, text, hours):
 
 def test_no_limit_is_no_limit(plan):
     _, out, _ = plan(LARGE, "--gpus", 64, "--time-limit", "UNLIMITED", "--json")
-    assert json.loads(out)["lives"] is None
+    assert json.loads(out)["attempts"] is None
 
 
 def test_a_file_that_is_no_run_is_refused(plan, tmp_path):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hornet.errors import UserError
-from hornet.runs.lock import FILE, Lease
+from hornet.runs.lock import FILE, Lock
 
 QUICK = {"beat_seconds": 0.05, "silence_seconds": 0.4}
 
@@ -20,18 +20,18 @@ def leave_owner(folder, **owner):
 
 def test_nobody_was_there_and_nothing_stays(tmp_path):
     folder = tmp_path / "runs/a"
-    with Lease(folder, **QUICK) as lease:
+    with Lock(folder, **QUICK) as lock:
         owner = json.loads((folder / FILE).read_text())
         assert (owner["host"], owner["pid"]) == (platform.node(), os.getpid())
-        assert lease.is_held()
-        lease.require()
+        assert lock.is_held()
+        lock.require()
     assert list(folder.iterdir()) == []
 
 
 def test_a_living_owner_is_named_and_left_alone(tmp_path):
-    with Lease(tmp_path, **QUICK) as first:
+    with Lock(tmp_path, **QUICK) as first:
         message = rf"process {os.getpid()} on {platform.node()} is training this run; stop it first \(touch .*STOP\)"
-        with pytest.raises(UserError, match=message), Lease(tmp_path, **QUICK):
+        with pytest.raises(UserError, match=message), Lock(tmp_path, **QUICK):
             pytest.fail("two owners")
         assert first.is_held()
 
@@ -41,19 +41,19 @@ def test_a_killed_owner_on_this_host_is_followed_at_once(tmp_path):
     process.wait()
     leave_owner(tmp_path, host=platform.node(), pid=process.pid)
     started = time.monotonic()
-    with Lease(tmp_path, beat_seconds=10, silence_seconds=100):
+    with Lock(tmp_path, beat_seconds=10, silence_seconds=100):
         assert time.monotonic() - started < 1
 
 
 def test_a_silent_owner_elsewhere_is_followed_after_the_silence(tmp_path):
     leave_owner(tmp_path)
     started = time.monotonic()
-    with Lease(tmp_path, **QUICK):
+    with Lock(tmp_path, **QUICK):
         assert 0.3 < time.monotonic() - started < 5
     leave_owner(tmp_path)
     os.utime(tmp_path / FILE, (1, time.time() - 1000))
     started = time.monotonic()
-    with Lease(tmp_path, beat_seconds=0.05, silence_seconds=100):
+    with Lock(tmp_path, beat_seconds=0.05, silence_seconds=100):
         assert time.monotonic() - started < 5, "it was silent for long"
 
 
@@ -61,7 +61,7 @@ def test_an_owner_elsewhere_that_shows_life_is_not_followed(tmp_path):
     leave_owner(tmp_path)
     timer = threading.Timer(0.2, lambda: os.utime(tmp_path / FILE, (1, 1)))
     timer.start()
-    with pytest.raises(UserError, match="process 1 on elsewhere is training this run"), Lease(tmp_path, **QUICK):
+    with pytest.raises(UserError, match="process 1 on elsewhere is training this run"), Lock(tmp_path, **QUICK):
         pytest.fail("two owners")
     timer.join()
 
@@ -69,16 +69,16 @@ def test_an_owner_elsewhere_that_shows_life_is_not_followed(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"pid": "x", "host": 3}', "{}"])
 def test_an_owner_that_cannot_be_read_is_waited_for_at_most(tmp_path, content):
     (tmp_path / FILE).write_text(content)
-    with Lease(tmp_path, **QUICK) as lease:
-        assert lease.is_held()
+    with Lock(tmp_path, **QUICK) as lock:
+        assert lock.is_held()
 
 
 def test_who_was_taken_over_notices_and_leaves_the_new_owner_alone(tmp_path):
-    with Lease(tmp_path, **QUICK) as lease:
+    with Lock(tmp_path, **QUICK) as lock:
         leave_owner(tmp_path)
-        assert not lease.is_held()
+        assert not lock.is_held()
         with pytest.raises(UserError, match="process 1 on elsewhere has taken this run over"):
-            lease.require()
+            lock.require()
         before = (tmp_path / FILE).stat().st_mtime
         time.sleep(0.2)
         assert (tmp_path / FILE).stat().st_mtime == before, "its beat is not ours"

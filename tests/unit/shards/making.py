@@ -16,10 +16,10 @@ from hornet.shards.indexing.index_set import IndexPlan, index_folder
 from hornet.world import ALONE, World
 
 NUM_CLASSES = 5
-NOT_AN_IMAGE = b"this is no picture"
+NOT_AN_IMAGE = b"this is no image"
 
 
-def picture(seed: int, *, width: int = 26, height: int = 20) -> Image.Image:
+def make_image(seed: int, *, width: int = 26, height: int = 20) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -47,7 +47,7 @@ def write_shards(
         samples = []
         for number in numbers:
             extension, image_format = [("jpg", "JPEG"), ("png", "PNG"), ("webp", "WEBP")][number % 3]
-            image = (replaced or {}).get(number, encode(picture(number), image_format))
+            image = (replaced or {}).get(number, encode(make_image(number), image_format))
             samples.append((f"s{number:04d}", extension, image, number % NUM_CLASSES))
         write_shard(folder / f"toy-{shard:02d}.tar", samples)
 

@@ -1,4 +1,4 @@
-"""Raw pictures to shards: what is read back by webdataset, timm and our own stream."""
+"""Raw images to shards: what is read back by webdataset, timm and our own stream."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from timm.data import create_dataset
 from hornet.errors import UserError
 from hornet.shards.build import build as build_module
 from hornet.shards.build.build import build
-from hornet.shards.build.image import PictureOptions
+from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
-from tests.unit.shards.making import encode, picture, write_shards
+from tests.unit.shards.making import encode, make_image, write_shards
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -31,7 +31,7 @@ def put(source: Path, name: str, content: bytes | None = None) -> bytes:
     path = source / name
     path.parent.mkdir(parents=True, exist_ok=True)
     image_format = FORMATS.get(path.suffix.lstrip(".").lower(), "JPEG")
-    content = encode(picture(len(name)), image_format) if content is None else content
+    content = encode(make_image(len(name)), image_format) if content is None else content
     path.write_bytes(content)
     return content
 
@@ -42,7 +42,7 @@ def source(tmp_path: Path) -> Path:
     for number in range(12):
         extension = list(FORMATS)[number % 3]
         class_name = "dog" if number < 7 else "cat"
-        content = encode(picture(number), FORMATS[extension])
+        content = encode(make_image(number), FORMATS[extension])
         put(tmp_path / "source", f"{class_name}/{class_name}_{number}.{extension}", content)
     return tmp_path / "source"
 
@@ -123,11 +123,11 @@ def test_classes_are_mixed_over_the_shards_by_the_seed(source: Path, tmp_path: P
     assert first != second
 
 
-def test_unusable_pictures_are_dropped_and_listed(source: Path, tmp_path: Path) -> None:
-    put(source, "cat/broken.jpg", b"no picture")
-    put(source, "cat/n02428089_710.jpg", encode(picture(1, width=99, height=99), "JPEG")[:-200])
-    put(source, "dog/small.png", encode(picture(1, width=9, height=99)))
-    report = make(source, tmp_path / "out", picture=PictureOptions(min_short_edge=10))
+def test_unusable_images_are_dropped_and_listed(source: Path, tmp_path: Path) -> None:
+    put(source, "cat/broken.jpg", b"no image")
+    put(source, "cat/n02428089_710.jpg", encode(make_image(1, width=99, height=99), "JPEG")[:-200])
+    put(source, "dog/small.png", encode(make_image(1, width=9, height=99)))
+    report = make(source, tmp_path / "out", image=ImageOptions(min_short_edge=10))
     (path,) = report.notes
     listed = {row.pop("name"): row for row in map(json.loads, path.read_text().splitlines())}
     assert listed["small.png"] == {
@@ -141,13 +141,13 @@ def test_unusable_pictures_are_dropped_and_listed(source: Path, tmp_path: Path) 
     assert report.dropped == {"undecodable": 2, "small": 1}
     assert open_shards(tmp_path / "out", "train").num_samples == 12
     said = describe_build(report)
-    assert "dropped      3 pictures (1 small, 2 undecodable)" in said
-    assert "known        1 of the dropped pictures are damaged in every copy of ImageNet" in said
+    assert "dropped      3 images (1 small, 2 undecodable)" in said
+    assert "known        1 of the dropped images are damaged in every copy of ImageNet" in said
 
 
 def test_nothing_usable_is_refused(tmp_path: Path) -> None:
-    put(tmp_path / "source", "cat/broken.jpg", b"no picture")
-    with pytest.raises(UserError, match=r"none of the pictures of split 'train' can be used; see .*notes\.jsonl"):
+    put(tmp_path / "source", "cat/broken.jpg", b"no image")
+    with pytest.raises(UserError, match=r"none of the images of split 'train' can be used; see .*notes\.jsonl"):
         make(tmp_path / "source", tmp_path / "out")
     assert not (tmp_path / "out" / "_info.json").exists()
 
@@ -174,7 +174,7 @@ def test_another_label_space_is_refused_with_both_names(source: Path, tmp_path: 
         make(source, tmp_path / "out", split="validation", classes=str(tmp_path / "other.txt"))
 
 
-def test_a_given_label_space_and_pictures_of_other_classes_dropped(source: Path, tmp_path: Path) -> None:
+def test_a_given_label_space_and_images_of_other_classes_dropped(source: Path, tmp_path: Path) -> None:
     (tmp_path / "order.txt").write_text("emu\ndog\n")
     options = {"classes": str(tmp_path / "order.txt"), "selection": Selection(other_classes="drop")}
     report = make(source, tmp_path / "out", **options)
@@ -182,8 +182,8 @@ def test_a_given_label_space_and_pictures_of_other_classes_dropped(source: Path,
     assert set(shards.records["label"].tolist()) == {1}
     assert report.remarks == (
         "1 classes were left out; the first: cat, not in order",
-        "1 of the 2 classes have no pictures; first: emu",
-        "7 pictures have an edge of fewer than 32 pixels and are in the set (`verify` names them); --min-short-edge 32 "
+        "1 of the 2 classes have no images; first: emu",
+        "7 images have an edge of fewer than 32 pixels and are in the set (`verify` names them); --min-short-edge 32 "
         "leaves them out",
     )
 
@@ -236,7 +236,7 @@ def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monk
         make(source, tmp_path / "out")
 
 
-def test_a_picture_that_changed_since_it_was_listed_is_an_error(
+def test_a_image_that_changed_since_it_was_listed_is_an_error(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     describe_plan(plan(source, tmp_path / "out"))
@@ -248,10 +248,10 @@ def test_a_picture_that_changed_since_it_was_listed_is_an_error(
 
 def test_a_dry_run_says_what_it_will_take_and_is_gone_on_from(source: Path, tmp_path: Path) -> None:
     said = describe_plan(plan(source, tmp_path / "out", selection=Selection(validation_per_class=1)))
-    assert "12 pictures, " in said
+    assert "12 images, " in said
     assert "in 2 classes of 5 to 7 (median 6)" in said
-    assert "split        train: 10 pictures in 2 shards of " in said
-    assert "split        validation: 2 pictures in 1 shards of " in said
+    assert "split        train: 10 images in 2 shards of " in said
+    assert "split        validation: 2 images in 1 shards of " in said
     assert "measured on 12" in said
     assert not list((tmp_path / "out").glob("*.tar"))
     make(source, tmp_path / "out")
@@ -305,7 +305,7 @@ def test_bad_settings_are_named(tmp_path: Path, options: dict[str, Any], problem
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_full_disk_is_said_and_gone_on_from(source: Path, tmp_path: Path, workers: int) -> None:
     for number in range(40):  # more than the limit below in each shard
-        put(source, f"dog/large_{number}.png", encode(picture(number, width=90, height=90)))
+        put(source, f"dog/large_{number}.png", encode(make_image(number, width=90, height=90)))
     make(source, tmp_path / "undisturbed", samples_per_shard=30)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))

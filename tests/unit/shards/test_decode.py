@@ -8,7 +8,7 @@ from PIL import Image
 
 from hornet.shards import decode
 from hornet.shards.decode import UndecodableImageError, decode_image
-from tests.unit.shards.making import encode, picture
+from tests.unit.shards.making import encode, make_image
 
 
 def pixels(content: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -19,12 +19,12 @@ def pixels(content: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA"])
 def test_modes_become_rgb_as_pillow_converts(mode: str) -> None:
-    image = picture(1).convert(mode)
+    image = make_image(1).convert(mode)
     assert np.array_equal(pixels(encode(image)), np.asarray(image.convert("RGB")))
 
 
 def test_cmyk_jpeg() -> None:
-    content = encode(picture(1).convert("CMYK"), "JPEG")
+    content = encode(make_image(1).convert("CMYK"), "JPEG")
     assert np.array_equal(pixels(content), np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
 
 
@@ -52,13 +52,13 @@ def test_exif_orientation_is_left_alone() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     buffer = io.BytesIO()
-    picture(1, width=30, height=10).save(buffer, "JPEG", exif=exif)
+    make_image(1, width=30, height=10).save(buffer, "JPEG", exif=exif)
     assert pixels(buffer.getvalue()).shape == (10, 30, 3)
 
 
 @pytest.mark.parametrize("length", [0, 10, 200])
 def test_a_cut_jpeg_is_refused(length: int) -> None:
-    content = encode(picture(1, width=200, height=200), "JPEG")
+    content = encode(make_image(1, width=200, height=200), "JPEG")
     with pytest.raises(UndecodableImageError, match=r"^not decodable \(\w+: .*\)$"):
         decode_image(content[:length] if length else content[:-300])
 
@@ -71,16 +71,16 @@ def test_reasons_do_not_hold_addresses() -> None:
 
 def test_formats_that_shards_may_not_hold_are_refused() -> None:
     with pytest.raises(UndecodableImageError, match="cannot identify"):
-        decode_image(encode(picture(1), "TIFF"))
+        decode_image(encode(make_image(1), "TIFF"))
 
 
 def test_absurd_sizes_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "MAX_PIXELS", 519)
     with pytest.raises(UndecodableImageError, match="26 x 20 pixels; 519 are the limit"):
-        decode_image(encode(picture(1)))
+        decode_image(encode(make_image(1)))
 
 
 def test_pillows_own_bomb_error_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UndecodableImageError, match="DecompressionBombError"):
-        decode_image(encode(picture(1)))
+        decode_image(encode(make_image(1)))

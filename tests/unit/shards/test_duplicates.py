@@ -1,4 +1,4 @@
-"""Near-duplicates: copies are found, strangers are not, blank pictures are kept apart, a stopped run goes on."""
+"""Near-duplicates: copies are found, strangers are not, blank images are kept apart, a stopped run goes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hornet.pages.set.pairs import write_pairs_page
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
 from hornet.shards.views import hash_matching
-from hornet.shards.views import image_hash as picture_hash
+from hornet.shards.views import image_hash as image_hash
 from hornet.shards.views.duplicates import (
     DuplicatesPlan,
     DuplicatesReport,
@@ -28,11 +28,11 @@ from hornet.shards.views.duplicates import (
     find_duplicates,
 )
 from hornet.shards.views.hash_matching import count_bits, find_nearest
-from hornet.shards.views.image_hash import FLAT, USABLE, hash_picture
+from hornet.shards.views.image_hash import FLAT, USABLE, hash_image
 from hornet.shards.views.subset import SubsetPlan, make_subset
 from tests.unit.shards.making import NOT_AN_IMAGE, encode, index, write_shard
 
-NUM_PICTURES = 12
+NUM_IMAGES = 12
 
 
 def scene(seed: int, *, size: tuple[int, int] = (300, 240)) -> Image.Image:
@@ -66,9 +66,9 @@ COPIES: dict[str, Callable[[Image.Image], bytes]] = {
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Training: strangers 0 to 11, a copy in each way of validation pictures 100 to 105, one file, blanks, damage."""
+    """Training: strangers 0 to 11, a copy in each way of validation images 100 to 105, one file, blanks, damage."""
     train, validation = tmp_path_factory.mktemp("train"), tmp_path_factory.mktemp("validation")
-    samples = [(f"stranger{number}", "jpg", jpeg(scene(number)), 0) for number in range(NUM_PICTURES)]
+    samples = [(f"stranger{number}", "jpg", jpeg(scene(number)), 0) for number in range(NUM_IMAGES)]
     write_shard(train / "t-00.tar", samples)
     rows = [(f"copy{n}", "jpg", make(scene(100 + n)), 1) for n, make in enumerate(COPIES.values())]
     rows += [("same", "jpg", jpeg(scene(108)), 2), ("blank", "jpg", OTHER_BLANK, 2), ("blank_same", "jpg", BLANK, 2)]
@@ -135,8 +135,8 @@ def test_bits_are_counted_without_numpy_2_too(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_are_near_and_strangers_far(name: str) -> None:
     for seed in range(8):
-        (original, state), (copy, _) = hash_picture(jpeg(scene(seed))), hash_picture(COPIES[name](scene(seed)))
-        stranger, _ = hash_picture(jpeg(scene(seed + 50)))
+        (original, state), (copy, _) = hash_image(jpeg(scene(seed))), hash_image(COPIES[name](scene(seed)))
+        stranger, _ = hash_image(jpeg(scene(seed + 50)))
         assert state == USABLE
         assert count_bits(original ^ copy).sum() <= 48
         assert count_bits(original ^ stranger).sum() > 80
@@ -144,15 +144,15 @@ def test_copies_are_near_and_strangers_far(name: str) -> None:
 
 def test_a_large_jpeg_decoded_small_has_nearly_the_hash_of_the_whole() -> None:
     image = scene(3, size=(1100, 1050))
-    (drafted, _), (whole, _) = hash_picture(jpeg(image)), hash_picture(encode(image))
+    (drafted, _), (whole, _) = hash_image(jpeg(image)), hash_image(encode(image))
     assert count_bits(drafted ^ whole).sum() <= 8
 
 
-def test_blank_and_plain_pictures_are_flat() -> None:
-    assert hash_picture(BLANK)[1] == FLAT
+def test_blank_and_plain_images_are_flat() -> None:
+    assert hash_image(BLANK)[1] == FLAT
     plain = np.full((60, 80, 3), 128, np.uint8)
     plain[::2] += 2
-    assert hash_picture(encode(Image.fromarray(plain)))[1] == FLAT
+    assert hash_image(encode(Image.fromarray(plain)))[1] == FLAT
 
 
 # The command's work
@@ -185,7 +185,7 @@ def test_the_list_is_what_subset_takes_without_reading_headers(
     shards = open_shards(tmp_path / "clean", "train")
     reader = ShardReader(shards)
     keys = {reader.read(sample).key for sample in range(shards.num_samples)}
-    assert keys == {f"t-00/stranger{n}" for n in range(NUM_PICTURES)} | {"t-01/blank", "t-01/broken"}
+    assert keys == {f"t-00/stranger{n}" for n in range(NUM_IMAGES)} | {"t-01/blank", "t-01/broken"}
 
 
 def test_workers_change_nothing(sets: tuple[Path, Path], tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def test_a_stopped_run_goes_on(sets: tuple[Path, Path], tmp_path: Path, monkeypa
     kept[0].unlink()
     kept[1].write_bytes(kept[1].read_bytes()[:-5])
     hashed: list[int] = []
-    hash_shard = picture_hash._hash_shard
-    monkeypatch.setattr(picture_hash, "_hash_shard", lambda number: hashed.append(number) or hash_shard(number))
+    hash_shard = image_hash._hash_shard
+    monkeypatch.setattr(image_hash, "_hash_shard", lambda number: hashed.append(number) or hash_shard(number))
     search(sets, output)
     assert hashed == [0, 1]
     assert output.read_bytes() == first

@@ -24,9 +24,9 @@ from hornet.shards.indexing.report import IndexReport, describe_rest
 from hornet.shards.reader import ShardReader
 from hornet.shards.sample_parts import MAX_NUMBERED_CLASSES, SampleRule
 from hornet.shards.shard_set import open_shards
-from tests.unit.shards.making import encode, picture
+from tests.unit.shards.making import encode, make_image
 
-IMAGE = encode(picture(0, width=40, height=40), "JPEG")
+IMAGE = encode(make_image(0, width=40, height=40), "JPEG")
 Members = Sequence[tuple[str, bytes]]
 
 
@@ -367,7 +367,7 @@ def test_build_leaves_them_out_too(tmp_path: Path) -> None:
 
 def test_gif_and_bmp_are_for_build(tmp_path: Path) -> None:
     for number, kind in enumerate(("GIF", "BMP")):
-        put(tmp_path / "tars", [(f"a.{kind.lower()}", encode(picture(0), kind)), ("a.cls", b"1")], f"x-{number}.tar")
+        put(tmp_path / "tars", [(f"a.{kind.lower()}", encode(make_image(0), kind)), ("a.cls", b"1")], f"x-{number}.tar")
     with pytest.raises(
         UserError, match=r"the \.cls of 'a' has no image .*; beside it: a\.gif; .* build` takes \.gif and"
     ):
@@ -487,7 +487,7 @@ def test_nor_is_that_of_a_shard_within_an_archive(tmp_path: Path, packed: str) -
         source = open_source(path, **options)
         if hasattr(source, "parts"):
             return {part.name for part in source.parts}
-        return {class_name for part in source.stream() for _, class_name, _ in part.pictures}
+        return {class_name for part in source.stream() for _, class_name, _ in part.images}
 
     with pytest.raises(UserError, match=r"'shard-0' may be a shard's; .*--layout tar"):
         open_and_read()
@@ -514,7 +514,7 @@ def test_a_folder_in_a_tar_of_samples_is_no_class(tmp_path: Path, packed: str) -
     path.write_bytes(content if packed == "tar" else gzip.compress(content))
     problem = r"no class is made from the folder 'train'" if packed == "tar" else r"is a label, so these are samples"
     with pytest.raises(UserError, match=problem):
-        [list(part.pictures) for part in open_source(path).stream()]  # type: ignore[union-attr]
+        [list(part.images) for part in open_source(path).stream()]  # type: ignore[union-attr]
 
 
 # folders
@@ -533,9 +533,9 @@ def test_small_images_are_kept_and_told(tmp_path: Path) -> None:
     for number, size in enumerate([(1, 1), (3, 200), (40, 40)]):
         path = tmp_path / "source" / "cat" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(picture(number, width=size[0], height=size[1])))
+        path.write_bytes(encode(make_image(number, width=size[0], height=size[1])))
     report = build(BuildPlan(source=tmp_path / "source", output=tmp_path / "set", name="s", num_workers=1))
     assert report.manifest.splits["train"].num_samples == 3
-    assert report.remarks[-1].startswith("2 pictures have an edge of fewer than 32 pixels and are in the set")
+    assert report.remarks[-1].startswith("2 images have an edge of fewer than 32 pixels and are in the set")
     assert "--min-short-edge 32 leaves them out" in report.remarks[-1]
     assert verify(tmp_path / "set") == {"small": 2}

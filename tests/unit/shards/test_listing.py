@@ -43,7 +43,7 @@ class Stream:
                 raise KeyboardInterrupt
             yield StreamedPart(
                 name=name,
-                pictures=((f"{n}.jpg", name, content) for n, content in reversed(list(enumerate(contents)))),
+                images=((f"{n}.jpg", name, content) for n, content in reversed(list(enumerate(contents)))),
             )
 
 
@@ -93,7 +93,7 @@ def test_a_streamed_source_is_spooled_and_goes_on_after_a_stop(tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, Stream(contents, dies_after=2))
     with (tmp_path / "spool.bin").open("ab") as file:
-        file.write(b"half a part of the killed life")
+        file.write(b"half a part of the killed attempt")
     listing = make(tmp_path, Stream(contents))
     spool = (tmp_path / "spool.bin").read_bytes()
     found = [(item.name, spool[item.offset : item.offset + item.size]) for item in read_all(listing)]
@@ -115,11 +115,11 @@ def test_another_source_is_listed_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_damaged_part_ends_the_listing_with_its_sentence(tmp_path: Path, workers: int) -> None:
     source = SeekableSource(parts=(Folder("a"), Folder("broken")))
-    with pytest.raises(UserError, match="broken: byte 7: cut; copy it again, or take the 6 pictures before the damage"):
+    with pytest.raises(UserError, match="broken: byte 7: cut; copy it again, or take the 6 images before the damage"):
         make(tmp_path, source, workers=workers)
     listing = make(tmp_path, source, workers=workers, damaged_parts="salvage")
     assert listing.num_items == 7
-    assert listing.progress.remarks[-1] == "broken: byte 7: cut: only the 6 pictures before are taken"
+    assert listing.progress.remarks[-1] == "broken: byte 7: cut: only the 6 images before are taken"
 
 
 def test_parts_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_small_classes_are_dropped_and_named() -> None:
     labels = assign({"dog": 500, "cat": 501}, min_images_per_class=501)
     assert labels.label_space.classes == ("cat",)
     assert labels.of_class.tolist() == [-1, 0]
-    assert labels.dropped == {"dog": "500 pictures, fewer than 501 pictures"}
+    assert labels.dropped == {"dog": "500 images, fewer than 501 images"}
     with pytest.raises(UserError, match="no class is left"):
         assign({"dog": 500}, min_images_per_class=501)
 
@@ -81,8 +81,8 @@ def test_splits_are_disjoint_complete_and_the_first_of_each_class_validate(label
         assert [number for number in validation if labels[number] == label] == of_label[:num]
 
 
-def test_a_class_without_training_pictures_is_refused_with_advice() -> None:
-    with pytest.raises(UserError, match=r"1 classes have 2 pictures or fewer.*\(b\).*--min-images-per-class 3"):
+def test_a_class_without_training_images_is_refused_with_advice() -> None:
+    with pytest.raises(UserError, match=r"1 classes have 2 images or fewer.*\(b\).*--min-images-per-class 3"):
         split_items(
             np.array([0, 0, 0, 1, 1], np.int32), Selection(validation_per_class=2), split="train", classes=("a", "b")
         )

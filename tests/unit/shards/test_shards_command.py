@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hornet.cli.shards import main
-from tests.unit.shards.making import encode, picture, write_shards
+from tests.unit.shards.making import encode, make_image, write_shards
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +25,7 @@ def source(tmp_path: Path) -> Path:
     for number in range(6):
         path = tmp_path / "source" / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode(picture(number), "JPEG"))
+        path.write_bytes(encode(make_image(number), "JPEG"))
     (tmp_path / "source" / "a" / "bad.jpg").write_bytes(b"bad")
     return tmp_path / "source"
 
@@ -37,7 +37,7 @@ def test_build_then_info(
     built = capsys.readouterr().out
     assert "label space  pets, 2 classes, " in built
     assert "split        train: 6 samples in 2 shards, " in built
-    assert "dropped      1 pictures (1 undecodable)" in built
+    assert "dropped      1 images (1 undecodable)" in built
     run(monkeypatch, "info", tmp_path / "pets")
     described = capsys.readouterr().out.splitlines()
     assert described == built.splitlines()[: len(described)]
@@ -70,14 +70,14 @@ def test_patterns_may_be_given_again_and_not_twice(
     assert "toy-*.tar names the tars already; give one of them" in capsys.readouterr().err
 
 
-def test_help_names_the_format_of_pictures_written_anew(
+def test_help_names_the_format_of_images_written_anew(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")  # no line ends within a word
     with pytest.raises(SystemExit):
         run(monkeypatch, "build", "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert "--rewrite-all write every picture anew, in --format" in text
+    assert "--rewrite-all write every image anew, in --format" in text
     assert "(default: jpeg with --max-short-edge, else png, which loses nothing)" in text
 
 

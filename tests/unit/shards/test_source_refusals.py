@@ -18,16 +18,16 @@ from hornet.shards.build.source import SeekableSource
 from hornet.shards.build.sources import open_source
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.views.subset import SubsetPlan, make_subset
-from tests.unit.shards.making import encode, make_set, picture
+from tests.unit.shards.making import encode, make_image, make_set
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
 
-PICTURE = encode(picture(0), "JPEG")
+IMAGE = encode(make_image(0), "JPEG")
 TWO = LabelSpace(name="two", classes=("ant", "zebra"))
 
 
-def make_tar(*names: str, links: Sequence[tuple[str, str]] = (), content: bytes = PICTURE) -> bytes:
+def make_tar(*names: str, links: Sequence[tuple[str, str]] = (), content: bytes = IMAGE) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name in names:
@@ -48,15 +48,15 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def read(path: Path, **options: object) -> list[tuple[str, str]]:
-    """Name and class of each picture."""
+    """Name and class of each image."""
     source = open_source(path, **options)  # type: ignore[arg-type]
     if isinstance(source, SeekableSource):
         return [(entry.name, entry.class_name) for part in source.parts for entry in part.list().entries]
-    return [(name, class_name) for part in source.stream() for name, class_name, _ in part.pictures]
+    return [(name, class_name) for part in source.stream() for name, class_name, _ in part.images]
 
 
 def write_parquet(path: Path, labels: Sequence[int], *, names: Sequence[str] | None, **others: object) -> Path:
-    images = pyarrow.array([{"bytes": PICTURE, "path": f"{row}.jpg"} for row in range(len(labels))])
+    images = pyarrow.array([{"bytes": IMAGE, "path": f"{row}.jpg"} for row in range(len(labels))])
     table = pyarrow.table({"image": images, "label": pyarrow.array(labels, pyarrow.int64()), **others})
     if names:
         features = {"label": {"names": list(names), "_type": "ClassLabel"}}
@@ -86,7 +86,7 @@ def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path, packed: str
     if packed == "folder":
         path = tmp_path / "all"
         for name in names:
-            write(path / name, PICTURE)
+            write(path / name, IMAGE)
     elif packed == "tar":
         path = write(tmp_path / "all.tar", make_tar(*(f"all/{name}" for name in names)))
     else:
@@ -95,13 +95,13 @@ def test_folders_of_splits_are_not_taken_for_classes(tmp_path: Path, packed: str
         read(path)
 
 
-def test_pictures_that_are_links_are_told(tmp_path: Path) -> None:
+def test_images_that_are_links_are_told(tmp_path: Path) -> None:
     path = write(tmp_path / "all.tar", make_tar("n01/a.jpg", links=[("n02/b.jpg", "n01/a.jpg")]))
     (remark,) = open_source(path).remarks
-    assert "1 pictures are links and were passed over, 'n02/b.jpg' for one" in remark
+    assert "1 images are links and were passed over, 'n02/b.jpg' for one" in remark
 
 
-def test_hidden_twins_of_pictures_are_no_pictures(tmp_path: Path) -> None:
+def test_hidden_twins_of_images_are_no_images(tmp_path: Path) -> None:
     assert read(write(tmp_path / "all.tar", make_tar("n01/._a.jpg", "n01/a.jpg"))) == [("a.jpg", "n01")]
 
 
@@ -111,7 +111,7 @@ def test_a_gzip_among_the_tars_of_a_tar_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
-def test_validation_pictures_sorted_into_folders_need_no_devkit(tmp_path: Path) -> None:
+def test_validation_images_sorted_into_folders_need_no_devkit(tmp_path: Path) -> None:
     name = "ILSVRC2012_val_00000001.JPEG"
     assert read(write(tmp_path / "val.tar", make_tar(f"n01/{name}"))) == [(name, "n01")]
 
@@ -194,10 +194,10 @@ def test_damage_behind_a_parquet_files_footer_is_named(tmp_path: Path) -> None:
         read(path)
 
 
-def test_pipes_and_broken_links_are_no_pictures(tmp_path: Path) -> None:
+def test_pipes_and_broken_links_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "pipes" / "a").mkdir(parents=True)
     os.mkfifo(tmp_path / "pipes" / "a" / "x.jpg")
-    with pytest.raises(UserError, match=r"a/x\.jpg: is a picture by its name, but no plain file; remove it"):
+    with pytest.raises(UserError, match=r"a/x\.jpg: is an image by its name, but no plain file; remove it"):
         read(tmp_path / "pipes")
     (tmp_path / "links" / "a").mkdir(parents=True)
     (tmp_path / "links" / "a" / "x.jpg").symlink_to(tmp_path / "nowhere")

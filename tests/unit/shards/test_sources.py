@@ -1,4 +1,4 @@
-"""The layouts in which pictures come: archives made here by other writers, read back byte by byte."""
+"""The layouts in which images come: archives made here by other writers, read back byte by byte."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hornet.errors import UserError
 from hornet.shards.build.source import SeekableSource
 from hornet.shards.build.sources import LAYOUTS, detect_layout, open_source
 from hornet.shards.label_space import LabelSpace
-from tests.unit.shards.making import encode, index, picture, write_shards
+from tests.unit.shards.making import encode, index, make_image, write_shards
 
 Found = list[tuple[str, str, str, bytes]]
-PICTURES = {
+IMAGES = {
     "n01440764": {"n01440764_2.JPEG": b"two", "n01440764_10.JPEG": b"ten" * 400},
     "n01443537": {"n01443537_1.JPEG": gzip.compress(b"packed"), "n01443537_7.png": b""},
     "n04399382": {},
@@ -44,7 +44,7 @@ def make_tar(members: dict[str, bytes], *, mode: str = "w", tar_format: int = ta
 
 
 def make_tars() -> dict[str, bytes]:
-    return {f"{synset}.tar": make_tar(members) for synset, members in PICTURES.items()}
+    return {f"{synset}.tar": make_tar(members) for synset, members in IMAGES.items()}
 
 
 def put(path: Path, content: bytes) -> Path:
@@ -54,7 +54,7 @@ def put(path: Path, content: bytes) -> Path:
 
 
 def make_folders(folder: Path) -> Path:
-    for synset, members in PICTURES.items():
+    for synset, members in IMAGES.items():
         (folder / synset).mkdir(parents=True)
         for name, content in members.items():
             put(folder / synset / name, content)
@@ -69,11 +69,11 @@ def make_folder_of_tars(folder: Path) -> Path:
 
 def flatten(prefix: str = "") -> dict[str, bytes]:
     return {
-        f"{prefix}{synset}/{name}": content for synset, members in PICTURES.items() for name, content in members.items()
+        f"{prefix}{synset}/{name}": content for synset, members in IMAGES.items() for name, content in members.items()
     }
 
 
-LAYOUTS_OF_PICTURES: dict[str, Callable[[Path], Path]] = {
+LAYOUTS_OF_IMAGES: dict[str, Callable[[Path], Path]] = {
     "image-folder": lambda folder: make_folders(folder / "train"),
     "tar-of-tars": lambda folder: put(folder / "fall11_whole.tar", make_tar(make_tars())),
     "folder-of-tars": lambda folder: make_folder_of_tars(folder / "tars"),
@@ -83,13 +83,13 @@ LAYOUTS_OF_PICTURES: dict[str, Callable[[Path], Path]] = {
 
 
 def read(path: Path, **options: object) -> Found:
-    """All pictures as (part, name, class, bytes), read the way `build` does."""
+    """All images as (part, name, class, bytes), read the way `build` does."""
     source = open_source(path, **options)  # type: ignore[arg-type]
     if not isinstance(source, SeekableSource):
         return sorted(
             (part.name, name, class_name, content)
             for part in source.stream()
-            for name, class_name, content in part.pictures
+            for name, class_name, content in part.images
         )
     found = []
     for part in source.parts:
@@ -106,22 +106,22 @@ def read(path: Path, **options: object) -> Found:
     return sorted(found)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS_OF_PICTURES)
-def test_the_same_pictures_are_the_same_in_every_layout(layout: str, tmp_path: Path) -> None:
-    path = LAYOUTS_OF_PICTURES[layout](tmp_path)
+@pytest.mark.parametrize("layout", LAYOUTS_OF_IMAGES)
+def test_the_same_images_are_the_same_in_every_layout(layout: str, tmp_path: Path) -> None:
+    path = LAYOUTS_OF_IMAGES[layout](tmp_path)
     assert detect_layout(path) == layout
     assert read(path) == sorted(
-        (synset, name, synset, content) for synset, members in PICTURES.items() for name, content in members.items()
+        (synset, name, synset, content) for synset, members in IMAGES.items() for name, content in members.items()
     )
 
 
 @pytest.mark.parametrize("layout", ["image-folder", "tar-of-tars", "folder-of-tars"])
-def test_classes_without_pictures_are_known(layout: str, tmp_path: Path) -> None:
-    source = open_source(LAYOUTS_OF_PICTURES[layout](tmp_path))
-    assert source.classes == tuple(PICTURES)
+def test_classes_without_images_are_known(layout: str, tmp_path: Path) -> None:
+    source = open_source(LAYOUTS_OF_IMAGES[layout](tmp_path))
+    assert source.classes == tuple(IMAGES)
 
 
-def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
+def test_what_is_no_image_is_told(tmp_path: Path) -> None:
     put(make_folders(tmp_path / "train") / "README", b"x")
     put(tmp_path / "train" / "n01440764" / "notes.txt", b"x")
     put(tmp_path / "train" / "n01440764" / ".DS_Store", b"x")
@@ -152,7 +152,7 @@ def test_folders_below_a_class_count_and_loops_are_refused(tmp_path: Path) -> No
     ],
 )
 def test_a_cut_tar_within_is_named_with_its_byte(tmp_path: Path, cut: slice, problem: str) -> None:
-    inner = make_tar(PICTURES["n01440764"])
+    inner = make_tar(IMAGES["n01440764"])
     path = put(tmp_path / "whole.tar", make_tar({"n01440764.tar": inner[cut]}))
     source = open_source(path)
     assert isinstance(source, SeekableSource)
@@ -167,7 +167,7 @@ def test_a_cut_tar_within_is_named_with_its_byte(tmp_path: Path, cut: slice, pro
 @pytest.mark.parametrize("layout", ["tar-of-tars", "tar-of-folders", "tar-gz"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_a_cut_archive_is_refused(layout: str, share: float, tmp_path: Path) -> None:
-    path = LAYOUTS_OF_PICTURES[layout](tmp_path)
+    path = LAYOUTS_OF_IMAGES[layout](tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content.rstrip(b"\0")) * share)])  # a cut within the padding does no harm
     with pytest.raises(UserError, match=r"(whole\.tar|folders\.tar|tar\.gz): .*(cut|damaged|ends)"):
@@ -175,7 +175,7 @@ def test_a_cut_archive_is_refused(layout: str, share: float, tmp_path: Path) -> 
 
 
 def test_a_flipped_bit_in_a_gzip_is_refused(tmp_path: Path) -> None:
-    path = LAYOUTS_OF_PICTURES["tar-gz"](tmp_path)
+    path = LAYOUTS_OF_IMAGES["tar-gz"](tmp_path)
     content = bytearray(path.read_bytes())
     content[-6] ^= 1  # in the checksum
     path.write_bytes(content)
@@ -225,7 +225,7 @@ def test_ilsvrc_validation_takes_its_classes_from_the_devkit(tmp_path: Path, unp
         read(path)
 
 
-def test_ilsvrc_pictures_the_devkit_does_not_know_are_refused(tmp_path: Path) -> None:
+def test_ilsvrc_images_the_devkit_does_not_know_are_refused(tmp_path: Path) -> None:
     devkit = write_devkit(tmp_path, [1])
     path = put(tmp_path / "val.tar", make_tar({"ILSVRC2012_val_00000002.JPEG": b"x"}))
     with pytest.raises(UserError, match=r"00000002\.JPEG' has a number that the ground truth does not; it has 1 lines"):
@@ -263,7 +263,7 @@ def test_a_set_of_ours_keeps_its_label_space(tmp_path: Path) -> None:
 def test_alternative_labels_leave_out_what_has_none(tmp_path: Path) -> None:
     members = {}
     for number in range(4):
-        members[f"{number}.jpg"] = encode(picture(number), "JPEG")
+        members[f"{number}.jpg"] = encode(make_image(number), "JPEG")
         members[f"{number}.cls"] = b"%d" % number
         members[f"{number}.json"] = json.dumps({"label": number, "label_12k": -1 if number == 2 else 7}).encode()
     put(tmp_path / "timm-train-0000.tar", make_tar(members))
@@ -314,7 +314,7 @@ def test_parquet_sets_are_streamed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ((None, "a.jpg", 0), "row 1 holds no picture"),
+        ((None, "a.jpg", 0), "row 1 holds no image"),
         ((b"x", "a.jpg", 2), "row 1 has label 2, the label space has 2 classes"),
         ((b"x", "a.jpg", -1), "row 1 has label -1; a split without labels cannot be built from"),
     ],
@@ -350,4 +350,4 @@ def test_options_without_a_meaning_are_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "train", layout="tar-of-tars")
     with pytest.raises(UserError, match="there is no such file or folder"):
         open_source(tmp_path / "nothing")
-    assert set(LAYOUTS) >= set(LAYOUTS_OF_PICTURES)
+    assert set(LAYOUTS) >= set(LAYOUTS_OF_IMAGES)

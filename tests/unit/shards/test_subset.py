@@ -18,7 +18,7 @@ from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
 from hornet.shards.views import exclusion
 from hornet.shards.views.subset import SubsetPlan, SubsetReport, describe_subset, make_subset
-from tests.unit.shards.making import encode, index, key_hash, make_set, picture, rank_of, write_shard
+from tests.unit.shards.making import encode, index, key_hash, make_image, make_set, rank_of, write_shard
 
 
 def choose(source: Path, output: Path, **options: Any) -> SubsetReport:
@@ -38,7 +38,7 @@ def read_all(folder: Path, split: str = "train") -> dict[str, tuple[int, bytes]]
 
 
 def stream_all(folder: Path) -> dict[int, tuple[int, bytes]]:
-    """Label and pixels by key, of three epochs; the crop is the whole picture of 26 x 20, whatever is drawn."""
+    """Label and pixels by key, of three epochs; the crop is the whole image of 26 x 20, whatever is drawn."""
     transform = TransformConfig(image_size=16, crop_scale=(1.0, 1.0), crop_ratio=(1.3, 1.3))
     config = StreamConfig(shards=folder, partial_batch="carry", transform=transform)
     stream = open_train_stream(config, world=rank_of(0, 1), seed=5, global_batch_size=4, micro_batch_size=4)
@@ -59,7 +59,7 @@ def write_list(path: Path, *rows: Any) -> Path:
 @pytest.fixture
 def two_splits(tmp_path: Path) -> Path:
     folder = make_set(tmp_path / "set", num_shards=3, samples_per_shard=20)
-    samples = [(f"v{number}", "png", encode(picture(900 + number)), number % 5) for number in range(10)]
+    samples = [(f"v{number}", "png", encode(make_image(900 + number)), number % 5) for number in range(10)]
     (tmp_path / "other").mkdir()
     write_shard(tmp_path / "other" / "val-00.tar", samples)
     index(tmp_path / "other", split="validation", output=folder)

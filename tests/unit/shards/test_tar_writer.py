@@ -12,13 +12,15 @@ import webdataset
 
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
 from hornet.shards.index import index_tar
-from tests.unit.shards.making import encode, picture
+from tests.unit.shards.making import encode, make_image
 
 
 def samples() -> list[EncodedSample]:
     stems = ["n01440764_1", "a/b", "x" * 150, "é" * 60, "exactly" + "y" * 89]
     return [
-        EncodedSample(stem=stem, extension="png", image=encode(picture(number, width=20 + number)), label=number * 777)
+        EncodedSample(
+            stem=stem, extension="png", image=encode(make_image(number, width=20 + number)), label=number * 777
+        )
         for number, stem in enumerate(stems)
     ]
 

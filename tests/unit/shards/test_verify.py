@@ -21,7 +21,7 @@ from hornet.shards.check.set_repeats import find_repeats
 from hornet.shards.check.shard_check import ShardCheck, ShardTask
 from hornet.shards.check.verify import VerifyPlan, VerifyReport, describe_verification, verify_set
 from hornet.shards.shard_set import open_shards
-from tests.unit.shards.making import encode, flip_bit, index, picture, write_shard
+from tests.unit.shards.making import encode, flip_bit, index, make_image, write_shard
 from tests.unit.shards.test_index_set import index as index_as
 from tests.unit.shards.test_shard_set import edit_info, put_index
 from tests.unit.shards.test_shards_command import run
@@ -29,8 +29,8 @@ from tests.unit.shards.test_shards_command import run
 EDGE = 40
 
 
-def big_picture(number: int) -> bytes:
-    return encode(picture(number, width=EDGE, height=EDGE), "JPEG")
+def big_image(number: int) -> bytes:
+    return encode(make_image(number, width=EDGE, height=EDGE), "JPEG")
 
 
 def write_tars(folder: Path, *, replaced: Mapping[int, tuple[str, bytes]] | None = None, shards: int = 3) -> None:
@@ -40,7 +40,7 @@ def write_tars(folder: Path, *, replaced: Mapping[int, tuple[str, bytes]] | None
         samples = []
         for number in range(shard * 4, shard * 4 + 4):
             extension, content = (replaced or {}).get(number, ("jpg", b""))
-            samples.append((f"s{number:04d}", extension, content or big_picture(number), number % 5))
+            samples.append((f"s{number:04d}", extension, content or big_image(number), number % 5))
         write_shard(folder / f"toy-{shard:02d}.tar", samples)
 
 
@@ -162,12 +162,12 @@ def record_again(folder: Path, number: int) -> None:
 @pytest.mark.parametrize(
     ("extra", "kind", "key"),
     [
-        (("s0011.png", big_picture(99)), "repeated-key", "toy-02/s0011"),
+        (("s0011.png", big_image(99)), "repeated-key", "toy-02/s0011"),
         (("s0011.cls", b"1"), "repeated-key", "toy-02/s0011"),
-        (("other.jpg", big_picture(99)), "half-sample", "toy-02/other"),
+        (("other.jpg", big_image(99)), "half-sample", "toy-02/other"),
         (("other.cls", b"1"), "half-sample", "toy-02/other"),
         (("other.cls", b"cat"), "label-member", "toy-02/other"),
-        (("other.jpg", big_picture(99)), "not-indexed", "toy-02/other"),
+        (("other.jpg", big_image(99)), "not-indexed", "toy-02/other"),
     ],
 )
 def test_members_that_do_not_belong(tmp_path: Path, extra: tuple[str, bytes], kind: str, key: str) -> None:
@@ -226,8 +226,8 @@ def test_a_view_may_hold_less_under_other_labels(clean: Path) -> None:
     assert kinds(clean) == ["crc", "sha256"]
 
 
-def test_pictures_that_cannot_be_decoded(tmp_path: Path) -> None:
-    folder = make(tmp_path, replaced={5: ("jpg", b"no picture"), 6: ("jpg", big_picture(6)[:-300])})
+def test_images_that_cannot_be_decoded(tmp_path: Path) -> None:
+    folder = make(tmp_path, replaced={5: ("jpg", b"no image"), 6: ("jpg", big_image(6)[:-300])})
     found = findings(folder)
     assert [(finding["kind"], finding["key"]) for finding in found] == [
         ("undecodable", "toy-01/s0005"),
@@ -238,13 +238,13 @@ def test_pictures_that_cannot_be_decoded(tmp_path: Path) -> None:
 
 def animated() -> bytes:
     buffer = io.BytesIO()
-    frames = [picture(number, width=EDGE, height=EDGE) for number in range(2)]
+    frames = [make_image(number, width=EDGE, height=EDGE) for number in range(2)]
     frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:])
     return buffer.getvalue()
 
 
 SIXTEEN = encode(Image.fromarray(np.arange(EDGE * EDGE, dtype=np.uint16).reshape(EDGE, EDGE)))
-PLAIN = picture(50, width=EDGE, height=EDGE)
+PLAIN = make_image(50, width=EDGE, height=EDGE)
 
 
 @pytest.mark.parametrize(
@@ -257,11 +257,11 @@ PLAIN = picture(50, width=EDGE, height=EDGE)
         ("png", encode(PLAIN), []),
         ("webp", animated(), ["animated"]),
         ("png", SIXTEEN, ["16-bit", "mode-I;16"]),
-        ("jpg", encode(picture(1, width=31, height=60), "JPEG"), ["small"]),
-        ("jpg", encode(picture(1, width=32, height=60), "JPEG"), []),
+        ("jpg", encode(make_image(1, width=31, height=60), "JPEG"), ["small"]),
+        ("jpg", encode(make_image(1, width=32, height=60), "JPEG"), []),
     ],
 )
-def test_remarks_on_pictures_are_no_errors(tmp_path: Path, extension: str, content: bytes, expected: list[str]) -> None:
+def test_remarks_on_images_are_no_errors(tmp_path: Path, extension: str, content: bytes, expected: list[str]) -> None:
     folder = make(tmp_path, replaced={5: (extension, content)})
     found = findings(folder)
     assert sorted(finding["kind"] for finding in found) == expected
@@ -270,7 +270,7 @@ def test_remarks_on_pictures_are_no_errors(tmp_path: Path, extension: str, conte
 
 
 def test_equal_contents_within_a_split_are_duplicates(tmp_path: Path) -> None:
-    folder = make(tmp_path, replaced={9: ("jpg", big_picture(2)), 11: ("jpg", big_picture(2))})
+    folder = make(tmp_path, replaced={9: ("jpg", big_image(2)), 11: ("jpg", big_image(2))})
     found = findings(folder)
     assert [(finding["kind"], finding["key"], finding["severity"]) for finding in found] == [
         ("duplicate", "toy-02/s0009", "remark"),
@@ -287,7 +287,7 @@ def two_splits(folder: Path, **options: Any) -> Path:
 
 
 def test_equal_contents_in_two_splits_are_leakage(tmp_path: Path) -> None:
-    folder = two_splits(tmp_path, replaced={9: ("jpg", big_picture(4))})
+    folder = two_splits(tmp_path, replaced={9: ("jpg", big_image(4))})
     (finding,) = findings(folder)
     assert (finding["kind"], finding["key"], finding["severity"]) == ("leakage", "toy-02/s0009", "error")
     assert "split 'validation': the same bytes as toy-01/s0004 at byte" in finding["detail"]
@@ -309,7 +309,7 @@ def test_splits_of_the_same_tars_are_no_leakage(tmp_path: Path) -> None:
 
 def test_names_that_stand_in_several_tars_are_one_remark(tmp_path: Path) -> None:
     write_tars(tmp_path, shards=1)
-    write_shard(tmp_path / "toy-01.tar", [(f"s{number:04d}", "jpg", big_picture(9 + number), 1) for number in range(3)])
+    write_shard(tmp_path / "toy-01.tar", [(f"s{number:04d}", "jpg", big_image(9 + number), 1) for number in range(3)])
     (finding,) = findings(index(tmp_path))
     assert (finding["kind"], finding["shard"]) == ("repeated-stem", "train")
     assert finding["detail"].startswith("3 samples have a name that stands in an earlier tar too, as toy-01/s0000 and")
@@ -352,7 +352,7 @@ def test_unknown_checksums_are_remarked_and_may_be_filled_in(tmp_path: Path) -> 
 
 
 def test_checksums_of_a_damaged_split_are_not_written(tmp_path: Path) -> None:
-    write_tars(tmp_path, replaced={5: ("jpg", b"no picture")})
+    write_tars(tmp_path, replaced={5: ("jpg", b"no image")})
     index_as(tmp_path)
     before = (tmp_path / "_info.json").read_bytes()
     report = verified(tmp_path, write_checksums=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.shards.making import encode, index, picture, write_shard
+from tests.unit.shards.making import encode, index, make_image, write_shard
 from tests.unit.shards.test_shards_command import run
 
 
@@ -14,7 +14,7 @@ def test_duplicates_then_subset(
     toy_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "other").mkdir()
-    samples = [("same", "png", encode(picture(1)), 0), ("new", "png", encode(picture(999)), 4)]
+    samples = [("same", "png", encode(make_image(1)), 0), ("new", "png", encode(make_image(999)), 4)]
     write_shard(tmp_path / "other" / "o.tar", samples)
     other = index(tmp_path / "other", split="validation")
     excluded, page = tmp_path / "exclude.jsonl", tmp_path / "pairs.html"

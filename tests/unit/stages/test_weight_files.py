@@ -292,7 +292,7 @@ FOREIGN = {
         "is cut short or damaged",
     ),
     "zeros": (bytes(100), "is no weight file (it begins with b'\\x00"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no weight file (it begins with b'\\x89PNG"),
+    "image": (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no weight file (it begins with b'\\x89PNG"),
     "cut header": ((5000).to_bytes(8, "little") + b'{"a": {"dtype"', "is cut short: it ends within its header"),
     "cut safetensors": (
         (len(header := b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}')).to_bytes(8, "little")

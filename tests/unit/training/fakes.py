@@ -6,10 +6,10 @@ import math
 import torch
 
 from hornet.batch import BadSample, Batch
+from hornet.training.components import Components
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig
 from hornet.training.loop import StepMessage, StepResult
 from hornet.training.norms import NormWatch
-from hornet.training.parts import Parts
 from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
 
@@ -42,7 +42,7 @@ class TrustingGuard:
 
     window_steps = 128
 
-    def judge(self, message):
+    def accepts(self, message):
         return math.isfinite(message.grad_norm)
 
     def review(self, record, state):
@@ -60,13 +60,13 @@ class CountingEngine:
         self.clock = StepClock(torch.device("cpu"))
         self.norms = NormWatch(torch.optim.SGD([torch.zeros(1)]), [])
 
-    def run_step(self, batches, *, step, lr, judge):
+    def run_step(self, batches, *, step, lr, accept):
         assert batches, "the loop fetches the batches of a step first"
         self.weight += 1
         self.lrs.append(lr)
         loss = torch.tensor(1.0 / (step + 1))
         norm = 2.0 if self.finite(step) else math.inf
-        return StepResult(loss=loss, grad_norm=norm, was_applied=judge(loss, norm))
+        return StepResult(loss=loss, grad_norm=norm, was_applied=accept(loss, norm))
 
     def save(self, folder, writer):
         if self.fail_saving is not None:
@@ -83,7 +83,7 @@ class CountingEngine:
         return {}
 
 
-def make_parts(engine, **changes):
+def make_components(engine, **changes):
     """A run of 10 steps of 4 images."""
     settings = {
         "engine": engine,
@@ -106,6 +106,6 @@ def make_parts(engine, **changes):
         "tracking": TrackingConfig(),
         "profile": ProfileConfig(),
         "filters": (),
-        "draw_images": lambda batch, step: torch.zeros(3, 4, 4),
+        "render_images": lambda batch, step: torch.zeros(3, 4, 4),
     }
-    return Parts(**(settings | changes))
+    return Components(**(settings | changes))

@@ -77,7 +77,7 @@ def run(kind, *, clipping, num_micro_steps):
         sizes = {"global_batch_size": BATCH, "micro_batch_size": BATCH // num_micro_steps}
         engine = DeepSpeedEngine(Line(), config=zero, **sizes, **common)
     norms = [
-        engine.run_step(draw(step, num_micro_steps), step=step, lr=0.1, judge=lambda loss, norm: True).grad_norm
+        engine.run_step(draw(step, num_micro_steps), step=step, lr=0.1, accept=lambda loss, norm: True).grad_norm
         for step in range(NUM_STEPS)
     ]
     return norms, engine.read_parameters(NAMES)

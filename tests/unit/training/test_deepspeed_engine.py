@@ -55,10 +55,10 @@ def accept(_loss, _norm):
     return True
 
 
-def run(engine, steps, *, judge=accept):
+def run(engine, steps, *, accept=accept):
     results, weights = [], []
     for step in steps:
-        results.append(engine.run_step([make_batch(), make_batch()], step=step, lr=0.1, judge=judge))
+        results.append(engine.run_step([make_batch(), make_batch()], step=step, lr=0.1, accept=accept))
         weights.append(engine.read_parameters(NAMES))
     return results, weights
 
@@ -89,15 +89,15 @@ def test_a_step_without_a_finite_gradient_leaves_no_trace(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [0, 1, 2, 3, "accelerate"])
-def test_a_step_the_judge_refuses_leaves_no_trace(kind):
-    """The judge sees loss and norm of every finite step; the step it refuses is as if it had never been."""
+def test_a_step_the_guard_refuses_leaves_no_trace(kind):
+    """The guard sees loss and norm of every finite step; the step it refuses is as if it had never been."""
     seen = []
 
-    def judge(loss, norm):
+    def accept(loss, norm):
         seen.append((float(loss), norm))
         return len(seen) != 2
 
-    results, weights = run(build(kind), [0, 2, 4], judge=judge)
+    results, weights = run(build(kind), [0, 2, 4], accept=accept)
     assert [result.was_applied for result in results] == [True, False, True]
     assert seen == [(float(result.loss), result.grad_norm) for result in results]
     assert all(math.isfinite(norm) and norm > 0 for _, norm in seen)

@@ -14,7 +14,7 @@ from hornet.training.evaluate import find_best, format_evaluation
 from hornet.training.loop import RunState
 from hornet.training.metrics import MetricsRecorder
 from hornet.world import ALONE
-from tests.unit.training.fakes import CountingEngine, make_parts
+from tests.unit.training.fakes import CountingEngine, make_components
 
 BAD = {"top1": 25.0, "top5": 100.0, "loss": math.nan, "num_images": 24, "num_bad_images": 0}
 NORMS = {"stem": {"grad_norm": 1.0, "weight_norm": math.inf, "layer_scale": None}}
@@ -31,8 +31,8 @@ def run(tmp_path, alone):
     """A run that has logged a step and evaluated it twice, with weights that hold a NaN and an infinity."""
     run = RunDirectory(RunConfig(name="r", root=tmp_path), world=ALONE)
     run.tensorboard.mkdir(parents=True)
-    parts = make_parts(CountingEngine())
-    recorder = MetricsRecorder(run, parts, world=ALONE, first_step=0, device=torch.device("cpu"))
+    components = make_components(CountingEngine())
+    recorder = MetricsRecorder(run, components, world=ALONE, first_step=0, device=torch.device("cpu"))
     row = {"step": 10, "loss": math.nan, "images_per_second": 2.0, "data_seconds": 0.1, "step_seconds": 1.0}
     run.append("metrics", row)
     run.append("norms", {"step": 10, "parts": NORMS})
@@ -43,13 +43,13 @@ def run(tmp_path, alone):
 
 
 def test_it_ends_as_finished_and_is_found_finished_again(run, capsys, monkeypatch):
-    summary.finish(run, make_parts(CountingEngine()), RunState(step=10), seconds=1.0, world=ALONE)
+    summary.finish(run, make_components(CountingEngine()), RunState(step=10), seconds=1.0, world=ALONE)
     assert "loss not finite on 24 images" in capsys.readouterr().out
     assert json.loads((run.path / "status.json").read_text())["state"] == "finished"
     assert json.loads((run.path / "summary.json").read_text())["evaluations"][0]["loss"] is None
     monkeypatch.setattr(run, "refuse_changes", lambda config: None)
     monkeypatch.setattr(summary, "refuse_new_windows", lambda run, guard: None)
-    assert summary.report_finished(run, make_parts(CountingEngine()), world=ALONE)
+    assert summary.report_finished(run, make_components(CountingEngine()), world=ALONE)
     assert "loss not finite on 24 images" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ import torch
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.config import CadenceConfig, GuardConfig
 from hornet.training.guard import DroppedInARowError, NumericalGuard, find_spike
-from hornet.training.loop import RunState, StepResult, Wish, train
+from hornet.training.loop import Request, RunState, StepResult, train
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
 from tests.unit.training.fakes import exchange, make_batch
@@ -19,16 +19,16 @@ NUM_STEPS = 20
 
 
 class ScriptedEngine:
-    """Reports the given losses and norms by step, and 2 + a little for the others; asks the judge as engines do."""
+    """Reports the given losses and norms by step, and 2 + a little for the others; asks the guard as engines do."""
 
     def __init__(self, losses=(), norms=()):
         self.losses, self.norms = dict(losses), dict(norms)
         self.applied = []
 
-    def run_step(self, batches, *, step, lr, judge):
+    def run_step(self, batches, *, step, lr, accept):
         loss = torch.tensor(self.losses.get(step, 2 + 0.1 * math.sin(step)))
         norm = self.norms.get(step, 5 + 0.3 * math.cos(step))
-        was_applied = judge(loss, norm) and math.isfinite(norm)
+        was_applied = accept(loss, norm) and math.isfinite(norm)
         self.applied += [step] if was_applied else []
         return StepResult(loss=loss, grad_norm=norm, was_applied=was_applied)
 
@@ -56,10 +56,10 @@ def run(directory, engine, *, state=None, config=CONFIG, stop_at=None):
         cadence=CadenceConfig(),
         guard=NumericalGuard(config, run=directory, state=state, world=ALONE),
         recorder=NoRecorder(),
-        look_around=lambda state: Wish.STOP if state.step == stop_at else Wish.GO_ON,
+        check_requests=lambda state: Request.STOP if state.step == stop_at else Request.GO_ON,
         save=lambda state: None,
         evaluate=lambda state: None,
-        draw=lambda state, batches: None,
+        render=lambda state, batches: None,
     )
     return state
 

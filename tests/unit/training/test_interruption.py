@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from hornet.training.interruption import Interruption, explain_stop
-from hornet.training.loop import Wish
+from hornet.training.loop import Request
 from hornet.world import ALONE, World
 
 
@@ -22,7 +22,7 @@ def outside():
 def look(interruption, *, save_seconds=0):
     """As a rank that is alone: what it sees is what all agree on."""
     interruption.agree(interruption.look(save_seconds=save_seconds))
-    return interruption.wish
+    return interruption.request
 
 
 def watch(folder, outside, *, world=ALONE, stop_at=None):
@@ -38,18 +38,18 @@ def watch(folder, outside, *, world=ALONE, stop_at=None):
 @pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM", "SIGINT"])
 def test_a_signal_stops(tmp_path, alone, outside, name):
     interruption = watch(tmp_path, outside)
-    assert look(interruption) is Wish.GO_ON
+    assert look(interruption) is Request.GO_ON
     outside.signal = name
-    assert (look(interruption), interruption.reason) == (Wish.STOP, name)
+    assert (look(interruption), interruption.reason) == (Request.STOP, name)
 
 
 def test_files_and_the_clock_are_rank_0s_to_look_at(tmp_path, outside):
     (tmp_path / "STOP").touch()
     rank_1 = World(rank=1, num_ranks=2, local_rank=1, num_local_ranks=2, master_address="", master_port=0)
     interruption = watch(tmp_path, outside, world=rank_1, stop_at=1)
-    assert look(interruption) is Wish.GO_ON
+    assert look(interruption) is Request.GO_ON
     outside.signal = "SIGTERM"
-    assert (look(interruption), interruption.reason) == (Wish.STOP, "SIGTERM")
+    assert (look(interruption), interruption.reason) == (Request.STOP, "SIGTERM")
 
 
 def test_what_a_step_does_after_the_look_counts_against_the_deadline(tmp_path, alone, outside):
@@ -57,51 +57,51 @@ def test_what_a_step_does_after_the_look_counts_against_the_deadline(tmp_path, a
     interruption = watch(tmp_path, outside, stop_at=1030)
     for time in (1000, 1010):
         outside.time = time
-        assert look(interruption, save_seconds=5) is Wish.GO_ON, time
+        assert look(interruption, save_seconds=5) is Request.GO_ON, time
         outside.time = time + 4
         interruption.end_step()
     outside.time = 1011
-    assert look(interruption, save_seconds=5) is Wish.STOP, "one more look at 1021, its end at 1025, saved at 1030"
+    assert look(interruption, save_seconds=5) is Request.STOP, "one more look at 1021, its end at 1025, saved at 1030"
 
 
 def test_files_are_looked_for_once_a_second_save_is_obeyed_once_and_stop_stays(tmp_path, alone, outside):
     interruption = watch(tmp_path, outside)
-    assert look(interruption) is Wish.GO_ON
+    assert look(interruption) is Request.GO_ON
     (tmp_path / "SAVE").touch()
-    assert look(interruption) is Wish.GO_ON, "within the same second"
+    assert look(interruption) is Request.GO_ON, "within the same second"
     outside.time += 1
-    assert look(interruption) is Wish.SAVE
+    assert look(interruption) is Request.SAVE
     assert not (tmp_path / "SAVE").exists()
     outside.time += 1
-    assert look(interruption) is Wish.GO_ON
+    assert look(interruption) is Request.GO_ON
     (tmp_path / "STOP").touch()
     outside.time += 1
-    assert (look(interruption), interruption.reason) == (Wish.STOP, "STOP file")
+    assert (look(interruption), interruption.reason) == (Request.STOP, "STOP file")
     assert (tmp_path / "STOP").exists()
-    assert look(watch(tmp_path, outside)) is Wish.STOP, "the next start as well"
+    assert look(watch(tmp_path, outside)) is Request.STOP, "the next start as well"
 
 
 def test_a_save_file_that_cannot_be_removed_is_obeyed_once(tmp_path, alone, outside, capsys):
     (tmp_path / "SAVE").mkdir()  # unlink refuses a folder, to root as well
     interruption = watch(tmp_path, outside)
-    assert look(interruption) is Wish.SAVE
+    assert look(interruption) is Request.SAVE
     assert "SAVE: cannot be removed" in capsys.readouterr().out
     outside.time += 1
-    assert look(interruption) is Wish.GO_ON
+    assert look(interruption) is Request.GO_ON
 
 
 def test_it_stops_early_enough_for_one_more_step_and_a_save(tmp_path, alone, outside):
     interruption = watch(tmp_path, outside, stop_at=1100)
-    assert look(interruption) is Wish.GO_ON
+    assert look(interruption) is Request.GO_ON
     for time in (1030, 1040, 1059):  # the longest step took 30 s
         outside.time = time
-        assert look(interruption, save_seconds=10) is Wish.GO_ON, time
+        assert look(interruption, save_seconds=10) is Request.GO_ON, time
     outside.time = 1060
-    assert (look(interruption, save_seconds=10), interruption.reason) == (Wish.STOP, "run.stop_at")
+    assert (look(interruption, save_seconds=10), interruption.reason) == (Request.STOP, "run.stop_at")
 
 
 def test_a_deadline_that_has_passed_stops_at_once(tmp_path, alone, outside):
-    assert look(watch(tmp_path, outside, stop_at=999)) is Wish.STOP
+    assert look(watch(tmp_path, outside, stop_at=999)) is Request.STOP
 
 
 def test_a_stopped_run_says_how_to_go_on(tmp_path):

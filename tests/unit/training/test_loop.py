@@ -8,11 +8,18 @@ from hornet.errors import UserError
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.config import CadenceConfig
-from hornet.training.loop import RunState, Wish, train
+from hornet.training.loop import Request, RunState, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
-from tests.unit.training.fakes import CountingEngine, TrustingGuard, exchange, make_bad_sample, make_batch, make_parts
+from tests.unit.training.fakes import (
+    CountingEngine,
+    TrustingGuard,
+    exchange,
+    make_bad_sample,
+    make_batch,
+    make_components,
+)
 
 SCHEDULE = Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0)
 
@@ -31,7 +38,7 @@ def group(batches, size=2):
         yield of_step
 
 
-def run(*, state, cadence=None, engine=None, recorder=None, batches=None, wishes=(), outcomes=None):
+def run(*, state, cadence=None, engine=None, recorder=None, batches=None, requests=(), outcomes=None):
     calls = []
     is_finished = train(
         engine=engine or CountingEngine(),
@@ -42,10 +49,10 @@ def run(*, state, cadence=None, engine=None, recorder=None, batches=None, wishes
         cadence=cadence or CadenceConfig(log_every_steps=4, save_every_steps=3, evaluate_every_steps=5),
         guard=TrustingGuard(),
         recorder=recorder or ListRecorder(),
-        look_around=lambda state: dict(wishes).get(state.step, Wish.GO_ON),
+        check_requests=lambda state: dict(requests).get(state.step, Request.GO_ON),
         save=lambda state: calls.append(("save", state.step)),
         evaluate=lambda state: calls.append(("evaluate", state.step)),
-        draw=lambda state, batches: calls.append(("draw", state.step)),
+        render=lambda state, batches: calls.append(("render", state.step)),
     )
     if outcomes is not None:
         outcomes.append(is_finished)
@@ -54,11 +61,11 @@ def run(*, state, cadence=None, engine=None, recorder=None, batches=None, wishes
 
 def test_a_wish_to_save_or_stop_is_met_at_the_step_boundary():
     recorder, outcomes = ListRecorder(), []
-    calls = run(state=RunState(), recorder=recorder, wishes={4: Wish.SAVE, 7: Wish.STOP}, outcomes=outcomes)
+    calls = run(state=RunState(), recorder=recorder, requests={4: Request.SAVE, 7: Request.STOP}, outcomes=outcomes)
     assert [step for name, step in calls if name == "save"] == [3, 4, 6, 7]
     assert outcomes == [False]
     assert recorder.rows[-1][0] == 7
-    run(state=RunState(), wishes={10: Wish.STOP}, outcomes=outcomes)
+    run(state=RunState(), requests={10: Request.STOP}, outcomes=outcomes)
     assert outcomes == [False, True], "who asks to stop after the last step gets a finished run"
 
 
@@ -67,7 +74,7 @@ def test_everything_happens_at_its_cadence():
     calls = run(state=RunState(), recorder=recorder)
     assert [step for name, step in calls if name == "save"] == [3, 6, 9, 10]
     assert [step for name, step in calls if name == "evaluate"] == [5, 10]
-    assert [step for name, step in calls if name == "draw"] == [1, 10]
+    assert [step for name, step in calls if name == "render"] == [1, 10]
     assert [step for step, _, is_logged in recorder.rows if is_logged] == [3, 4, 6, 8, 9, 10]
     assert all(num_batches == 2 for _, num_batches, _ in recorder.rows)
 
@@ -96,8 +103,8 @@ def directory(tmp_path, alone):
 
 
 def make_recorder(directory, engine=None, **changes):
-    parts = make_parts(engine or CountingEngine(), **changes)
-    return MetricsRecorder(directory, parts, world=ALONE, first_step=0, device=torch.device("cpu"))
+    components = make_components(engine or CountingEngine(), **changes)
+    return MetricsRecorder(directory, components, world=ALONE, first_step=0, device=torch.device("cpu"))
 
 
 def test_metrics_rows(directory):

@@ -35,14 +35,14 @@ def test_the_window_is_profiled_and_nothing_else(tmp_path):
     assert "aten::matmul" in (folder / "steps_00000003.txt").read_text()
 
 
-def test_a_life_that_ends_within_the_window_writes_what_it_saw(tmp_path):
+def test_an_attempt_that_ends_within_the_window_writes_what_it_saw(tmp_path):
     assert list_shapes(run_steps(tmp_path, ProfileConfig(first_step=1, num_steps=9), range(3))) == 3
 
 
 def test_nothing_is_profiled_unless_asked_for_or_on_another_rank_or_later(tmp_path):
     assert not run_steps(tmp_path, ProfileConfig(), range(8)).exists()
     later = run_steps(tmp_path, ProfileConfig(first_step=3), range(5, 8))
-    assert not later.exists(), "a life that starts behind the window"
+    assert not later.exists(), "an attempt that starts behind the window"
     other = replace(ALONE, rank=1, num_ranks=2)
     assert not run_steps(tmp_path, ProfileConfig(first_step=3), range(8), world=other).exists()
 

@@ -10,7 +10,7 @@ from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.config import GuardConfig
 from hornet.training.guard import DroppedInARowError
 from hornet.training.loop import RunState
-from hornet.training.resume import adopt, begin_life, find_fitting_start
+from hornet.training.resume import adopt, begin_attempt, find_fitting_start
 from hornet.training.rollback import go_back, refuse_new_windows
 from hornet.training.summary import report_finished
 from hornet.world import ALONE
@@ -52,7 +52,7 @@ def save(directory, *steps, windows=()):
 
 
 def start(directory, *windows):
-    """As a life begins: find, adopt; return the step gone on from and the names of what lies set aside."""
+    """As an attempt begins: find, adopt; return the step gone on from and the names of what lies set aside."""
     found = find_fitting_start(directory, GuardConfig(skip_batches=windows), world=ALONE)
     adopt(directory, found, world=ALONE)
     aside = sorted(path.name.partition(".")[0] for path in directory.path.glob("set_aside/*"))
@@ -91,7 +91,7 @@ def test_a_second_window_keeps_the_first(directory):
     save(directory, 20, 30, windows=[[15, 25]])  # step 20 is at data step 30
     assert start(directory, (31, 40)) == (20, ["step_00000030"])
     state = RunState(step=20)
-    begin_life(directory, state, world=ALONE)
+    begin_attempt(directory, state, world=ALONE)
     assert state.skipped_batches == [[15, 25], [31, 40]]
 
 
@@ -114,10 +114,10 @@ def test_a_run_goes_back_before_the_spike_and_leaves_its_batches_out(directory):
     (row,) = directory.read_skipped_batches()
     assert (row["first"], row["stop"], row["by"], row["dropped_steps"]) == (20, 33, "guard", [27, 30])
     assert list_steps(directory) == [10, 20]
-    assert start(directory) == (20, ["step_00000026"]), "a later life finds the same"
+    assert start(directory) == (20, ["step_00000026"]), "a later attempt finds the same"
 
 
-def test_how_often_it_goes_back_is_counted_over_all_lives(directory):
+def test_how_often_it_goes_back_is_counted_over_all_attempts(directory):
     save(directory, 10, 20)
     go_back(directory, BACK, spike(step=30, in_a_row=4), world=ALONE)
     again = spike(step=31, in_a_row=4, windows=[[20, 33]])
@@ -152,7 +152,7 @@ def test_dropped_steps_beyond_the_checkpoint_are_forgotten_unless_left_out(direc
     for step in (5, 12, 14):
         directory.append("dropped_steps", {"step": step, "data_step": step - 1})
     start(directory, (13, 20))
-    begin_life(directory, RunState(step=10), world=ALONE)
+    begin_attempt(directory, RunState(step=10), world=ALONE)
     assert [row["step"] for row in directory.read("dropped_steps")] == [5, 14]
 
 

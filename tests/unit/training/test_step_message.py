@@ -5,7 +5,7 @@ import torch
 
 from hornet.errors import UserError
 from hornet.training.interruption import REASONS, Interruption
-from hornet.training.loop import Wish
+from hornet.training.loop import Request
 from hornet.training.step_clock import StepClock
 from hornet.training.step_message import Feed, StepExchange
 from hornet.world import World
@@ -95,21 +95,21 @@ def test_a_loss_that_is_not_finite_on_another_rank_is_not_finite_here(alone, tmp
     OtherRank(monkeypatch, loss=bad)
     exchange, interruption = make_exchange(tmp_path, make_feed(make_batch() for _ in range(6)))
     assert not math.isfinite(exchange(2.0, 1.0, []).mean_loss)
-    assert interruption.wish is Wish.GO_ON, "what else travels with it stays readable"
+    assert interruption.request is Request.GO_ON, "what else travels with it stays readable"
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "agreed", "wish"),
+    ("mine", "theirs", "agreed", "request"),
     [
-        (None, "", "", Wish.GO_ON),
-        (None, "STOP file", "STOP file", Wish.STOP),
-        ("SIGTERM", "STOP file", "SIGTERM", Wish.STOP),
-        ("SIGINT", "SIGTERM", "SIGTERM", Wish.STOP),
-        (None, "SAVE file", "SAVE file", Wish.SAVE),
+        (None, "", "", Request.GO_ON),
+        (None, "STOP file", "STOP file", Request.STOP),
+        ("SIGTERM", "STOP file", "SIGTERM", Request.STOP),
+        ("SIGINT", "SIGTERM", "SIGTERM", Request.STOP),
+        (None, "SAVE file", "SAVE file", Request.SAVE),
     ],
 )
-def test_the_strongest_reason_of_any_rank_counts_for_all(alone, tmp_path, monkeypatch, mine, theirs, agreed, wish):
+def test_the_strongest_reason_of_any_rank_counts_for_all(alone, tmp_path, monkeypatch, mine, theirs, agreed, request):
     OtherRank(monkeypatch, reason=theirs)
     exchange, interruption = make_exchange(tmp_path, make_feed(make_batch() for _ in range(6)), signal=mine)
     exchange(1.0, 1.0, [])
-    assert (interruption.reason, interruption.wish) == (agreed, wish)
+    assert (interruption.reason, interruption.request) == (agreed, request)

@@ -12,7 +12,7 @@ from hornet.training.config import TrackingConfig
 from hornet.training.trackers import open_trackers
 from hornet.world import ALONE
 
-PICTURE = torch.rand(3, 8, 8)
+IMAGE = torch.rand(3, 8, 8)
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def run(tmp_path):
     return run
 
 
-def test_tensorboard_shows_numbers_and_pictures_and_hides_what_a_life_repeats(run):
+def test_tensorboard_shows_numbers_and_images_and_hides_what_an_attempt_repeats(run):
     for first_step, loss in ((0, 1.0), (2, 5.0)):
         (tracker,) = open_trackers(TrackingConfig(), run, first_step=first_step, world=ALONE)
         for step in range(first_step + 1, 5):
             tracker.add_scalars({"train/loss": loss}, step=step)
-            tracker.add_picture("filter/one", PICTURE, step=step)
+            tracker.add_image("filter/one", IMAGE, step=step)
         tracker.close()
     board = EventAccumulator(str(run.tensorboard), size_guidance={"scalars": 0}).Reload()
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(1, 1), (2, 1), (3, 5), (4, 5)]
@@ -59,12 +59,12 @@ run = RunDirectory(RunConfig(name="r", root=Path(sys.argv[1])), world=ALONE)
 _, tracker = open_trackers(TrackingConfig(wandb_project="hornet"), run, first_step=0, world=ALONE)
 for step in (2, 1):
     tracker.add_scalars({"train/loss": 1.5}, step=step)
-tracker.add_picture("filter/one", torch.rand(3, 8, 8), step=2)
+tracker.add_image("filter/one", torch.rand(3, 8, 8), step=2)
 tracker.close()
 """
 
 
-def test_wandb_keeps_one_run_over_two_lives(run, monkeypatch):
+def test_wandb_keeps_one_run_over_two_attempts(run, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     ids = []
@@ -72,9 +72,9 @@ def test_wandb_keeps_one_run_over_two_lives(run, monkeypatch):
         subprocess.run([sys.executable, "-c", USE_WANDB, str(run.config.root)], check=True, capture_output=True)
         ids.append((run.path / "wandb_id").read_text())
     assert ids[0] == ids[1]
-    lives = [path.name for path in (run.path / "wandb").glob("offline-run-*")]
-    assert len(lives) == 2
-    assert all(life.endswith(ids[0]) for life in lives)
+    attempts = [path.name for path in (run.path / "wandb").glob("offline-run-*")]
+    assert len(attempts) == 2
+    assert all(attempt.endswith(ids[0]) for attempt in attempts)
     assert len(list((run.path / "wandb").glob("offline-run-*/files/media/images/filter/*.png"))) == 2
 
 

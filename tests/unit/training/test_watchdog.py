@@ -30,7 +30,7 @@ def beat(dog):
         hang(0.1)
         dog.beat()
 
-lives = [
+attempts = [
     lambda: live(0, lambda dog: hang()),
     lambda: live(1, lambda dog: hang()),
     lambda: live(2, lambda dog: hang_with_the_lock()),
@@ -38,12 +38,12 @@ lives = [
     lambda: live(2, lambda dog: hang(1), stall_seconds=None),
 ]
 pids = []
-for number, life in enumerate(lives):
+for number, attempt in enumerate(attempts):
     pid = os.fork()
     if pid == 0:
         signal.alarm(30)
         os.dup2(os.open(f"{sys.argv[1]}/stderr_{number}", os.O_WRONLY | os.O_CREAT), 2)
-        life()
+        attempt()
         os._exit(0)
     pids.append(pid)
 print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])

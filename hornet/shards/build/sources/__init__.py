@@ -1,4 +1,4 @@
-"""Raw pictures in all the layouts in which ImageNet and its relatives come, opened as a Source."""
+"""Raw images in all the layouts in which ImageNet and its relatives come, opened as a Source."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hornet.shards.build.sources.archives import (
 from hornet.shards.build.sources.folders import open_image_folder
 from hornet.shards.build.sources.gzipped import GzippedTar
 from hornet.shards.build.sources.ilsvrc import NAME, open_ilsvrc_val
-from hornet.shards.build.sources.names import explain_unasked, get_extension, is_class_name, is_picture
+from hornet.shards.build.sources.names import explain_unasked, get_extension, is_class_name, is_image
 from hornet.shards.build.sources.parquet import open_parquet
 from hornet.shards.build.sources.webdataset_tars import INFO_NAMES, open_webdataset
 from hornet.shards.label_space import LabelSpace
@@ -49,7 +49,7 @@ def open_source(
     label_space: LabelSpace | None = None,
     incomplete: Incomplete = "refuse",
 ) -> Source:
-    """Open raw pictures.
+    """Open raw images.
 
     `devkit` is for ilsvrc-val; `split` for webdataset and parquet; `labels` (`json:KEY`) and `incomplete` for
     webdataset; `label_space` names the labels where the source only has numbers. The name of a tar is taken for a class
@@ -144,7 +144,7 @@ def _detect_tar(path: Path) -> str:
             return "tar-of-tars"
         if NAME.fullmatch(name.removeprefix("./")):  # sorted into folders, they have their classes
             return "ilsvrc-val"
-        if is_picture(name) and "/" in name.removeprefix("./"):
+        if is_image(name) and "/" in name.removeprefix("./"):
             return "tar-of-folders"
     raise _unknown(
         path,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
-from hornet.shards.build.sources.names import PassedOver, is_picture
+from hornet.shards.build.sources.names import PassedOver, is_image
 from hornet.shards.index import check_payload
 from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_member
 
@@ -34,7 +34,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class TarPart:
-    """One tar of pictures of one class, as a file or within a file."""
+    """One tar of images of one class, as a file or within a file."""
 
     name: str
     path: Path
@@ -44,7 +44,7 @@ class TarPart:
     size: int | None = None
     """Its bytes; None for the whole file."""
     class_of: Callable[[str], str] | None = None
-    """The class of a picture by its name, where it is not `class_name`; raises ValueError for names it cannot place."""
+    """The class of an image by its name, where it is not `class_name`; raises ValueError for names it cannot place."""
 
     def list(self) -> PartListing:
         """See Part."""
@@ -57,7 +57,7 @@ class TarPart:
                 for member in walk_members(TarStream(Window(outer=tar, size=end), hashed=False, position=self.start)):
                     if not member.is_file:
                         passed.add_link(member.name)
-                    elif is_picture(member.name):
+                    elif is_image(member.name):
                         entries.append(self._describe(member))
                     else:
                         passed.add(member.name)
@@ -97,7 +97,7 @@ def walk_members(stream: TarStream) -> Iterator[Member]:
             return
         check_payload(member, stream.size)
         stream.skip(member.size + member.padding)
-        if member.is_file or is_picture(member.name):
+        if member.is_file or is_image(member.name):
             yield member
 
 
@@ -140,7 +140,7 @@ def open_folder_of_tars(path: Path) -> SeekableSource:
 def open_tar_of_folders(path: Path, *, is_asked: bool = True) -> SeekableSource:
     """Open a tar of class folders (CLASS/NAME.jpg, also below folders that all share); raises UserError.
 
-    Unless the layout `is_asked` for, a tar that looks like a shard is refused: with labels, or one folder of pictures
+    Unless the layout `is_asked` for, a tar that looks like a shard is refused: with labels, or one folder of images
     and what belongs to them.
     """
     passed = PassedOver(str(path))
@@ -148,7 +148,7 @@ def open_tar_of_folders(path: Path, *, is_asked: bool = True) -> SeekableSource:
     for member in _walk_file(path):
         if not member.is_file:
             passed.add_link(member.name)
-        elif is_picture(member.name):
+        elif is_image(member.name):
             members.append(member)
         else:
             passed.add(member.name)
@@ -186,12 +186,12 @@ def refuse_splits(classes: Iterable[str], *, where: str) -> None:
 
 
 def split_class(name: str, num_shared: int, *, where: str) -> tuple[str, str]:
-    """Split a member's name into its class and its name within; raises UserError for a picture outside a class."""
+    """Split a member's name into its class and its name within; raises UserError for an image outside a class."""
     pieces = [piece for piece in name.split("/") if piece not in ("", ".")][num_shared:]
     if ".." in pieces:
-        raise UserError(f"{where}: {name!r} leads out of its folder; pictures are expected as CLASS/NAME.jpg")
+        raise UserError(f"{where}: {name!r} leads out of its folder; images are expected as CLASS/NAME.jpg")
     if len(pieces) < 2:
-        raise UserError(f"{where}: {name!r} lies in no class folder; pictures are expected as CLASS/NAME.jpg")
+        raise UserError(f"{where}: {name!r} lies in no class folder; images are expected as CLASS/NAME.jpg")
     return pieces[0], "/".join(pieces[1:])
 
 

@@ -1,4 +1,4 @@
-"""Layout `image-folder`: a folder of pictures for each class."""
+"""Layout `image-folder`: a folder of images for each class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.archives import refuse_splits
-from hornet.shards.build.sources.names import PassedOver, is_picture
+from hornet.shards.build.sources.names import PassedOver, is_image
 
 NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that systems make; taken for classes, they would move the labels of others."""
@@ -18,7 +18,7 @@ NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "Sys
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolder:
-    """The pictures of one class, with all folders below."""
+    """The images of one class, with all folders below."""
 
     name: str
     path: Path
@@ -70,7 +70,7 @@ def _walk(
             passed.add(name)
         elif found.is_dir():
             _walk(Path(found.path), f"{name}/", class_name, entries, passed, above=(*above, inode))
-        elif is_picture(name):
+        elif is_image(name):
             entries.append(Entry(name=name, class_name=class_name, offset=None, size=_size(found)))
         else:
             passed.add(name)
@@ -90,5 +90,5 @@ def _size(found: os.DirEntry[str]) -> int:
     except OSError as error:
         raise UserError(f"{found.path}: cannot be read ({error.strerror}); mend the link or remove it") from error
     if not stat.S_ISREG(state.st_mode):  # opening a pipe would wait for ever
-        raise UserError(f"{found.path}: is a picture by its name, but no plain file; remove it")
+        raise UserError(f"{found.path}: is an image by its name, but no plain file; remove it")
     return state.st_size

@@ -13,7 +13,7 @@ from hornet.errors import UserError
 from hornet.shards.build.image import MAX_CONTENT_BYTES
 from hornet.shards.build.source import StreamedPart
 from hornet.shards.build.sources.archives import count_shared_folders, split_class
-from hornet.shards.build.sources.names import PassedOver, explain_unasked, get_extension, is_class_name, is_picture
+from hornet.shards.build.sources.names import PassedOver, explain_unasked, get_extension, is_class_name, is_image
 from hornet.shards.sample_label import LABEL_EXTENSION
 from hornet.shards.tar import Member, TarError, check_end, read_member
 
@@ -92,7 +92,7 @@ class GzippedTar:
 
     @contextmanager
     def _named_errors(self) -> Iterator[None]:
-        """Turn what is wrong with the bytes into a UserError; also around pictures, which others take."""
+        """Turn what is wrong with the bytes into a UserError; also around images, which others take."""
         try:
             yield
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -110,40 +110,40 @@ class GzippedTar:
                 if self.known_classes is not None and not is_class_name(name, self.known_classes):
                     raise UserError(f"{self.path}: {explain_unasked(name, 'tar-gz')}")
                 inner = _Forward(outer._file, position=outer.position, end=outer.position + member.size)
-                yield StreamedPart(name=name, pictures=self._pictures(inner, name))
+                yield StreamedPart(name=name, images=self._images(inner, name))
                 outer.position = inner.position
                 outer.skip(member, member.payload_offset + member.size - inner.position + member.padding)
-            elif member.is_file and is_picture(member.name):
+            elif member.is_file and is_image(member.name):
                 loose = loose or _Loose(self, outer)
-                yield StreamedPart(name=self.path.name.partition(".")[0], pictures=loose.pictures(member))
+                yield StreamedPart(name=self.path.name.partition(".")[0], images=loose.images(member))
                 return
             else:
-                take_picture(outer, member, self.passed)
+                take_image(outer, member, self.passed)
 
-    def _pictures(self, inner: _Forward, class_name: str) -> Iterator[tuple[str, str, bytes]]:
+    def _images(self, inner: _Forward, class_name: str) -> Iterator[tuple[str, str, bytes]]:
         with self._named_errors():
             for member in inner.members():
-                content = take_picture(inner, member, self.passed)
+                content = take_image(inner, member, self.passed)
                 if content is not None:
                     yield member.name, class_name, content
 
 
 @dataclass(kw_only=False)
 class _Loose:
-    """The pictures of a gzip of class folders: one part, since a class may come back at any time."""
+    """The images of a gzip of class folders: one part, since a class may come back at any time."""
 
     source: GzippedTar
     outer: _Forward
 
-    def pictures(self, first: Member) -> Iterator[tuple[str, str, bytes]]:
-        """Yield all pictures from `first` on. Folders above the class are known by the first one's depth."""
+    def images(self, first: Member) -> Iterator[tuple[str, str, bytes]]:
+        """Yield all images from `first` on. Folders above the class are known by the first one's depth."""
         num_shared = max(0, count_shared_folders([first.name]))
         member: Member | None = first
         members = self.outer.members()
         above = _folders_above(first.name, num_shared)
         with self.source._named_errors():
             while member is not None:
-                content = take_picture(self.outer, member, self.source.passed)
+                content = take_image(self.outer, member, self.source.passed)
                 if content is not None:
                     if _folders_above(member.name, num_shared) != above:
                         raise UserError(
@@ -159,10 +159,10 @@ def _folders_above(name: str, num_shared: int) -> list[str]:
     return [piece for piece in name.split("/") if piece not in ("", ".")][:num_shared]
 
 
-def take_picture(stream: _Forward, member: Member, passed: PassedOver) -> bytes | None:
-    """Return a picture's content, None for anything else; the stream stands at the next member afterwards.
+def take_image(stream: _Forward, member: Member, passed: PassedOver) -> bytes | None:
+    """Return an image's content, None for anything else; the stream stands at the next member afterwards.
 
-    Raises TarError at a label: its pictures' classes are not their folders.
+    Raises TarError at a label: its images' classes are not their folders.
     """
     if member.is_file and get_extension(member.name) == LABEL_EXTENSION:
         raise TarError(
@@ -170,10 +170,10 @@ def take_picture(stream: _Forward, member: Member, passed: PassedOver) -> bytes 
             f"{member.name!r} is a label, so these are samples and not class folders; unpack the gzip (`gunzip`) and "
             "build from the tars",
         )
-    if not member.is_file or not is_picture(member.name) or member.size > MAX_CONTENT_BYTES:
+    if not member.is_file or not is_image(member.name) or member.size > MAX_CONTENT_BYTES:
         if member.is_file:
             passed.add(member.name)
-        elif is_picture(member.name):
+        elif is_image(member.name):
             passed.add_link(member.name)
         stream.skip(member, member.size + member.padding)
         return None

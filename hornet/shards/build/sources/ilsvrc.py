@@ -21,16 +21,16 @@ MAX_FILE_BYTES = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class GroundTruth:
-    """The class of each validation picture."""
+    """The class of each validation image."""
 
     synsets: tuple[str, ...]
-    """Of picture 1, 2, ..."""
+    """Of image 1, 2, ..."""
 
     def __call__(self, name: str) -> str:
-        """Return a picture's class by its file name; raises ValueError."""
+        """Return an image's class by its file name; raises ValueError."""
         match = NAME.fullmatch(name.rpartition("/")[2])
         if not match:
-            raise ValueError(f"{name!r} is not named as a validation picture (ILSVRC2012_val_00000001.JPEG)")
+            raise ValueError(f"{name!r} is not named as a validation image (ILSVRC2012_val_00000001.JPEG)")
         number = int(match[1])
         if not 1 <= number <= len(self.synsets):
             raise ValueError(f"{name!r} has a number that the ground truth does not; it has {len(self.synsets)} lines")
@@ -41,7 +41,7 @@ def open_ilsvrc_val(path: Path, devkit: Path | None) -> SeekableSource:
     """Open the validation tar; raises UserError if the development kit is missing or damaged."""
     if devkit is None:
         raise UserError(
-            f"{path}: the validation pictures carry no classes; give the development kit that comes with them, "
+            f"{path}: the validation images carry no classes; give the development kit that comes with them, "
             "--devkit ILSVRC2012_devkit_t12.tar.gz"
         )
     truth = GroundTruth(synsets=read_ground_truth(devkit))
@@ -50,7 +50,7 @@ def open_ilsvrc_val(path: Path, devkit: Path | None) -> SeekableSource:
 
 
 def read_ground_truth(devkit: Path) -> tuple[str, ...]:
-    """Return the synset of each validation picture, in their order; raises UserError."""
+    """Return the synset of each validation image, in their order; raises UserError."""
     synset_of = _read_meta(_read_file(devkit, META), devkit)
     lines = _read_file(devkit, GROUND_TRUTH).decode("ascii", "replace").split()
     try:

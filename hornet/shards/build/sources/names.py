@@ -1,4 +1,4 @@
-"""Which files of a source are pictures, and an account of those that are not."""
+"""Which files of a source are images, and an account of those that are not."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def split_words(name: str) -> set[str]:
     return set(re.split(r"[-_./ ]+", name.lower()))
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file is taken for a picture, by its extension; what it really is shows when it is decoded.
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image, by its extension; what it really is shows when it is decoded.
 
     Hidden ones are not: tars made on macOS hold a `._NAME.JPEG` beside each NAME.JPEG.
     """
@@ -53,7 +53,7 @@ def explain_unasked(tar: str, layout: str) -> str:
 
 
 class PassedOver:
-    """Counts what is no picture, so that nothing is left out in silence."""
+    """Counts what is no image, so that nothing is left out in silence."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -68,7 +68,7 @@ class PassedOver:
         self._first.setdefault(extension, name)
 
     def add_link(self, name: str) -> None:
-        """Note a picture's name whose content is elsewhere: a link, a device."""
+        """Note an image's name whose content is elsewhere: a link, a device."""
         self._num_links += 1
         self._first_link = self._first_link or name
 
@@ -79,9 +79,7 @@ class PassedOver:
     @property
     def remarks(self) -> tuple[str, ...]:
         """One line for each extension."""
-        links = (
-            f"{self._where}: {self._num_links} pictures are links and were passed over, {self._first_link!r} for one"
-        )
+        links = f"{self._where}: {self._num_links} images are links and were passed over, {self._first_link!r} for one"
         return tuple(
             f"{self._where}: {count} files "
             + (f"of type .{extension}" if extension else "without an extension")

@@ -13,7 +13,7 @@ from hornet.errors import UserError
 from hornet.shards.build.source import StreamedPart
 from hornet.shards.label_space import LabelSpace
 
-BATCH_ROWS = 64  # of pictures of 90 kB: 6 MB at once
+BATCH_ROWS = 64  # of images of 90 kB: 6 MB at once
 
 
 @dataclass(kw_only=True)
@@ -28,22 +28,24 @@ class ParquetFiles:
     remarks: tuple[str, ...] = field(default=())
 
     def stream(self) -> Iterator[StreamedPart]:
-        """See StreamedSource; raises UserError, with the row, for pictures that are not there."""
+        """See StreamedSource; raises UserError, with the row, for images that are not there."""
         for path in self.paths:
-            yield StreamedPart(name=path.stem, pictures=self._pictures(path))
+            yield StreamedPart(name=path.stem, images=self._images(path))
 
-    def _pictures(self, path: Path) -> Iterator[tuple[str, str, bytes]]:
+    def _images(self, path: Path) -> Iterator[tuple[str, str, bytes]]:
         file = _open(path)
-        image, label = find_columns(file.schema_arrow, path)
-        if _read_names(file.schema_arrow, label) != self.own_names:
+        image_column, label_column = find_columns(file.schema_arrow, path)
+        if _read_names(file.schema_arrow, label_column) != self.own_names:
             raise UserError(f"{path}: names its classes otherwise than {self.paths[0]}; give files of one set")
         row = 0
-        for batch in _read_batches(file, [image, label], path):
-            for picture, number in zip(batch.column(image).to_pylist(), batch.column(label).to_pylist(), strict=True):
-                content = (picture or {}).get("bytes")
+        for batch in _read_batches(file, [image_column, label_column], path):
+            for image, number in zip(
+                batch.column(image_column).to_pylist(), batch.column(label_column).to_pylist(), strict=True
+            ):
+                content = (image or {}).get("bytes")
                 if not content:
-                    raise UserError(f"{path}: row {row} holds no picture (only a path, or nothing); embed the bytes")
-                name = (picture.get("path") or "").rpartition("/")[2]
+                    raise UserError(f"{path}: row {row} holds no image (only a path, or nothing); embed the bytes")
+                name = (image.get("path") or "").rpartition("/")[2]
                 yield name or f"{row:08d}.jpg", self._name_class(number, path, row), content
                 row += 1
 
@@ -106,7 +108,7 @@ def _read_batches(file: Any, columns: list[str], path: Path) -> Iterator[Any]:
 
 
 def find_columns(schema: Any, path: Path) -> tuple[str, str]:
-    """Return the names of the picture's and the label's column; raises UserError if they are not unmistakable."""
+    """Return the names of the image's and the label's column; raises UserError if they are not unmistakable."""
     import pyarrow
 
     images = [
@@ -120,7 +122,7 @@ def find_columns(schema: Any, path: Path) -> tuple[str, str]:
         labels = described if len(described) == 1 else ["label"] if "label" in labels else labels
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
-            f"{path}: must have one column of pictures (a struct with `bytes`) and one of whole numbers named `label`; "
+            f"{path}: must have one column of images (a struct with `bytes`) and one of whole numbers named `label`; "
             f"it has {', '.join(f'{column.name}: {column.type}' for column in schema)}"
         )
     return images[0], labels[0]

@@ -75,7 +75,7 @@ def test_a_region_is_what_pillow_decodes_there(
 
 
 @both
-def test_large_pictures_with_orientation_and_comments(with_native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_with_orientation_and_comments(with_native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(regions, "HAS_NATIVE", with_native)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -154,7 +154,7 @@ def test_what_the_native_decoder_refuses() -> None:
     with pytest.raises(ValueError, match="the buffer does not fit"):
         jpeg_region.decode_into(content, pixels, 0, 0, 30, 41)
     with pytest.raises(ValueError, match="Not a JPEG file"):
-        jpeg_region.decode_into(b"no picture at all", pixels, 0, 0, 30, 40)
+        jpeg_region.decode_into(b"no image at all", pixels, 0, 0, 30, 40)
     with pytest.raises(ValueError, match="the buffer does not fit"):
         jpeg_region.decode_into(content, np.zeros(0, np.uint8), 0, 0, 0, 0)
 

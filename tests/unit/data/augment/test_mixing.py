@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from hornet.batch import Batch
-from hornet.data.augment.mixing import draw_mix, fill_boxes, mix_images, mix_targets, normalise, prepare
+from hornet.data.augment.mixing import fill_boxes, mix_images, mix_targets, normalise, prepare, sample_mix
 from hornet.data.augment.sampling import unchanged_randomness
 from hornet.data.config import MixingConfig
 from hornet.errors import UserError
@@ -74,7 +74,7 @@ def test_images_and_targets_are_timms(
 def test_cutmix_target_is_the_share_of_pixels_kept() -> None:
     config = settings_of(mixup_alpha=0.0)
     for seed in range(40):
-        mix = draw_mix(config, image_shape=(16, 12), seed=seed)
+        mix = sample_mix(config, image_shape=(16, 12), seed=seed)
         image = torch.stack([torch.zeros(3, 16, 12), torch.ones(3, 16, 12)])
         mixed = mix_images(image, mix)
         assert mix.share == pytest.approx(1 - float(mixed[0].mean()))
@@ -82,7 +82,7 @@ def test_cutmix_target_is_the_share_of_pixels_kept() -> None:
 
 def test_targets_by_hand() -> None:
     config = settings_of(cutmix_alpha=0.0)
-    mix = draw_mix(config, image_shape=(4, 4), seed=3)
+    mix = sample_mix(config, image_shape=(4, 4), seed=3)
     targets = mix_targets(torch.tensor([0, 2]), mix, num_classes=4, label_smoothing=0.2)
     share = mix.share
     assert targets[0].tolist() == pytest.approx([0.05 + 0.8 * share, 0.05, 0.05 + 0.8 * (1 - share), 0.05])

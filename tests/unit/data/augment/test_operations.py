@@ -18,9 +18,9 @@ from hornet.data.config import TransformConfig
 from tests.unit.shards.making import encode
 
 MAX_DIFFERENCE = 0.3  # mean, of 255
-NUM_PICTURES = 40
+NUM_IMAGES = 40
 OFF_THE_EDGE = 1.7e-5
-"""Added to arguments: where a place falls on the picture's very edge, the last bit of a sum decides what is inside."""
+"""Added to arguments: where a place falls on the image's very edge, the last bit of a sum decides what is inside."""
 
 
 EXAMPLES: dict[str, tuple[float, ...]] = {
@@ -100,7 +100,7 @@ def test_movements_are_pillows_but_for_rounding(
 
 
 @pytest.mark.parametrize("name", [*COLOUR_OPERATIONS, *BICUBIC_OPERATIONS])
-def test_pictures_of_the_models_size(name: str) -> None:
+def test_images_of_the_models_size(name: str) -> None:
     for seed in range(3):
         pixels = photo(seed)
         arguments = EXAMPLES.get(name, (1.7,))
@@ -113,7 +113,7 @@ def test_pictures_of_the_models_size(name: str) -> None:
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_the_fast_transform_makes_the_pixels_of_the_pillow_one(image_format: str, mode: str) -> None:
-    """Same draws (else whole pictures differ), and nearly the same pixels: the resize rounds otherwise in a few."""
+    """Same draws (else whole images differ), and nearly the same pixels: the resize rounds otherwise in a few."""
     configs = [
         TransformConfig(image_size=112, flip_probability=0.5, rand_augment="rand-m9-mstd0.5-inc1", backend=backend)
         for backend in ("fast", "pil")
@@ -121,7 +121,7 @@ def test_the_fast_transform_makes_the_pixels_of_the_pillow_one(image_format: str
     fast, pillow = (TrainTransform(config) for config in configs)
     differences = []
     with unchanged_randomness():
-        for number in range(NUM_PICTURES):
+        for number in range(NUM_IMAGES):
             pixels = photo(number, width=150 + 7 * number, height=260 - 3 * number)
             content = encode(Image.fromarray(pixels).convert(mode), image_format)
             key = (0, 1, number)

@@ -17,7 +17,13 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from timm.data.transforms_factory import create_transform
 from torchvision.transforms import InterpolationMode, functional
 
-from hornet.data.augment.sampling import NO_BOX, Drawing, draw_erase_box, seed_globally, unchanged_randomness
+from hornet.data.augment.sampling import (
+    NO_BOX,
+    AugmentationSampler,
+    sample_erase_box,
+    seed_globally,
+    unchanged_randomness,
+)
 from hornet.data.augment.transforms import (
     EvaluationTransform,
     TrainTransform,
@@ -27,7 +33,7 @@ from hornet.data.config import Interpolation, TransformConfig
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
 from hornet.shards.decode import MAX_PIXELS
-from tests.unit.shards.making import encode, picture
+from tests.unit.shards.making import encode, make_image
 
 RECIPE = "rand-m9-mstd0.5-inc1"
 
@@ -57,7 +63,7 @@ def test_pixels_are_timms_with_the_same_seed(rand_augment: str | None, interpola
     ours = TrainTransform(recipe(rand_augment=rand_augment, interpolation=interpolation, backend="pil"))
     with unchanged_randomness():
         for sample in range(25):
-            image = picture(sample, width=40 + sample, height=70 - sample)
+            image = make_image(sample, width=40 + sample, height=70 - sample)
             found = ours(encode(image), key=(3, 1, sample))
             seed_globally(derive_seed("augment", 3, 1, sample))
             assert np.array_equal(found.transpose(2, 0, 1), timms(image).numpy())
@@ -66,7 +72,7 @@ def test_pixels_are_timms_with_the_same_seed(rand_augment: str | None, interpola
 @pytest.mark.parametrize("backend", ["fast", "pil"])
 def test_the_key_alone_decides(backend: str) -> None:
     transform = TrainTransform(recipe(backend=backend))
-    image = encode(picture(5, width=64, height=64))
+    image = encode(make_image(5, width=64, height=64))
     with unchanged_randomness():
         first = transform(image, key=(0, 0, 1))
         others = [transform(image, key=key) for key in [(0, 0, 2), (0, 1, 1), (1, 0, 1)]]
@@ -83,7 +89,7 @@ def test_unchanged_randomness_restores_all_three_generators() -> None:
     expected = draw()
     seed_globally(7)
     with unchanged_randomness():
-        TrainTransform(recipe())(encode(picture(0)), key=(0, 0, 0))
+        TrainTransform(recipe())(encode(make_image(0)), key=(0, 0, 0))
     assert draw() == expected
 
 
@@ -92,7 +98,7 @@ def test_boxes_are_those_timms_random_erasing_draws(seed: int, size: int, probab
     with unchanged_randomness():
         random.seed(seed)
         erased = RandomErasing(probability=probability, mode="const", device="cpu")(torch.ones(3, size, size))
-    top, left, height, width = draw_erase_box(random.Random(seed), image_size=size, probability=probability)
+    top, left, height, width = sample_erase_box(random.Random(seed), image_size=size, probability=probability)
     expected = torch.ones(3, size, size)
     expected[:, top : top + height, left : left + width] = 0
     assert torch.equal(erased, expected)
@@ -100,7 +106,7 @@ def test_boxes_are_those_timms_random_erasing_draws(seed: int, size: int, probab
 
 def test_boxes_come_as_often_and_as_large_as_asked() -> None:
     transform = TrainTransform(recipe(image_size=224))
-    boxes = [transform.draw_box(key=(0, 0, sample)) for sample in range(2000)]
+    boxes = [transform.sample_box(key=(0, 0, sample)) for sample in range(2000)]
     drawn = [box for box in boxes if box != NO_BOX]
     assert abs(len(drawn) / 2000 - 0.25) < 5 * math.sqrt(0.25 * 0.75 / 2000)
     shares = [height * width / 224**2 for _, _, height, width in drawn]
@@ -108,13 +114,13 @@ def test_boxes_come_as_often_and_as_large_as_asked() -> None:
 
 
 def test_no_boxes_without_erasing() -> None:
-    assert TrainTransform(recipe(erase_probability=0.0)).draw_box(key=(0, 0, 0)) == NO_BOX
+    assert TrainTransform(recipe(erase_probability=0.0)).sample_box(key=(0, 0, 0)) == NO_BOX
 
 
 @pytest.mark.parametrize(("width", "height"), [(50, 80), (80, 50), (40, 40), (300, 31)])
 def test_evaluation_is_timms_resize_and_centre_crop(width: int, height: int) -> None:
     timms = create_transform(32, is_training=False, crop_pct=0.875, interpolation="bicubic", use_prefetcher=True)
-    image = picture(1, width=width, height=height)
+    image = make_image(1, width=width, height=height)
     ours = EvaluationTransform(image_size=32, crop_fraction=0.875, interpolation="bicubic")
     assert np.array_equal(ours(encode(image)).transpose(2, 0, 1), timms(image).numpy())
 
@@ -123,7 +129,7 @@ def test_evaluation_without_a_crop_warps() -> None:
     timms = create_transform(
         32, is_training=False, crop_pct=1.0, crop_mode="squash", interpolation="bicubic", use_prefetcher=True
     )
-    image = picture(1, width=90, height=41)
+    image = make_image(1, width=90, height=41)
     ours = EvaluationTransform(image_size=32, crop_fraction=None, interpolation="bicubic")
     assert np.array_equal(ours(encode(image)).transpose(2, 0, 1), timms(image).numpy())
 
@@ -131,7 +137,7 @@ def test_evaluation_without_a_crop_warps() -> None:
 @pytest.mark.parametrize("backend", ["fast", "pil"])
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
 @pytest.mark.parametrize("edges", [(1, 1), (1, 2), (3, 1), (1, 400)])
-def test_pictures_of_a_pixel_or_three_are_trained_on(backend: str, image_format: str, edges: tuple[int, int]) -> None:
+def test_images_of_a_pixel_or_three_are_trained_on(backend: str, image_format: str, edges: tuple[int, int]) -> None:
     transform = TrainTransform(TransformConfig(image_size=32, backend=backend))  # type: ignore[arg-type]
     content = encode(Image.new("RGB", edges, (200, 30, 90)), image_format)
     with unchanged_randomness():
@@ -143,9 +149,11 @@ def test_pictures_of_a_pixel_or_three_are_trained_on(backend: str, image_format:
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32), st.booleans())
 def test_a_crop_is_timms_own_wherever_timm_finds_one(width: int, height: int, sample: int, is_thin: bool) -> None:
     ratio = (0.01, 0.02) if is_thin else (3 / 4, 4 / 3)
-    drawing = Drawing(image_size=32, crop_scale=(0.08, 1.0), crop_ratio=ratio, flip_probability=0.0, rand_augment=None)
+    sampler = AugmentationSampler(
+        image_size=32, crop_scale=(0.08, 1.0), crop_ratio=ratio, flip_probability=0.0, rand_augment=None
+    )
     with unchanged_randomness():
-        crop = drawing(width=width, height=height, key=(0, 0, sample)).crop
+        crop = sampler(width=width, height=height, key=(0, 0, sample)).crop
         seed_globally(derive_seed("augment", 0, 0, sample))
         image = Image.new("RGB", (width, height))
         timms = RandomResizedCropAndInterpolation.get_params(image, (0.08, 1.0), ratio)  # type: ignore[no-untyped-call]
@@ -169,7 +177,7 @@ def test_a_crop_is_timms_own_wherever_timm_finds_one(width: int, height: int, sa
 def test_the_centre_by_itself_is_that_of_the_whole_resized(
     width: int, height: int, size: int, crop_fraction: float, interpolation: Interpolation, seed: int
 ) -> None:
-    """What thin pictures take, on ordinary ones: but for rounding, plain resize and crop."""
+    """What thin images take, on ordinary ones: but for rounding, plain resize and crop."""
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image, short_edge = Image.fromarray(noise), int(size / crop_fraction)
     mode = InterpolationMode(interpolation)
@@ -182,7 +190,7 @@ def test_the_centre_by_itself_is_that_of_the_whole_resized(
 
 @pytest.mark.parametrize("edges", [(20_000, 1), (1, 20_000), (1, 1_000_000), (900_000, 3)])
 @pytest.mark.parametrize("crop_fraction", [0.875, None])
-def test_evaluating_a_thin_picture_takes_no_more_than_decoding_a_large_one(
+def test_evaluating_a_thin_image_takes_no_more_than_decoding_a_large_one(
     edges: tuple[int, int], crop_fraction: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []

@@ -16,7 +16,7 @@ from tests.unit.model.kernels.depthwise_cases import (
 
 @pytest.fixture(autouse=True)
 def _two_rows_a_program(monkeypatch):
-    """Small pictures then have several partial sums, the last of one row."""
+    """Small images then have several partial sums, the last of one row."""
     monkeypatch.setattr(depthwise, "ROWS_A_PROGRAM", 2)
 
 

@@ -88,11 +88,11 @@ def make_run(folder: Path) -> Path:
     (folder / "bad_samples").mkdir()
     bad = {"key": EVIL, "reason": EVIL, "substitute": EVIL, "epoch": 0}
     write_rows(folder / "bad_samples/rank_0.jsonl", [bad])
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for name in (
         "augmented_images_step_00000001",
         "filter_stages.2.0.gnconv_step_00000001",
         "filter_<i>_step_00000004",
     ):
-        Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / f"pictures/{name}.png")
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / f"images/{name}.png")
     return folder

@@ -145,7 +145,7 @@ def test_damaged_files_are_named_and_left_out(run):
     (run / "recipe.json").write_text("[]")
     (run / "skipped_batches.json").write_text("{}")
     (run / "norms.jsonl").write_bytes(b"\xff\xfe\n")
-    (run / "pictures/augmented_images_step_00000001.png").write_bytes(b"no picture")
+    (run / "images/augmented_images_step_00000001.png").write_bytes(b"no image")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('[1]\n{"step": 13, "lo')
     page, problems = report(run)

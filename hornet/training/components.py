@@ -16,7 +16,7 @@ from hornet.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Components:
     """One run, as a session sees it."""
 
     engine: Engine
@@ -59,5 +59,5 @@ class Parts:
     """Which steps of rank 0 are profiled."""
     filters: Sequence[str]
     """Names of the parameters that are global filters, to be rendered."""
-    draw_images: Callable[[Batch, int], Tensor]
-    """Called with a micro batch and its 0-based step: a picture (3, H, W) of what the network saw."""
+    render_images: Callable[[Batch, int], Tensor]
+    """Called with a micro batch and its 0-based step: an image (3, H, W) of what the network saw."""

@@ -1,4 +1,4 @@
-"""A build of as many pictures as ImageNet-22K has, without the pictures: everything but the copying is real."""
+"""A build of as many images as ImageNet-22K has, without the images: everything but the copying is real."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ class Synset:
     number: int
 
     def list(self) -> PartListing:
-        """List 650 pictures with names and sizes as ImageNet's."""
+        """List 650 images with names and sizes as ImageNet's."""
         start = self.number * PER_CLASS * MEAN_BYTES
         return PartListing(
             entries=tuple(
                 Entry(
-                    name=f"{self.name}_{picture}.JPEG",
+                    name=f"{self.name}_{image}.JPEG",
                     class_name=self.name,
-                    offset=start + picture * MEAN_BYTES,
-                    size=MEAN_BYTES - picture,
+                    offset=start + image * MEAN_BYTES,
+                    size=MEAN_BYTES - image,
                 )
-                for picture in range(PER_CLASS)
+                for image in range(PER_CLASS)
             )
         )
 
 
 def arrange_many(folder: Path, *, num_classes: int = NUM_CLASSES) -> dict[str, float]:
-    """List, arrange and finish a build of `num_classes` x 650 pictures; return counts and seconds."""
+    """List, arrange and finish a build of `num_classes` x 650 images; return counts and seconds."""
     parts = tuple(Synset(f"n{number:08d}", folder, number) for number in range(num_classes))
     selection = Selection(validation_per_class=50)
     plan = BuildPlan(source=folder, output=folder / "set", name="many", selection=selection)
@@ -71,7 +71,7 @@ def arrange_many(folder: Path, *, num_classes: int = NUM_CLASSES) -> dict[str, f
     report = finish_build(plan, arrangement, None)
     seconds["finish_seconds"] = time.perf_counter() - start
     seconds["finish_peak_mib"] = _peak_mib()
-    return {"num_pictures": sum(split.num_samples for split in report.manifest.splits.values()), **seconds}
+    return {"num_images": sum(split.num_samples for split in report.manifest.splits.values()), **seconds}
 
 
 def _peak_mib() -> float:

@@ -1,4 +1,4 @@
-"""Real pictures of every mode and size, in the archives in which ImageNet comes: converted, verified, trained on.
+"""Real images of every mode and size, in the archives in which ImageNet comes: converted, verified, trained on.
 
 They are Debian's openclipart-png, as `launch/openclipart.py` fetches it; without that package these are skipped.
 """
@@ -34,7 +34,7 @@ from tests.unit.shards.test_sources import write_devkit
 pytestmark = pytest.mark.slow
 
 NUM_CLASSES, PER_CLASS = 6, 14
-CONTENT = {"leakage"}  # clip art holds some pictures twice
+CONTENT = {"leakage"}  # clip art holds some images twice
 BAD = {"zero.png", "torn.jpg", "text.png"}
 
 
@@ -48,8 +48,8 @@ def tree():
 
 
 @pytest.fixture(scope="module")
-def pictures(tree):
-    """{class: {name: bytes}}: one picture of each mode and the odd sizes first, and every kind of trouble."""
+def images(tree):
+    """{class: {name: bytes}}: one image of each mode and the odd sizes first, and every kind of trouble."""
     folders = sorted({path.parent for path in tree.rglob("*.png")})
     chosen = {}
     for folder in folders:
@@ -73,7 +73,7 @@ def pictures(tree):
     third["old.bmp"] = save(some, "BMP")
     first["zero.png"] = b""
     second["torn.jpg"] = save(some.resize((900, 610)), "JPEG")[:9000]
-    third["text.png"] = b"not a picture"
+    third["text.png"] = b"not an image"
     return chosen
 
 
@@ -93,10 +93,10 @@ def make_tar(members, mode="w"):
     return buffer.getvalue()
 
 
-def make_archive(layout, pictures, folder):
-    """Write the pictures in a layout; return its path."""
-    flat = {f"{name}/{file}": content for name, files in pictures.items() for file, content in files.items()}
-    tars = {f"{name}.tar": make_tar(files) for name, files in pictures.items()}
+def make_archive(layout, images, folder):
+    """Write the images in a layout; return its path."""
+    flat = {f"{name}/{file}": content for name, files in images.items() for file, content in files.items()}
+    tars = {f"{name}.tar": make_tar(files) for name, files in images.items()}
     if layout == "image-folder":
         for name, content in flat.items():
             (folder / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -136,12 +136,12 @@ def verify(output):
     assert not [finding for finding in report.examples if finding.kind not in CONTENT], report.examples
 
 
-def check(output, pictures):
+def check(output, images):
     """The set is sound, holds what it should, and every sample of an epoch comes out of the stream."""
     verify(output)
     train, validation = open_shards(output, "train"), open_shards(output, "validation")
     assert validation.num_samples == 2 * NUM_CLASSES
-    assert train.num_samples == sum(map(len, pictures.values())) - validation.num_samples - len(BAD)
+    assert train.num_samples == sum(map(len, images.values())) - validation.num_samples - len(BAD)
     config = StreamConfig(shards=output, transform=TransformConfig(image_size=32), partial_batch="carry")
     stream = open_train_stream(config, world=ALONE, seed=0, global_batch_size=8, micro_batch_size=8)
     batches = list(stream.iterate(0, 10))
@@ -151,30 +151,30 @@ def check(output, pictures):
 
 
 @pytest.mark.parametrize("layout", ["image-folder", "tar-of-tars", "folder-of-tars", "tar-of-folders", "tar-gz"])
-def test_each_layout_converts_verifies_and_streams(layout, pictures, tmp_path):
-    source = make_archive(layout, pictures, tmp_path)
+def test_each_layout_converts_verifies_and_streams(layout, images, tmp_path):
+    source = make_archive(layout, images, tmp_path)
     report = make_set(source, tmp_path / "set")
     (notes,) = [path for path in report.notes if "train" in path.name]
     listed = [json.loads(line) for line in notes.read_text().splitlines()]
     assert {note["name"] for note in listed if note["action"] == "dropped"} == BAD
     assert [note["name"] for note in listed if note["action"] == "mended"] == ["packed.JPEG"]
-    check(tmp_path / "set", pictures)
+    check(tmp_path / "set", images)
 
 
-def test_all_layouts_give_the_same_tars(pictures, tmp_path):
+def test_all_layouts_give_the_same_tars(images, tmp_path):
     tars = {}
     for layout in ("image-folder", "tar-of-tars", "tar-gz"):
         (tmp_path / layout).mkdir()
-        make_set(make_archive(layout, pictures, tmp_path / layout), tmp_path / layout / "set")
+        make_set(make_archive(layout, images, tmp_path / layout), tmp_path / layout / "set")
         tars[layout] = {path.name: path.read_bytes() for path in (tmp_path / layout / "set").glob("*.tar")}
     assert tars["image-folder"] == tars["tar-of-tars"] == tars["tar-gz"]
 
 
-def test_sets_made_by_others_convert_verify_and_stream(pictures, tmp_path):
-    names = tuple(pictures)
+def test_sets_made_by_others_convert_verify_and_stream(images, tmp_path):
+    names = tuple(images)
     samples = [
         EncodedSample(stem=f"{name}/{Path(file).stem}", extension="png", image=content, label=names.index(name))
-        for name, files in pictures.items()
+        for name, files in images.items()
         for file, content in files.items()
         if file.endswith(".png")
     ]
@@ -195,8 +195,8 @@ def test_sets_made_by_others_convert_verify_and_stream(pictures, tmp_path):
     assert first.split.class_counts == second.split.class_counts
 
 
-def test_ilsvrc_validation_needs_no_sorting_by_hand(pictures, tmp_path):
-    contents = [content for files in pictures.values() for name, content in files.items() if name.endswith(".png")]
+def test_ilsvrc_validation_needs_no_sorting_by_hand(images, tmp_path):
+    contents = [content for files in images.values() for name, content in files.items() if name.endswith(".png")]
     good = [content for content in contents if content.startswith(b"\x89PNG")]
     truth = [1 + number % 1000 for number in range(len(good))]
     members = {f"ILSVRC2012_val_{number + 1:08d}.JPEG": content for number, content in enumerate(good)}
@@ -219,24 +219,24 @@ def test_ilsvrc_validation_needs_no_sorting_by_hand(pictures, tmp_path):
         assert shards.label_space.classes[sample.label] == f"n{9_000_000 - (truth[position] - 1):08d}"
 
 
-def test_a_cut_tar_within_is_refused_or_salvaged(pictures, tmp_path):
-    tars = {f"{name}.tar": make_tar(files) for name, files in pictures.items()}
+def test_a_cut_tar_within_is_refused_or_salvaged(images, tmp_path):
+    tars = {f"{name}.tar": make_tar(files) for name, files in images.items()}
     tars["n00000003.tar"] = tars["n00000003.tar"][: len(tars["n00000003.tar"]) // 2]
     (tmp_path / "whole.tar").write_bytes(make_tar(tars))
     with pytest.raises(UserError, match=r"whole.tar: n00000003: byte \d+: .*cut.*--damaged-parts salvage"):
         make_set(tmp_path / "whole.tar", tmp_path / "set")
     report = make_set(tmp_path / "whole.tar", tmp_path / "set", damaged_parts="salvage")
-    assert any("n00000003" in remark and "pictures before are taken" in remark for remark in report.remarks)
+    assert any("n00000003" in remark and "images before are taken" in remark for remark in report.remarks)
     counts = np.array(report.manifest.splits["train"].class_counts)
     assert 0 < counts[3] < PER_CLASS - 2 == counts[4]
 
 
-def test_a_run_trains_on_them(pictures, tmp_path):
-    source = make_archive("tar-of-tars", pictures, tmp_path)
+def test_a_run_trains_on_them(images, tmp_path):
+    source = make_archive("tar-of-tars", images, tmp_path)
     run_python(
         "launch/shards.py", "build", source, tmp_path / "set", "--validation-per-class", 2, "--samples-per-shard", 20
     )
     config = write_config(tmp_path, PRETRAIN, shards=tmp_path / "set", schedule__num_epochs=1)
     run_python(ROOT / "launch/pretrain.py", "--config", config)
     summary = json.loads((tmp_path / "runs/pretrain/summary.json").read_text())
-    assert summary["steps"] == (sum(map(len, pictures.values())) - 2 * NUM_CLASSES - len(BAD)) // 8
+    assert summary["steps"] == (sum(map(len, images.values())) - 2 * NUM_CLASSES - len(BAD)) // 8

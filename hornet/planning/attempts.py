@@ -1,4 +1,4 @@
-"""What checkpoints take on disk, and whether a run can be stopped in time and go on: sizes, seconds, lives."""
+"""What checkpoints take on disk, and whether a run can be stopped in time and go on: sizes, seconds, attempts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class CheckpointPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LifePlan:
+class AttemptPlan:
     """Jobs in a row that make up the run."""
 
-    num_lives: int
+    num_attempts: int
     """Jobs until the run is finished."""
     needed_lead_seconds: float
     """How long before the limit the signal must come: two of the longest steps, two saves and SPARE_SECONDS."""
@@ -64,28 +64,28 @@ def plan_checkpoints(
     )
 
 
-def plan_lives(
+def plan_attempts(
     *, train_hours: float, longest_step_seconds: float, save_seconds: float, question: Question
-) -> LifePlan | None:
+) -> AttemptPlan | None:
     """Return how many jobs the run takes under the time limit; None without one."""
     if question.time_limit_hours is None:
         return None
     usable = question.time_limit_hours * 3600 - question.lead_seconds - question.start_seconds
-    return LifePlan(
-        num_lives=ceil(train_hours * 3600 / usable) if usable > 0 else 0,
+    return AttemptPlan(
+        num_attempts=ceil(train_hours * 3600 / usable) if usable > 0 else 0,
         needed_lead_seconds=2 * longest_step_seconds + 2 * save_seconds + SPARE_SECONDS,
     )
 
 
-def explain_limit(lives: LifePlan, question: Question) -> str | None:
+def explain_limit(attempts: AttemptPlan, question: Question) -> str | None:
     """Return the sentence that says why the run cannot go on over several jobs, None if it can."""
-    if lives.num_lives == 0:
+    if attempts.num_attempts == 0:
         return (
             f"time limit: {question.time_limit_hours:g} h leave no time to train, after {question.start_seconds:g} s "
             f"to start and {question.lead_seconds:g} s to stop; ask for longer jobs"
         )
-    if lives.num_lives > 1 and question.lead_seconds < lives.needed_lead_seconds:
-        needed = ceil(lives.needed_lead_seconds)
+    if attempts.num_attempts > 1 and question.lead_seconds < attempts.needed_lead_seconds:
+        needed = ceil(attempts.needed_lead_seconds)
         return (
             f"signal lead: {question.lead_seconds:g} s are too short for two of the longest steps and two saves, which "
             f"take {needed} s; submit with --signal=B:USR1@{needed} and plan with --signal-lead {needed}"

@@ -1,7 +1,7 @@
 import pytest
 
 from hornet.hardware import get_gpu
-from hornet.planning.lives import explain_limit, plan_checkpoints, plan_lives
+from hornet.planning.attempts import explain_limit, plan_attempts, plan_checkpoints
 from hornet.planning.question import Question
 from hornet.training.config import RetentionConfig
 
@@ -45,29 +45,29 @@ def test_saving_takes_what_the_disk_takes():
 
 def live(*, hours=100.0, step=10.0, save=20.0, **known):
     question = ask(**known)
-    return plan_lives(train_hours=hours, longest_step_seconds=step, save_seconds=save, question=question), question
+    return plan_attempts(train_hours=hours, longest_step_seconds=step, save_seconds=save, question=question), question
 
 
-def test_lives_are_the_hours_over_what_a_job_leaves():
-    lives, question = live(time_limit_hours=10.0, lead_seconds=1800.0, start_seconds=1800.0)
-    assert lives.num_lives == 12, "nine hours each"
-    assert lives.needed_lead_seconds == 2 * 10 + 2 * 20 + 30
-    assert explain_limit(lives, question) is None
+def test_attempts_are_the_hours_over_what_a_job_leaves():
+    attempts, question = live(time_limit_hours=10.0, lead_seconds=1800.0, start_seconds=1800.0)
+    assert attempts.num_attempts == 12, "nine hours each"
+    assert attempts.needed_lead_seconds == 2 * 10 + 2 * 20 + 30
+    assert explain_limit(attempts, question) is None
     assert live()[0] is None
 
 
 def test_a_signal_that_comes_too_late_is_told():
-    lives, question = live(time_limit_hours=10.0, step=60.0, save=100.0)
-    assert explain_limit(lives, question) == (
+    attempts, question = live(time_limit_hours=10.0, step=60.0, save=100.0)
+    assert explain_limit(attempts, question) == (
         "signal lead: 300 s are too short for two of the longest steps and two saves, which take 350 s; submit with "
         "--signal=B:USR1@350 and plan with --signal-lead 350"
     )
-    lives, question = live(hours=2.0, time_limit_hours=10.0, step=60.0, save=100.0)
-    assert explain_limit(lives, question) is None, "one job is enough"
+    attempts, question = live(hours=2.0, time_limit_hours=10.0, step=60.0, save=100.0)
+    assert explain_limit(attempts, question) is None, "one job is enough"
 
 
 def test_a_job_without_time_to_train_is_told():
-    lives, question = live(time_limit_hours=0.1)
-    assert explain_limit(lives, question) == (
+    attempts, question = live(time_limit_hours=0.1)
+    assert explain_limit(attempts, question) == (
         "time limit: 0.1 h leave no time to train, after 180 s to start and 300 s to stop; ask for longer jobs"
     )

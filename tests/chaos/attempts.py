@@ -1,4 +1,4 @@
-"""The lives of a run: started, killed at a moment of chance, and looked at afterwards."""
+"""The attempts of a run: started, killed at a moment of chance, and looked at afterwards."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tests.integration.conftest import Ranks
 
 MOMENTS = ("start", "load", "step", "save", "evaluation")
 START_SECONDS = 5.0
-"""A life that is to be killed while it starts is killed within this time."""
+"""An attempt that is to be killed while it starts is killed within this time."""
 LOAD_SECONDS = 1.5
-"""A life that is to be killed while it loads is killed within this time after its starting point was found."""
+"""An attempt that is to be killed while it loads is killed within this time after its starting point was found."""
 END_SECONDS = 120.0
-"""In which the other rank must have ended after one was killed, and any life that must end by itself."""
+"""In which the other rank must have ended after one was killed, and any attempt that must end by itself."""
 KEPT = 3  # checkpoints.newest
 COMPARED = ("batch_digest", "loss", "grad_norm", "lr")
 
@@ -28,8 +28,8 @@ class BrokenLawError(AssertionError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Life:
-    """What became of one life."""
+class Attempt:
+    """What became of one attempt."""
 
     moment: str
     """When it was killed; "end" if it ended by itself."""
@@ -68,7 +68,7 @@ class Run:
         """The step to go on from, 0 without a checkpoint."""
         return max((identify(folder)[0] for folder in self.list_good()), default=0)
 
-    def live_and_die(self, moment: str, *, victims: str) -> Life:
+    def live_and_die(self, moment: str, *, victims: str) -> Attempt:
         """Start, kill `victims` at a moment of chance, and check the laws."""
         begin = self.find_newest()
         is_asynchronous = self.random.random() < 0.7
@@ -84,7 +84,7 @@ class Run:
             raise BrokenLawError(f"ranks {victims} were killed, and the codes are {codes}")
         self.check(outputs, begin=begin)
         last = begin if first is None else len(read_whole_rows(self.path, "metrics"))
-        return Life(
+        return Attempt(
             moment=moment,
             victims=victims,
             resumed_step=begin,
@@ -121,8 +121,8 @@ class Run:
         time.sleep(later)
         return first
 
-    def live_on(self, damage: Damage | None = None) -> Life:
-        """Live to the end; after `damage` that makes going on impossible the life must end with its sentence."""
+    def live_on(self, damage: Damage | None = None) -> Attempt:
+        """Live to the end; after `damage` that makes going on impossible the attempt must end with its sentence."""
         begin = self.find_newest()
         before = self.count("metrics")
         ranks = Ranks("pretrain.py", "--config", self.config)
@@ -140,10 +140,12 @@ class Run:
                 raise BrokenLawError(f"{damage.name} ({damage.detail}), and it trained on")
             said, last = found.group(), begin if not damage.may_train else max(begin, last)
         self.check(outputs, begin=begin)
-        return Life(moment="end", victims="", resumed_step=begin, last_step=last, seconds_to_first_step=None, said=said)
+        return Attempt(
+            moment="end", victims="", resumed_step=begin, last_step=last, seconds_to_first_step=None, said=said
+        )
 
     def check(self, outputs: list[str], *, begin: int) -> None:
-        """The laws that hold after any life. Raises BrokenLawError."""
+        """The laws that hold after any attempt. Raises BrokenLawError."""
         resumed = re.search(r"resuming .* from step (\d+)", outputs[0])
         if resumed and int(resumed.group(1)) != begin:
             raise BrokenLawError(
@@ -156,7 +158,7 @@ class Run:
             raise BrokenLawError(f"steps are missing or doubled in {self.path / 'metrics.jsonl'}")
         if len(rows) < begin:
             raise BrokenLawError(f"{len(rows)} steps are on record, and there was a checkpoint of step {begin}")
-        # A step with substitutes for bad samples is on record, but ended its life: the last one, in no checkpoint.
+        # A step with substitutes for bad samples is on record, but ended its attempt: the last one, in no checkpoint.
         is_refused = bool(rows) and rows[-1].get("num_bad_samples", 0) > 0 and self.find_newest() < rows[-1]["step"]
         for row, expected in zip(rows[:-1] if is_refused else rows, self.expected, strict=False):
             for key in COMPARED:
