@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from hornet.model.convolution import PointwiseConv, build_depthwise_conv
 from hornet.model.global_filter import FilterGrid, GlobalLocalFilter
 
+GNCONV_SCALE = 1 / 3
+"""The s of every classification model in the original hornet.py."""
+
 
 def split_channels(channels: int, order: int) -> list[int]:
     """Channels of the `order` gates, narrowest first: C / 2**(order - 1), ..., C / 2, C."""
@@ -59,3 +62,18 @@ class GnConv(nn.Module):
             x = widen(x) * gates[index]
         out: Tensor = self.proj_out(x)
         return out
+
+
+def initialize_by_fan_in(gnconv: GnConv) -> None:
+    """Draw weights that keep the size of what they multiply: normal with variance 1 / inputs, biases 0.
+
+    For a gnConv whose output is normed. HorNet's own 0.02 suits its blocks, which add the output as it is: a gate takes
+    away two more digits, and what is left is nothing beside the epsilon of a norm (docs/log.md).
+    """
+    for module in gnconv.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | GlobalLocalFilter):
+            module.reset_parameters()
