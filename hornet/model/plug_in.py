@@ -184,7 +184,7 @@ def _find_mixer(name: str, block: nn.Module) -> nn.Module:
         return block.attn
     mixer = block.conv_dw if isinstance(block, ConvNeXtBlock) else block.attn
     if not isinstance(mixer, nn.Conv2d):
-        raise UserError(f"replace_mixers: {name} has a {type(mixer).__name__} already, and no mixer of its own")
+        raise UserError(f"replace_mixers: {name} has a {type(mixer).__name__} already; give its stage the order None")
     if mixer.in_channels != mixer.out_channels or mixer.stride != (1, 1) or mixer.dilation != (1, 1):
         raise UserError(
             f"replace_mixers: the convolution of {name} changes its map or is dilated (stride {mixer.stride}, dilation "
