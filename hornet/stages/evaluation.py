@@ -33,19 +33,21 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
             require_shared_memory([labelled.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
-        require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)
         known = pretrained.description
         name = config.model or known.get("model")
+        arguments = known.get("arguments") if config.arguments is None else config.arguments
         if name is None:
             raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
         model = build_model(
-            ModelConfig(name=name),
+            ModelConfig(name=name, module=config.module or known.get("module"), arguments=arguments),
             num_classes=len(labelled.label_space),
-            image_size=known.get("image_size", config.evaluation.image_size),
+            image_size=config.evaluation.image_size,
             seed=0,
+            size_key="evaluation.image_size",
         )
+        require_head_of(pretrained, model, pretrained.label_space or labelled.label_space)
         load_weights(pretrained.state_dict, model.to(device).eval(), source=pretrained.source)
         mixing = MixingConfig(mean=tuple(known["mean"]), std=tuple(known["std"])) if known else config.mixing
         task = Classification(

@@ -1,7 +1,6 @@
 """Clipping as the paper equals the original's loop over two micro batches, however many micro steps there are here."""
 
 import math
-import os
 
 import pytest
 import torch
@@ -10,12 +9,12 @@ import hornet  # noqa: F401  registers the models
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.optimizer import OptimizerConfig, build_optimizer, set_lr
-from hornet.training.process_group import open_process_group
-from hornet.world import ALONE
 
 BATCH, NUM_STEPS, CLIP = 16, 5, 0.4
 OPTIMIZER = OptimizerConfig(weight_decay=0.1, clip_grad_norm=CLIP)
 NAMES = ["weight", "bias"]
+
+pytestmark = pytest.mark.usefixtures("launched")
 
 
 class Line(torch.nn.Linear):
@@ -81,16 +80,6 @@ def run(kind, *, clipping, num_micro_steps):
         for step in range(NUM_STEPS)
     ]
     return norms, engine.read_parameters(NAMES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_group():
-    """One process group for the module: DeepSpeed keeps the first one it meets."""
-    before = dict(os.environ)
-    with open_process_group(ALONE, device=torch.device("cpu")):
-        yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def assert_same(found, expected):

@@ -1,7 +1,6 @@
 """DeepSpeed's engine in one process: what it does when a gradient is not finite, at every ZeRO stage."""
 
 import math
-import os
 import types
 
 import pytest
@@ -13,11 +12,11 @@ from hornet.training.config import OptimizerConfig
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.deepspeed_private import require_private_names
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.process_group import open_process_group
-from hornet.world import ALONE
 from tests.unit.training.fakes import make_batch
 
 NAMES = ["weight", "bias"]
+
+pytestmark = pytest.mark.usefixtures("launched")
 OPTIMIZER = OptimizerConfig(weight_decay=0.1, clip_grad_norm=0.5)
 
 
@@ -61,16 +60,6 @@ def run(engine, steps, *, accept=accept):
         results.append(engine.run_step([make_batch(), make_batch()], step=step, lr=0.1, accept=accept))
         weights.append(engine.read_parameters(NAMES))
     return results, weights
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_group():
-    """One process group for the module: DeepSpeed keeps the first one it meets."""
-    before = dict(os.environ)
-    with open_process_group(ALONE, device=torch.device("cpu")):
-        yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.slow

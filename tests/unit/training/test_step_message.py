@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_on_another_rank_is_not_finite_here(alone, tmp
 
 
 @pytest.mark.parametrize(
-    ("mine", "theirs", "agreed", "request"),
+    ("mine", "theirs", "agreed", "expected"),
     [
         (None, "", "", Request.GO_ON),
         (None, "STOP file", "STOP file", Request.STOP),
@@ -108,8 +108,8 @@ def test_a_loss_that_is_not_finite_on_another_rank_is_not_finite_here(alone, tmp
         (None, "SAVE file", "SAVE file", Request.SAVE),
     ],
 )
-def test_the_strongest_reason_of_any_rank_counts_for_all(alone, tmp_path, monkeypatch, mine, theirs, agreed, request):
+def test_the_strongest_reason_of_any_rank_counts_for_all(alone, tmp_path, monkeypatch, mine, theirs, agreed, expected):
     OtherRank(monkeypatch, reason=theirs)
     exchange, interruption = make_exchange(tmp_path, make_feed(make_batch() for _ in range(6)), signal=mine)
     exchange(1.0, 1.0, [])
-    assert (interruption.reason, interruption.request) == (agreed, request)
+    assert (interruption.reason, interruption.request) == (agreed, expected)
