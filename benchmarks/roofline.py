@@ -148,7 +148,12 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     usual = Rates()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="hornet_large_gf", choices=sorted(VARIANTS.keys() - ISOTROPIC_VARIANTS.keys()), metavar="NAME")
+    parser.add_argument(
+        "--model",
+        default="hornet_large_gf",
+        choices=sorted(VARIANTS.keys() - ISOTROPIC_VARIANTS.keys()),
+        metavar="NAME",
+    )
     parser.add_argument(
         "--resolution", type=parse_resolution, default="224", help="pixels, or HEIGHTxWIDTH (default %(default)s)"
     )

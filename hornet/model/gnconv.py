@@ -4,8 +4,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from hornet.model.convolution import PointwiseConv, build_depthwise_conv
+from hornet.model.convolution import DepthwiseConv, PointwiseConv, build_depthwise_conv
 from hornet.model.global_filter import FilterGrid, GlobalLocalFilter
+from hornet.model.kernels import require_kernels
+from hornet.model.sizes import Kernels
 
 GNCONV_SCALE = 1 / 3
 """The s of every classification model in the original hornet.py."""
@@ -29,7 +31,7 @@ class GnConv(nn.Module):
     With p0, q = split(proj_in(x)), f = the depthwise convolution and s = `scale`:
         p1 = p0 * s f0(q0);  p(k+1) = pws(k)(p(k)) * s fk(qk);  output = proj_out(pn).
     `filter_grid` None: f is a 7x7 depthwise convolution; else a GlobalLocalFilter of that grid. `is_fused` computes
-    f, s and the first gate in one kernel (HorNet.use_kernels).
+    f, s and the first gate in one kernel (`use_kernels`).
     """
 
     def __init__(self, channels: int, *, order: int, scale: float, filter_grid: FilterGrid | None = None) -> None:
@@ -62,6 +64,18 @@ class GnConv(nn.Module):
             x = widen(x) * gates[index]
         out: Tensor = self.proj_out(x)
         return out
+
+
+def use_kernels(network: nn.Module, kernels: Kernels) -> None:
+    """Choose plain operators, or our own "fused" kernels where there is one; weights and names stay as they are.
+
+    Raises UserError where "fused" cannot run.
+    """
+    if kernels == "fused":
+        require_kernels()
+    for module in network.modules():
+        if isinstance(module, GnConv) and isinstance(module.dwconv, DepthwiseConv):
+            module.is_fused = kernels == "fused"
 
 
 def initialize_by_fan_in(gnconv: GnConv) -> None:

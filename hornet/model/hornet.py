@@ -20,10 +20,9 @@ from torch.nn import functional
 
 from hornet.errors import UserError
 from hornet.model.block import Block, OneBranchBlock, ResidualBlock
-from hornet.model.convolution import ChannelsLast, DepthwiseConv, build_patch_conv
+from hornet.model.convolution import ChannelsLast, build_patch_conv
 from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
-from hornet.model.gnconv import GnConv
-from hornet.model.kernels import require_kernels
+from hornet.model.gnconv import use_kernels
 from hornet.model.layer_groups import build_layer_matcher
 from hornet.model.sizes import NO_TORCHSCRIPT, STEM_STRIDE, BlockForm, Kernels
 from hornet.model.state_dicts import find_only_state_dict, plain_names
@@ -166,7 +165,9 @@ class HorNet(nn.Module):
         for stage in range(num_stages):
             grid = compute_filter_grid(img_size, stage, stem_stride=stem_stride) if stage in filter_stages else None
             blocks = [
-                BLOCKS[block_form](channels[stage], order=orders[stage], filter_grid=grid, layer_scale_init=layer_scale_init)
+                BLOCKS[block_form](
+                    channels[stage], order=orders[stage], filter_grid=grid, layer_scale_init=layer_scale_init
+                )
                 for _ in range(depths[stage])
             ]
             self.stages.append(ChannelsLast(*blocks))
@@ -202,15 +203,8 @@ class HorNet(nn.Module):
             block.drop_path_rate = block_rate
 
     def use_kernels(self, kernels: Kernels) -> None:
-        """Choose plain operators, or our own "fused" kernels where there is one; weights and names stay as they are.
-
-        Raises UserError where "fused" cannot run.
-        """
-        if kernels == "fused":
-            require_kernels()
-        for module in self.modules():
-            if isinstance(module, GnConv) and isinstance(module.dwconv, DepthwiseConv):
-                module.is_fused = kernels == "fused"
+        """As gnconv.use_kernels."""
+        use_kernels(self, kernels)
 
     def count_multiply_adds(self, image_size: ImageSize) -> "Cost":
         """Count the multiply-adds of a forward pass of one image of that many pixels; raises ValueError below 32."""

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.models import convnext, swin_transformer
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from hornet.errors import UserError
 from hornet.model.global_filter import FilterGrid, GlobalLocalFilter, resize_filter
-from hornet.model.gnconv import GNCONV_SCALE, GnConv, initialize_by_fan_in
+from hornet.model.gnconv import GNCONV_SCALE, GnConv, initialize_by_fan_in, use_kernels
+from hornet.model.sizes import Kernels
 
 ORDERS = (2, 3, 4, 5)
 """Of the four stages of every HorNet."""
@@ -172,7 +174,9 @@ def _list_stages(model: nn.Module) -> list[dict[str, nn.Module]]:
 def _resolve_orders(orders: int | Sequence[int | None], *, num_stages: int) -> list[int | None]:
     by_stage = [orders] * num_stages if isinstance(orders, int) else list(orders)
     if len(by_stage) != num_stages:
-        raise UserError(f"orders: has {len(by_stage)} entries, but the network has {num_stages} stages; give one for each")
+        raise UserError(
+            f"orders: has {len(by_stage)} entries, but the network has {num_stages} stages; give one for each"
+        )
     if all(order is None for order in by_stage):
         raise UserError("orders: is None for every stage, which replaces nothing; give at least one a number")
     return by_stage
@@ -261,6 +265,14 @@ class GnConvNeXt(ConvNeXt):
         super().__init__(**arguments)
         replace_mixers(self, orders=orders, filter_stages=filter_stages, image_size=img_size)
 
+    def no_weight_decay(self) -> set[str]:
+        """Parameters of two and more axes that must not decay: none, as in HorNet and ConvNeXt."""
+        return set()
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """As gnconv.use_kernels."""
+        use_kernels(self, kernels)
+
 
 class GnConvSwin(SwinTransformer):
     """Swin with gnConv in the place of its window attention; further arguments are SwinTransformer's.
@@ -278,3 +290,14 @@ class GnConvSwin(SwinTransformer):
     ) -> None:
         super().__init__(**{"strict_img_size": False, **arguments})
         replace_mixers(self, orders=orders, filter_stages=filter_stages)
+
+    def use_kernels(self, kernels: Kernels) -> None:
+        """As gnconv.use_kernels."""
+        use_kernels(self, kernels)
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """As timm calls it, for the stages that kept their own mixers: fit weights of the host to another image size."""
+    host = convnext if isinstance(model, ConvNeXt) else swin_transformer
+    fitted: dict[str, Tensor] = host.checkpoint_filter_fn(state_dict, model)
+    return fitted

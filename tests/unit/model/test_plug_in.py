@@ -153,12 +153,21 @@ def test_an_exported_layer_is_right_at_any_size(filter_grid: tuple[int, int] | N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 24, "order": 5}, "channels is 24, but a gnConv of order 5 halves them 4 times: give a multiple of 16"),
+        (
+            {"channels": 24, "order": 5},
+            "channels is 24, but a gnConv of order 5 halves them 4 times: give a multiple of 16",
+        ),
         ({"channels": 16, "order": 0}, "order is 0, but gnConv needs at least one gate"),
-        ({"channels": 20, "order": 3, "filter_grid": (7, 4)}, "channels: is 20, .* give a multiple of 8, or another order"),
+        (
+            {"channels": 20, "order": 3, "filter_grid": (7, 4)},
+            "channels: is 20, .* give a multiple of 8, or another order",
+        ),
         ({"channels": 24, "order": 5, "filter_grid": (7, 4)}, "channels is 24, .* give a multiple of 16"),
         ({"channels": 16, "order": 2, "filter_grid": 14}, r"filter_grid: is 14, but must be two numbers of 1 or more"),
-        ({"channels": 16, "order": 2, "filter_grid": (7, 0)}, r"filter_grid: is \(7, 0\), .* \(H, W // 2 \+ 1\) for maps"),
+        (
+            {"channels": 16, "order": 2, "filter_grid": (7, 0)},
+            r"filter_grid: is \(7, 0\), .* \(H, W // 2 \+ 1\) for maps",
+        ),
     ],
 )
 def test_impossible_layers_are_refused_by_name(arguments: dict, message: str) -> None:
@@ -324,7 +333,11 @@ def test_checkpointed_activations_give_the_same_gradients() -> None:
 @pytest.mark.parametrize(
     ("build", "arguments", "message"),
     [
-        (lambda: timm.create_model("resnet18"), {}, "replace_mixers: knows .* but not in a ResNet; put a GnConv2d where its"),
+        (
+            lambda: timm.create_model("resnet18"),
+            {},
+            "replace_mixers: knows .* but not in a ResNet; put a GnConv2d where its",
+        ),
         (lambda: HorNet(width=8, depths=(1, 1, 1, 1)), {}, "but not in a HorNet"),
         (lambda: build_convnext(features_only=True), {}, "but not in a FeatureListNet"),
         (build_convnext, {"orders": (2, 3)}, "orders: has 2 entries, but the network has 4 stages"),

@@ -4,7 +4,9 @@ No published number of these could be verified, so there is no table to meet: pa
 here by hand from the shapes, and what runs is counted by torch. The same hand counts the hosts, whose numbers timm has.
 """
 
+import dataclasses
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import timm
@@ -17,12 +19,16 @@ from torch.utils.flop_counter import FlopCounterMode
 import hornet  # noqa: F401  registers the names
 from benchmarks.literal import ChannelsFirstNorm, LiteralBlock, LiteralGnConv
 from hornet.errors import UserError
+from hornet.model import gnconv
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.model.cost import count_multiply_adds, count_parameters
 from hornet.model.hornet import HorNet
-from hornet.model.resize import get_filter_grids, resize_filters
+from hornet.model.resize import fit_to_model, get_filter_grids, resize_filters
 
 ISOTROPIC = [f"hornet_isotropic_{shape}_small_{kind}" for shape in ("deit", "convnext") for kind in ("7x7", "gf")]
 HOSTED = [f"{host}_tiny_gnconv_{kind}" for host in ("convnext", "swin") for kind in ("7x7", "gf")]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = {
     "hornet_isotropic": {"width": 16, "depths": (3,), "orders": (2,)},
     "convnext": {"depths": (1, 1, 2, 1), "dims": (8, 16, 32, 64)},
@@ -30,9 +36,12 @@ SMALL = {
 }
 
 
+def get_small_sizes(name: str) -> dict:
+    return next(sizes for start, sizes in SMALL.items() if name.startswith(start))
+
+
 def build_small(name: str, **arguments: object) -> nn.Module:
-    sizes = next(sizes for start, sizes in SMALL.items() if name.startswith(start))
-    return timm.create_model(name, **{**sizes, "img_size": 64, "num_classes": 10, **arguments})
+    return timm.create_model(name, **{**get_small_sizes(name), "img_size": 64, "num_classes": 10, **arguments})
 
 
 def build_on_meta(name: str, **arguments: object) -> nn.Module:
@@ -143,7 +152,9 @@ def test_hosts_with_gnconv_have_the_shapes_that_were_counted(name: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "depth", "arguments"), [("deit", 12, {}), ("convnext", 18, {}), ("convnext", 12, {"depths": (12,)})]
 )
-def test_isotropic_networks_have_the_shapes_that_were_counted(kind: str, shape: str, depth: int, arguments: dict) -> None:
+def test_isotropic_networks_have_the_shapes_that_were_counted(
+    kind: str, shape: str, depth: int, arguments: dict
+) -> None:
     parameters, multiply_adds = count_isotropic(
         depth=depth, num_branches=2 if shape == "deit" else 1, has_filter=kind == "gf"
     )
@@ -152,23 +163,8 @@ def test_isotropic_networks_have_the_shapes_that_were_counted(kind: str, shape: 
     assert count_flops(model, 224) == 2 * multiply_adds == 2 * count_multiply_adds(model, 224).executed
 
 
-# (parameters in millions, multiply-adds in thousands of millions) as docs/plug_in.md has them
-TABLE = {
-    "hornet_isotropic_deit_small_7x7": (21.81, 4.18),
-    "hornet_isotropic_deit_small_gf": (22.42, 4.19),
-    "hornet_isotropic_convnext_small_7x7": (32.36, 6.25),
-    "hornet_isotropic_convnext_small_gf": (33.27, 6.26),
-    "convnext_tiny_gnconv_7x7": (40.74, 6.41),
-    "convnext_tiny_gnconv_gf": (41.14, 6.41),
-    "swin_tiny_gnconv_7x7": (27.94, 4.34),
-    "swin_tiny_gnconv_gf": (28.21, 4.34),
-}
-
-
 def test_the_docs_say_what_was_counted() -> None:
-    from pathlib import Path
-
-    text = (Path(__file__).resolve().parents[3] / "docs/plug_in.md").read_text()
+    text = (ROOT / "docs/plug_in.md").read_text()
     for name in ISOTROPIC + HOSTED:
         kind = name.split("_")[-1]
         if name in ISOTROPIC:
@@ -271,6 +267,49 @@ def test_filters_are_shaped_for_the_image_size_and_others_run(name: str) -> None
     expected = small(images)
     large.load_state_dict(resize_filters(small.state_dict(), grids=get_filter_grids(large)))
     torch.testing.assert_close(large(images), expected)
+
+
+@pytest.mark.parametrize("name", ISOTROPIC + HOSTED)
+def test_a_run_builds_each_from_its_settings(name: str) -> None:
+    config = ModelConfig(name=name, arguments=get_small_sizes(name), drop_path_rate=0.1, activation_checkpointing=True)
+    small_images = build_model(config, num_classes=10, image_size=64, seed=0)
+    assert list_differences(small_images, build_model(config, num_classes=10, image_size=64, seed=0)) == []
+    larger = build_model(config, num_classes=10, image_size=96, seed=1)
+    larger.load_state_dict(fit_to_model(small_images.state_dict(), larger))
+    images = torch.randn(2, 3, 96, 96)
+    torch.testing.assert_close(larger.eval()(images), small_images.eval()(images))
+    with pytest.raises(UserError, match="kernels is 'fused', which needs a CUDA device"):
+        build_model(dataclasses.replace(config, kernels="fused"), num_classes=10, image_size=64, seed=0)
+
+
+def list_differences(one: nn.Module, other: nn.Module) -> list[str]:
+    return [name for name, tensor in one.state_dict().items() if not torch.equal(tensor, other.state_dict()[name])]
+
+
+def test_stages_that_keep_their_attention_follow_another_image_size_too() -> None:
+    arguments = {"orders": (None, None, 4, 5), "filter_stages": (3,)}
+    small, large = (build_small("swin_tiny_gnconv_7x7", **arguments, img_size=size) for size in (8, 64))
+    fitted = fit_to_model(small.state_dict(), large)
+    large.load_state_dict(fitted)
+    tables = [name for name in fitted if name.endswith("relative_position_bias_table")]
+    assert len(tables) == 2
+    assert {name for name in fitted if fitted[name].shape != small.state_dict()[name].shape} == {
+        *tables,
+        "layers.3.blocks.0.attn.dwconv.complex_weight",
+    }
+    assert large.no_weight_decay() == set(tables)
+
+
+@pytest.mark.parametrize("name", HOSTED)
+def test_kernels_are_chosen_for_the_7x7_convolutions_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gnconv, "require_kernels", lambda: None)
+    model = build_small(name)
+    model.use_kernels("fused")
+    fused = {name: module.is_fused for name, module in model.named_modules() if isinstance(module, gnconv.GnConv)}
+    has_filters = {name.removesuffix(".dwconv.complex_weight") for name in get_filter_grids(model)}
+    assert fused == {name: name not in has_filters for name in fused}
+    model.use_kernels("plain")
+    assert not any(module.is_fused for module in model.modules() if isinstance(module, gnconv.GnConv))
 
 
 def test_the_names_are_listed() -> None:
