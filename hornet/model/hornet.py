@@ -101,12 +101,22 @@ def pool(x_bhwc: Tensor, kind: str) -> Tensor:
     return largest if kind == "max" else (x_bhwc.mean(dim=(1, 2)) + largest) / 2
 
 
+def _require_stages(depths: Sequence[int], orders: Sequence[int], filter_stages: Sequence[int]) -> None:
+    count = len(depths)
+    for name, values in (("depths", depths), ("orders", orders)):
+        if not values or len(values) != count or min(values) < 1:
+            wanted = count or "one or more"
+            raise ValueError(f"{name} is {tuple(values)}, but must hold {wanted} numbers of 1 or more, one a stage.")
+    if not set(filter_stages) <= set(range(count)):
+        raise ValueError(f"filter_stages is {tuple(filter_stages)}, but stages are numbered 0 to {count - 1}.")
+
+
 class HorNet(nn.Module):
     """The network. `width` is C of the first stage, and each of the next has twice the channels of the one before.
 
-    `stem_stride` is the side of a patch in pixels. `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too and resizes the
-    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head)
-    to return the feature map.
+    `stem_stride` is the side of a patch in pixels, `block_form` a key of BLOCKS. `filter_stages` (0-based) use global
+    filters, shaped for `img_size`; any other input size works too and resizes the filters on the fly. `global_pool` is
+    "avg" (the published networks'), "max" or "avgmax", or "" (only without a head) to return the feature map.
     """
 
     output_fmt = "NCHW"
@@ -131,14 +141,7 @@ class HorNet(nn.Module):
     ) -> None:
         super().__init__()
         num_stages = len(depths)
-        for name, values in (("depths", depths), ("orders", orders)):
-            if not values or len(values) != num_stages or min(values) < 1:
-                raise ValueError(
-                    f"{name} is {tuple(values)}, but must hold {num_stages or 'one or more'} numbers of 1 or more, one a "
-                    "stage, as many as depths."
-                )
-        if not set(filter_stages) <= set(range(num_stages)):
-            raise ValueError(f"filter_stages is {tuple(filter_stages)}, but stages are numbered 0 to {num_stages - 1}.")
+        _require_stages(depths, orders, filter_stages)
         if block_form not in BLOCKS:
             raise ValueError(f"block_form is {block_form!r}, but must be one of {', '.join(BLOCKS)}.")
         self.depths = tuple(depths)

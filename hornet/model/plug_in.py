@@ -1,23 +1,21 @@
 """gnConv in other networks: a layer for maps (B, C, H, W), and what puts it into timm's ConvNeXt and Swin.
 
 Source of the layer: HorNet (arXiv 2207.14284), section 3.1. docs/plug_in.md shows how it is used.
-Not here: names that timm knows (plug_in_variants.py).
+Not here: the two as classes of their own (hosts.py), names that timm knows (plug_in_variants.py).
 """
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from timm.models import convnext, swin_transformer
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
 from hornet.errors import UserError
 from hornet.model.global_filter import FilterGrid, GlobalLocalFilter, resize_filter
-from hornet.model.gnconv import GNCONV_SCALE, GnConv, initialize_by_fan_in, use_kernels
-from hornet.model.sizes import Kernels
+from hornet.model.gnconv import GNCONV_SCALE, GnConv, initialize_by_fan_in
 
 ORDERS = (2, 3, 4, 5)
 """Of the four stages of every HorNet."""
@@ -76,8 +74,8 @@ def _require_filter(channels: int, order: int, filter_grid: FilterGrid) -> None:
     # The gates have C (2 - 2**(1 - order)) channels in all, of which a filter takes half.
     if order >= 1 and channels % 2 ** (order - 1) == 0 and channels % 2**order:
         raise UserError(
-            f"channels: is {channels}, but a gnConv of order {order} with global filters halves them {order} times; give "
-            f"a multiple of {2**order}, or another order"
+            f"channels: is {channels}, but a gnConv of order {order} with global filters halves them {order} times; "
+            f"give a multiple of {2**order}, or another order"
         )
 
 
@@ -135,7 +133,8 @@ def replace_mixers(
     by_stage = _resolve_orders(orders, num_stages=len(stages))
     if not set(filter_stages) <= {index for index, order in enumerate(by_stage) if order is not None}:
         raise UserError(
-            f"filter_stages: is {tuple(filter_stages)}, but must name stages that get a gnConv, of 0 to {len(stages) - 1}"
+            f"filter_stages: is {tuple(filter_stages)}, but must name stages that get a gnConv, of 0 to "
+            f"{len(stages) - 1}"
         )
     made: dict[str, tuple[nn.Module, GnConv]] = {}
     for index, (stage, order) in enumerate(zip(stages, by_stage, strict=True)):
@@ -152,6 +151,7 @@ def replace_mixers(
             block.conv_dw = mixer
             replaced[f"{name}.conv_dw"] = old
         else:
+            assert isinstance(block, SwinTransformerBlock)
             model.set_submodule(name, GnConvSwinBlock(block, mixer).train(block.training))
             replaced[f"{name}.attn"] = old
     return replaced
@@ -172,7 +172,7 @@ def _list_stages(model: nn.Module) -> list[dict[str, nn.Module]]:
 
 
 def _resolve_orders(orders: int | Sequence[int | None], *, num_stages: int) -> list[int | None]:
-    by_stage = [orders] * num_stages if isinstance(orders, int) else list(orders)
+    by_stage: list[int | None] = [orders] * num_stages if isinstance(orders, int) else [*orders]
     if len(by_stage) != num_stages:
         raise UserError(
             f"orders: has {len(by_stage)} entries, but the network has {num_stages} stages; give one for each"
@@ -203,20 +203,19 @@ def _compute_grid(
     """Grid of a global filter for the maps that `block` sees."""
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if isinstance(block, SwinTransformerBlock):
-        assert isinstance(model, SwinTransformer)
-        if size is not None and tuple(size) != tuple(model.patch_embed.img_size):
+        own = cast(tuple[int, int], cast(SwinTransformer, model).patch_embed.img_size)
+        if size is not None and tuple(size) != tuple(own):
             raise UserError(
-                f"image_size: is {size}, but this Swin is made for {tuple(model.patch_embed.img_size)}; leave it out, or "
-                "build the Swin with another img_size"
+                f"image_size: is {size}, but this Swin is made for {tuple(own)}; leave it out, or build the Swin with "
+                "another img_size"
             )
-        height, width = block.input_resolution
+        height, width = cast(tuple[int, int], block.input_resolution)
     else:
-        assert isinstance(model, ConvNeXt)
         if size is None:
             raise UserError(
                 "image_size: is missing, but global filters are shaped for one; give the pixels a side of your images"
             )
-        reduction = model.feature_info[stage]["reduction"]
+        reduction = cast(int, cast(ConvNeXt, model).feature_info[stage]["reduction"])
         height, width = size[0] // reduction, size[1] // reduction
         if min(height, width) < 1:
             raise UserError(f"image_size: is {size}, but stage {stage + 1} needs {reduction} pixels a side or more")
@@ -227,13 +226,11 @@ def _build_mixer(name: str, old: nn.Module, *, order: int, scale: float, filter_
     """Build a gnConv as wide as `old`, where and in what dtype that one is."""
     like = next(old.parameters())
     is_map = isinstance(old, nn.Conv2d)
-    channels = old.in_channels if is_map else old.dim
+    channels = cast(int, old.in_channels if is_map else old.dim)
+    build = GnConv2d if is_map else _build_channels_last
     try:
         with torch.device(like.device):
-            if is_map:
-                mixer: GnConv = GnConv2d(channels, order=order, scale=scale, filter_grid=filter_grid)
-            else:
-                mixer = _build_channels_last(channels, order=order, scale=scale, filter_grid=filter_grid)
+            mixer = build(channels, order=order, scale=scale, filter_grid=filter_grid)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     return mixer.to(dtype=like.dtype).train(old.training)
@@ -246,58 +243,3 @@ def _build_channels_last(channels: int, *, order: int, scale: float, filter_grid
     mixer = GnConv(channels, order=order, scale=scale, filter_grid=filter_grid)
     initialize_by_fan_in(mixer)
     return mixer
-
-
-class GnConvNeXt(ConvNeXt):
-    """ConvNeXt with gnConv in the place of its depthwise convolutions; further arguments are ConvNeXt's.
-
-    `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too.
-    """
-
-    def __init__(
-        self,
-        *,
-        orders: int | Sequence[int | None] = ORDERS,
-        filter_stages: Sequence[int] = (),
-        img_size: int | tuple[int, int] = 224,
-        **arguments: Any,
-    ) -> None:
-        super().__init__(**arguments)
-        replace_mixers(self, orders=orders, filter_stages=filter_stages, image_size=img_size)
-
-    def no_weight_decay(self) -> set[str]:
-        """Parameters of two and more axes that must not decay: none, as in HorNet and ConvNeXt."""
-        return set()
-
-    def use_kernels(self, kernels: Kernels) -> None:
-        """As gnconv.use_kernels."""
-        use_kernels(self, kernels)
-
-
-class GnConvSwin(SwinTransformer):
-    """Swin with gnConv in the place of its window attention; further arguments are SwinTransformer's.
-
-    `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size of whole patches works too,
-    since nothing is cut into windows.
-    """
-
-    def __init__(
-        self,
-        *,
-        orders: int | Sequence[int | None] = ORDERS,
-        filter_stages: Sequence[int] = (),
-        **arguments: Any,
-    ) -> None:
-        super().__init__(**{"strict_img_size": False, **arguments})
-        replace_mixers(self, orders=orders, filter_stages=filter_stages)
-
-    def use_kernels(self, kernels: Kernels) -> None:
-        """As gnconv.use_kernels."""
-        use_kernels(self, kernels)
-
-
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """As timm calls it, for the stages that kept their own mixers: fit weights of the host to another image size."""
-    host = convnext if isinstance(model, ConvNeXt) else swin_transformer
-    fitted: dict[str, Tensor] = host.checkpoint_filter_fn(state_dict, model)
-    return fitted

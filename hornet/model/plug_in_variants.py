@@ -31,9 +31,9 @@ default_cfgs = generate_default_cfgs(
 
 
 def _build(name: str, pretrained: bool, **arguments: Any) -> nn.Module:
-    from hornet.model import plug_in  # not above: it may be half loaded, having asked for timm
+    from hornet.model import hosts  # not above: it may be half loaded, having asked for timm
 
-    kind = plug_in.GnConvNeXt if name.startswith("convnext") else plug_in.GnConvSwin
+    kind = hosts.GnConvNeXt if name.startswith("convnext") else hosts.GnConvSwin
     model: nn.Module = build_model_with_cfg(
         kind, name, pretrained, feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"}, **arguments
     )

@@ -207,7 +207,7 @@ def test_no_parameter_is_a_scalar_or_complex_and_there_are_no_buffers() -> None:
     [
         (
             {"depths": (2, 2)},
-            r"orders is \(2, 3, 4, 5\), but must hold 2 numbers of 1 or more, one a stage, as many as dep",
+            r"orders is \(2, 3, 4, 5\), but must hold 2 numbers of 1 or more, one a stage",
         ),
         ({"depths": (2, 2, 0, 2)}, r"depths is \(2, 2, 0, 2\), but must hold 4 numbers of 1 or more"),
         ({"orders": (2, 3, 4)}, r"orders is \(2, 3, 4\), but must hold 4 numbers"),
