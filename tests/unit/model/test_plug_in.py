@@ -139,17 +139,6 @@ def test_each_map_size_is_its_own_compiled_graph_and_the_batch_is_free() -> None
         assert len(graphs) == num_graphs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("filter_grid", KINDS)
-def test_an_exported_layer_is_right_at_any_size(filter_grid: tuple[int, int] | None) -> None:
-    layer = GnConv2d(16, order=2, filter_grid=filter_grid).eval()
-    free = torch.export.Dim.DYNAMIC
-    program = torch.export.export(layer, (torch.randn(2, 16, 6, 6),), dynamic_shapes=({0: free, 2: free, 3: free},))
-    for shape in ((2, 16, 6, 6), (3, 16, 9, 7)):
-        x = torch.randn(*shape)
-        torch.testing.assert_close(program.module()(x), layer(x))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
