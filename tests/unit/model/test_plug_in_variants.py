@@ -281,6 +281,12 @@ def test_a_run_builds_each_from_its_settings(name: str) -> None:
         build_model(dataclasses.replace(config, kernels="fused"), num_classes=10, image_size=64, seed=0)
 
 
+def test_a_run_that_gives_a_wrong_argument_is_told_the_hosts_too() -> None:
+    config = ModelConfig(name="swin_tiny_gnconv_gf", arguments={"dim_of_heads": 7})
+    with pytest.raises(UserError, match=r"takes no dim_of_heads; it takes orders, filter_stages, patch_size, .*depths"):
+        build_model(config, num_classes=10, image_size=64, seed=0)
+
+
 def test_stages_that_keep_their_attention_follow_another_image_size_too() -> None:
     arguments = {"orders": (None, None, 4, 5), "filter_stages": (3,)}
     small, large = (build_small("swin_tiny_gnconv_7x7", **arguments, img_size=size) for size in (8, 64))
