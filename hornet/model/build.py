@@ -147,8 +147,11 @@ def _list_arguments(name: str) -> list[str]:
 
     What a class hands on as **arguments is what the class takes that it is made of.
     """
-    with torch.device("meta"):
-        network = timm.create_model(name)
+    try:
+        with torch.device("meta"):
+            network = timm.create_model(name, num_classes=1)
+    except _MISFITS:
+        return []
     known: dict[str, None] = {}
     for kind in type(network).__mro__:
         if "__init__" not in vars(kind):
