@@ -63,6 +63,11 @@ class Law:
         return tuple(exponent for _, powers in self.terms for _, exponent, _ in powers)
 
     @property
+    def logarithms(self) -> frozenset[str]:
+        """Shapes of which theta holds the logarithm: constants, not exponents."""
+        return frozenset()
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names, in the order of theta."""
         return (*(("E",) if self.has_floor else ()), *self.amplitudes, *self.shape)
@@ -176,6 +181,11 @@ class ShiftedLaw(Law):
         """Names of what is not linear."""
         return ("alpha", "shift")
 
+    @property
+    def logarithms(self) -> frozenset[str]:
+        """See `Law.logarithms`."""
+        return frozenset({"shift"})
+
     def _shape_bounds(self, name: str) -> tuple[float, float]:
         return (-12.0, 8.0) if name == "shift" else EXPONENTS
 
@@ -215,6 +225,11 @@ class RepeatedLaw(Law):
     def shape(self) -> tuple[str, ...]:
         """Names of what is not linear."""
         return ("alpha", "beta", "R_star")
+
+    @property
+    def logarithms(self) -> frozenset[str]:
+        """See `Law.logarithms`."""
+        return frozenset({"R_star"})
 
     def _shape_bounds(self, name: str) -> tuple[float, float]:
         return (np.log(0.05), np.log(1e4)) if name == "R_star" else EXPONENTS

@@ -74,6 +74,7 @@ def find_flags(
     found = [
         *_flag_optimum(law, proof, theta),
         *_flag_levels(law, cells),
+        *_flag_identity(law, theta, slope[0], _variance(problem, residuals[0])),
         *_flag_misfit(cells, residuals[0], slope[0], noise),
     ]
     if cells.without_result:
@@ -126,6 +127,25 @@ def _flag_levels(law: Law, cells: Cells) -> list[Flag]:
         if len(log_levels) < LEAST_LEVELS or ratio < LEAST_RANGE * (1 - 1e-9):
             text = f"{factor} has {len(log_levels)} levels over a factor of {ratio:.3g}: its exponent is not separable"
             found.append(Flag(code="too_few_levels", text=text))
+    return found
+
+
+def _flag_identity(law: Law, theta: Array, slope: Array, variance: float) -> list[Flag]:
+    """Shapes whose linearised standard error leaves them open: an exponent's sign, a constant's order of magnitude."""
+    low, high = law.bounds
+    free = (theta > low) & (theta < high)
+    covariance = variance * np.linalg.pinv(slope[:, free].T @ slope[:, free], rcond=1e-14, hermitian=True)
+    errors = np.zeros(len(theta))
+    errors[free] = np.sqrt(np.diag(covariance))
+    found = []
+    for name in law.shape:
+        at = law.parameters.index(name)
+        if name in law.logarithms and errors[at] > np.log(2):
+            text = f"{name} is known to a factor of {np.exp(min(2 * errors[at], 99.0)):.2g} at best"
+            found.append(Flag(code="not_identified", text=text))
+        elif name not in law.logarithms and 2 * errors[at] > abs(theta[at]):
+            text = f"{name} is {theta[at]:.2g} +- {2 * errors[at]:.2g}: even its sign is open"
+            found.append(Flag(code="not_identified", text=text))
     return found
 
 

@@ -72,29 +72,30 @@ class Problem:
         )
 
 
-def descend(problem: Problem, starts: Array) -> tuple[Array, Array]:
+def descend(problem: Problem, starts: Array, *, damping: float = 1e-3) -> tuple[Array, Array]:
     """Go down from each start (R, p); return where it ended and the objectives (R,)."""
     low, high = problem.law.bounds
     theta = np.clip(starts, low, high)
     residuals, slope = problem.residuals(theta)
     cost = problem.costs(residuals)
-    damping = np.full(len(theta), 1e-3)
+    dampings = np.full(len(theta), damping)
     active = np.arange(len(theta))
     part = problem
     for _ in range(MAX_STEPS):
-        step = _propose(part, theta[active], residuals, slope, damping[active])
+        step, promised = _propose(part, theta[active], residuals, slope, dampings[active])
         tried = np.clip(theta[active] + step, low, high)
         new_residuals, new_slope = part.residuals(tried)
         new_cost = part.costs(new_residuals)
         gain = cost[active] - new_cost
-        better = gain > 0
-        done = better & (gain <= 1e-14 * cost[active]) | ~better & (damping[active] > 1e10)
+        is_last = promised <= 1e-15 * cost[active]
+        better = (gain > 0) | is_last & (gain >= -1e-14 * cost[active])
+        done = is_last | ~better & (dampings[active] > 1e10)
         theta[active[better]] = tried[better]
         cost[active[better]] = new_cost[better]
         residuals = np.where(better[:, None], new_residuals, residuals)
         slope = np.where(better[:, None, None], new_slope, slope)
-        damping[active] *= np.where(better, 0.2, 8.0)
-        damping[active] = np.maximum(damping[active], 1e-12)
+        dampings[active] *= np.where(better, 0.2, 8.0)
+        dampings[active] = np.maximum(dampings[active], 1e-12)
         if done.any():
             active, residuals, slope = active[~done], residuals[~done], slope[~done]
             part = problem.pick(active)
@@ -103,8 +104,8 @@ def descend(problem: Problem, starts: Array) -> tuple[Array, Array]:
     return theta, cost
 
 
-def _propose(problem: Problem, theta: Array, residuals: Array, slope: Array, damping: Array) -> Array:
-    """One step (R, p) of each problem; parameters that would leave their bounds stay."""
+def _propose(problem: Problem, theta: Array, residuals: Array, slope: Array, damping: Array) -> tuple[Array, Array]:
+    """One step (R, p) of each problem, and what it promises to gain; parameters that would leave their bounds stay."""
     low, high = problem.law.bounds
     weighted = slope * problem.weights(residuals)[..., None]
     gradient = np.einsum("rnp,rn->rp", weighted, residuals)
@@ -117,7 +118,8 @@ def _propose(problem: Problem, theta: Array, residuals: Array, slope: Array, dam
     extra = np.where(held, 1.0, damping[:, None] * diagonal + floor)
     matrix = matrix + extra[:, :, None] * np.eye(theta.shape[1])
     step = -np.linalg.solve(matrix, gradient[..., None])[..., 0]
-    return np.clip(step, -2.0, 2.0)  # logarithms and exponents: more is a leap in the dark
+    promised = -0.5 * np.einsum("rp,rp->r", gradient, step)
+    return np.clip(step, -2.0, 2.0), promised  # logarithms and exponents: more is a leap in the dark
 
 
 def polish(problem: Problem, theta: Array) -> tuple[Array, float]:
@@ -133,12 +135,14 @@ def polish(problem: Problem, theta: Array) -> tuple[Array, float]:
 
     options = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 20000, "maxcor": 30}
     bounds = Bounds(low * size, high * size)
-    best = np.clip(theta, low, high) * size
-    for _ in range(3):  # a new memory of curvatures, where the line search gave up
+    best, cost = np.clip(theta, low, high) * size, np.inf
+    for _ in range(5):  # a new memory of curvatures, where the line search gave up
         found = minimize(objective, best, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-        best = found.x
-    finished, cost = descend(problem, (best / size)[None])
-    return finished[0], float(cost[0])
+        best, before, cost = found.x, cost, float(found.fun)
+        if before - cost <= 1e-14 * cost:
+            break
+    finished, costs = descend(problem, (best / size)[None], damping=1e-10)
+    return finished[0], float(costs[0])
 
 
 def projected_gradient(problem: Problem, theta: Array) -> Array:
