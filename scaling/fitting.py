@@ -22,8 +22,8 @@ from scaling.noise import Noise, estimate_sigma, estimate_tau
 from scaling.proof import Flag, Proof, find_flags, prove
 from scaling.solver import Problem, descend, polish
 
-NUM_PROJECTED, NUM_KEPT = 128, 5
-"""Shapes of the search, a power of two; how many of them are starts of the second stage."""
+NUM_PROJECTED, NUM_KEPT = (32, 128, 256), 5
+"""Shapes of the search for one, two, more exponents; how many of them are starts of the second stage."""
 NUM_ROUNDS = 3
 
 
@@ -174,7 +174,8 @@ def evaluate(fitted: Fit, theta: Array, points: Sequence[Mapping[str, float]]) -
 def _project(law: Law, z: Array, y: Array) -> list[Array]:
     """The search: shapes from a Sobol sequence, each with its non-negative floor and amplitudes."""
     limits = np.array([law.shape_starts(name) for name in law.shape])
-    shapes = qmc.scale(qmc.Sobol(len(law.shape), seed=1).random(NUM_PROJECTED), limits[:, 0], limits[:, 1])
+    num = NUM_PROJECTED[min(len(law.shape), len(NUM_PROJECTED)) - 1]
+    shapes = qmc.scale(qmc.Sobol(len(law.shape), seed=1).random(num), limits[:, 0], limits[:, 1])
     found: list[tuple[float, Array]] = []
     for shape in shapes:
         columns, target = law.columns(shape, z, y)
@@ -218,10 +219,9 @@ def _measure(problem: Problem, theta: Array, *, sigma: float | None, cells: Cell
 
 
 def _finish(problem: Problem, theta: Array, costs: Array) -> tuple[Array, Array]:
-    """Polish the three best ends; all come back, best first."""
+    """Polish the best end; all come back, best first."""
     order = np.argsort(costs)
     theta, costs = theta[order].copy(), costs[order].copy()
-    for index in range(min(3, len(theta))):
-        theta[index], costs[index] = polish(problem, theta[index])
-    order = np.argsort(costs)
+    theta[0], costs[0] = polish(problem, theta[0])
+    order = np.argsort(costs, kind="stable")
     return theta[order], costs[order]

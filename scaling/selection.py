@@ -34,7 +34,7 @@ class Score:
     """Of the rmsle, over held-out cells."""
     num_held_out: int
     aicc: float
-    """Of a fit to all cells; beside the rmsle, never alone."""
+    """Of the last fold's fit; beside the rmsle, never alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,10 @@ def choose(
     """Score each law on all folds.
 
     Raises:
-        UserError: a fold leaves too few cells for a law.
+        UserError: there is no fold, or one leaves too few cells for a law.
     """
+    if not folds:
+        raise UserError("no fold: nothing would be foretold, and laws are not chosen by what they have seen")
     scores = [_score(law, measurements, folds, estimation) for law in laws]
     scores.sort(key=lambda each: each.rmsle)
     limit = scores[0].rmsle + scores[0].standard_error
@@ -107,7 +109,7 @@ def _score(law: Law, measurements: Sequence[Measurement], folds: Sequence[Fold],
         rmsle=rmsle,
         standard_error=of_mean / (2 * rmsle) if rmsle > 0 else 0.0,
         num_held_out=len(squares),
-        aicc=fit_cells(cells, law, estimation=estimation).aicc,
+        aicc=fitted.aicc,
     )
 
 

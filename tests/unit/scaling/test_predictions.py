@@ -53,7 +53,7 @@ def test_the_interval_holds_the_noise_of_runs_and_of_the_evaluation(resampled):
 @pytest.mark.slow
 def test_most_predictions_come_true():
     inside = []
-    for rng in range(30):
+    for rng in range(20):
         fitted = fit(make_study(noise=0.01, tau=0.01, rng=rng), laws.chinchilla(), estimation=FEW_STARTS)
         prediction = foretell(resample(fitted, resamples=100))
         noise = np.random.default_rng([rng, 1]).standard_normal(2) * 0.01

@@ -17,9 +17,9 @@ FAR = {"N": 4 * 7.7e6, "D": 2 * 6376.0}
 @pytest.mark.slow
 @pytest.mark.parametrize(("tau", "least"), [(0.0, 0.9), (0.01, 0.85)])
 def test_intervals_cover_the_truth_even_when_seeds_share_an_error(tau, least):
-    """In short, with room for 40 studies' chance; in full in benchmarks/scaling_coverage.py."""
+    """In short, with room for 25 studies' chance; in full in benchmarks/scaling_coverage.py."""
     inside = []
-    for rng in range(40):
+    for rng in range(25):
         fitted = fit(make_study(noise=0.01, tau=tau, rng=rng), laws.chinchilla(), estimation=FEW_STARTS)
         found = resample(fitted, resamples=100)
         truth = value_of(FAR["N"], FAR["D"])

@@ -55,3 +55,8 @@ def test_folds_divide_cells_not_runs():
     (fold,) = hold_out_largest([run for run in runs if run.seed == 0], "N")
     with pytest.raises(UserError, match="no cell has all its runs in this fold, which names 12 runs"):
         choose(runs, [laws.chinchilla()], [fold])
+
+
+def test_without_folds_nothing_is_chosen():
+    with pytest.raises(UserError, match="no fold: nothing would be foretold"):
+        choose(make_study(), [laws.chinchilla()], [])
