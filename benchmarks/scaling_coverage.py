@@ -2,9 +2,9 @@
 
   python -m benchmarks.scaling_coverage [--sets 300] [--resamples 200]
 
-A study is 4 sizes (0.8 to 7.7 million parameters) x 4 fractions of 6,376 images x 3 seeds of a Chinchilla law, with 1 % of
-noise between seeds, in a second world also 1 % that the seeds of a cell share: lack of fit, a learning rate that is not
-quite right. Nominal is 95 %. "seeds within cells" is not offered by scaling/; the table says why.
+A study is 4 sizes (0.8 to 7.7 million parameters) x 4 fractions of 6,376 images x 3 seeds of a Chinchilla law, with
+1 % of noise between seeds, in a second world also 1 % that the seeds of a cell share: lack of fit, a learning rate that
+is not quite right. Nominal is 95 %. "seeds within cells" is not offered by scaling/; the table says why.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ COLUMNS = ("alpha", "beta", "E", "a", "curve at 4 N, 2 D")
 
 
 def value_of(size: float, data: float) -> float:
-    """The true law."""
-    return TRUTH["E"] + TRUTH["A"] * size ** -TRUTH["alpha"] + TRUTH["B"] * data ** -TRUTH["beta"]
+    """Compute the true law."""
+    return float(TRUTH["E"] + TRUTH["A"] * size ** -TRUTH["alpha"] + TRUTH["B"] * data ** -TRUTH["beta"])
 
 
 def make_study(rng: np.random.Generator, *, noise: float, tau: float) -> list[Measurement]:

@@ -12,7 +12,7 @@ from scipy.stats import f as f_distribution
 
 from hornet.errors import UserError
 from scaling.fitting import Estimation, Fit, fit_cells, make_problem
-from scaling.laws import Law, Units
+from scaling.law import Law, Units
 from scaling.measurements import Array, Cells, Measurement, gather
 from scaling.resampling import (
     Interval,
@@ -34,7 +34,10 @@ Shared = Literal["nothing", "shape", "all"]
 
 @dataclass(frozen=True, kw_only=True)
 class PairedLaw(Law):
-    """One law for two families, which share nothing, the shape (exponents), or all; z's last column is the family, 0 or 1."""
+    """One law for two families, which share nothing, the shape (exponents), or all.
+
+    The last column of z is the family, 0 or 1.
+    """
 
     base: Law
     shared: Shared
@@ -131,7 +134,9 @@ class Comparison:
     ) -> Crossover:
         """Look for a change of sign along a path of points, one of each family for each compute, ascending."""
         log_c = np.log(computes)
-        estimate = np.log([self.second.fit.predict(b) / self.first.fit.predict(a) for a, b in zip(first, second, strict=True)])
+        estimate = np.log(
+            [self.second.fit.predict(b) / self.first.fit.predict(a) for a, b in zip(first, second, strict=True)]
+        )
         resampled = np.log(self.second.predict(second) / self.first.predict(first))
         at = _find_crossing(log_c, estimate[None])[0]
         found = _find_crossing(log_c, resampled)
@@ -160,6 +165,7 @@ def compare(
 
     Raises:
         UserError: a family has no runs, or too few cells.
+
     """
     fits = []
     for family in families:
@@ -246,7 +252,7 @@ def _can_pair(first: Cells, second: Cells) -> bool:
 
 
 def _sample_paired(first: Fit, second: Fit, resamples: int, seed: int) -> tuple[Sample, Sample]:
-    """The same cells, seeds and validation images for both."""
+    """Sample the same cells, seeds and validation images for both."""
     rng = np.random.default_rng(seed)
     chosen = choose_cells(first.cells, first.law, resamples, rng)
     at = {label: index for index, label in enumerate(second.cells.labels)}
@@ -268,7 +274,7 @@ def _sample_apart(fits: Sequence[Fit], resamples: int, seed: int) -> tuple[Sampl
 
 
 def _find_crossing(log_c: Array, differences: Array) -> Array:
-    """The first change of sign of each row (R, points), between its points in a straight line; NaN without one."""
+    """Find the first change of sign of each row (R, points), between its points in a straight line; NaN without one."""
     sign = np.sign(differences)
     changes = sign[:, 1:] * sign[:, :-1] < 0
     rows = np.arange(len(differences))

@@ -16,7 +16,7 @@ from scipy.optimize import nnls
 from scipy.stats import qmc
 
 from hornet.errors import UserError
-from scaling.laws import Law, Units
+from scaling.law import Law, Units
 from scaling.measurements import Array, Cells, Measurement, gather
 from scaling.noise import Noise, estimate_sigma, estimate_tau
 from scaling.proof import Flag, Proof, find_flags, prove
@@ -40,7 +40,7 @@ class Estimation:
     """Quasi-random starts, beside the 5 of the search."""
 
     def __str__(self) -> str:
-        """What a page prints."""
+        """Say it as a page prints it."""
         kind = "log value" if self.residual == "log" else "value"
         scale = "estimated noise" if self.noise == "estimated" else "1"
         loss = "least squares" if self.huber is None else f"Huber {self.huber:g}"
@@ -73,7 +73,7 @@ class Fit:
         return {name: float(values[0]) for name, values in found.items()}
 
     def predict(self, factors: Mapping[str, float]) -> float:
-        """The law's value at these factors."""
+        """Evaluate the law at these factors."""
         return float(evaluate(self, self.theta[None], [factors])[0, 0])
 
     def terms(self, factors: Mapping[str, float]) -> dict[str, float]:
@@ -100,6 +100,7 @@ def fit(
 
     Raises:
         UserError: fewer cells than parameters and one, several families, or data that `gather` refuses.
+
     """
     return fit_cells(gather(measurements, law.factors), law, estimation=estimation, starts=starts)
 
@@ -111,7 +112,9 @@ def fit_cells(
     asked = estimation or Estimation()
     num_parameters = law.num_parameters
     if len(cells) <= num_parameters:
-        raise UserError(f"{law.name} has {num_parameters} parameters and needs more cells than that; there are {len(cells)}")
+        raise UserError(
+            f"{law.name} has {num_parameters} parameters and needs more cells than that; there are {len(cells)}"
+        )
     if len(set(cells.families)) > 1:
         raise UserError(f"a law is of one family; fit {', '.join(sorted(set(cells.families)))} apart, or compare them")
     runs = cells.values if asked.residual == "plain" else np.log(cells.values)
@@ -142,9 +145,7 @@ def fit_cells(
     )  # fmt: skip
 
 
-def make_problem(
-    law: Law, units: Units, estimation: Estimation, *, log_x: Array, means: Array, sd: Array
-) -> Problem:
+def make_problem(law: Law, units: Units, estimation: Estimation, *, log_x: Array, means: Array, sd: Array) -> Problem:
     """(R or 1, n, f), (R or 1, n), (R or 1, n): means are of log y, or of y, as `estimation` has it."""
     is_log = estimation.residual == "log"
     return Problem(
@@ -172,7 +173,7 @@ def evaluate(fitted: Fit, theta: Array, points: Sequence[Mapping[str, float]]) -
 
 
 def _project(law: Law, z: Array, y: Array) -> list[Array]:
-    """The search: shapes from a Sobol sequence, each with its non-negative floor and amplitudes."""
+    """Search: shapes from a Sobol sequence, each with its non-negative floor and amplitudes."""
     limits = np.array([law.shape_starts(name) for name in law.shape])
     num = NUM_PROJECTED[min(len(law.shape), len(NUM_PROJECTED)) - 1]
     shapes = qmc.scale(qmc.Sobol(len(law.shape), seed=1).random(num), limits[:, 0], limits[:, 1])
@@ -199,11 +200,11 @@ def _scatter(law: Law, y: Array, num: int) -> Array:
     if num == 0:
         return np.empty((0, len(low)))
     sobol = qmc.Sobol(len(low), seed=0).random(2 ** int(np.ceil(np.log2(num))))
-    return qmc.scale(sobol[:num], low, high)
+    return np.asarray(qmc.scale(sobol[:num], low, high))
 
 
 def _spread(law: Law, z: Array, y: Array, theta: Array) -> float:
-    """A first scale of residuals, where no cell has two seeds: robust, about the best of the search."""
+    """Scale residuals for the first round, where no cell has two seeds: robust, about the best of the search."""
     log_y, _ = law.evaluate(theta, z[None])
     away = np.abs(np.log(np.maximum(log_y, 1e-300)) - np.log(y))
     return float(max(1.4826 * np.median(away, axis=1).min(), 1e-4))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def find_frontier(fit: Fit, budgets: Sequence[float], *, flops_per_unit: float, 
 
 
 def fit_isoflops(measurements: Sequence[Measurement], *, size: str = "N", budget: str = "C") -> IsoFlops:
-    """A parabola in log size for each budget; runs of a budget have the same number there."""
+    """Fit a parabola in log size for each budget; runs of a budget have the same number there."""
     cells = gather(measurements, (budget, size))
     means = np.nanmean(cells.values, axis=1)
     curves = []
@@ -99,7 +100,7 @@ def keep_lowest(measurements: Sequence[Measurement], *, budget: str = "C", bins:
     """Keep the lowest value in each bin (edges of the budget, ascending): the points nearest to the frontier."""
     with_result = [each for each in measurements if each.value is not None]
     kept = []
-    for low, high in zip(bins[:-1], bins[1:], strict=True):
+    for low, high in pairwise(bins):
         inside = [each for each in with_result if low <= each.factors[budget] < high]
         if inside:
             kept.append(min(inside, key=lambda each: each.value or 0.0))

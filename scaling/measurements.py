@@ -91,6 +91,7 @@ def gather(measurements: Sequence[Measurement], factors: Sequence[str]) -> Cells
 
     Raises:
         UserError: no run has a result, a factor is missing, or a number is not positive and finite.
+
     """
     _check(measurements, factors)
     with_result = [each for each in measurements if each.value is not None]
@@ -148,15 +149,20 @@ def _stack_image_values(groups: Sequence[Sequence[Measurement]], width: int) -> 
     stack = np.full((len(groups), width, *(size for size in sizes if size)), np.nan)
     for row, group in enumerate(groups):
         for column, each in enumerate(group):
-            assert each.image_values is not None and each.value is not None
+            assert each.image_values is not None
+            assert each.value is not None
             mean = float(np.mean(each.image_values, dtype=np.float64))
             if not math.isclose(mean, each.value, rel_tol=5e-3):  # they may be kept in half precision
-                raise UserError(f"run {each.name}: image_values have the mean {mean:g}, but its value is {each.value:g}")
+                raise UserError(
+                    f"run {each.name}: image_values have the mean {mean:g}, but its value is {each.value:g}"
+                )
             stack[row, column] = each.image_values
     return stack
 
 
 def _digest(measurements: Sequence[Measurement], factors: Sequence[str]) -> str:
-    rows = sorted([each.name, each.family, each.seed, each.value, *(each.factors[name] for name in factors)]
-                  for each in measurements)
+    rows = sorted(
+        [each.name, each.family, each.seed, each.value, *(each.factors[name] for name in factors)]
+        for each in measurements
+    )
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How far runs scatter: sigma, between the seeds of a cell, and tau, what the seeds of a cell share but the law has not."""
+"""How far runs scatter: sigma, between the seeds of a cell; tau, what the seeds of a cell share and the law has not."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Noise:
     """Of a cell about the law. Without sigma it holds both."""
 
     def of_cells(self, num_runs: NDArray[np.int64]) -> Array:
-        """The standard deviation of each cell's mean (n,)."""
+        """Compute the standard deviation of each cell's mean (n,)."""
         by_seeds = (self.sigma or 0.0) ** 2 / num_runs
         return np.sqrt(by_seeds + self.tau**2 + LEAST_SD**2)
 
     def of_mean(self, num_runs: int) -> float:
-        """The standard deviation of the mean of a new cell's runs."""
+        """Compute the standard deviation of the mean of a new cell's runs."""
         return float(self.of_cells(np.array([num_runs]))[0])
 
 

@@ -96,7 +96,7 @@ def predict(
 
 
 def read_prediction(content: Mapping[str, Any]) -> Prediction:
-    """The inverse of `Prediction.as_json`."""
+    """Invert `Prediction.as_json`."""
     try:
         return Prediction(**{**content, "runs_seen": tuple(content["runs_seen"])})
     except (TypeError, KeyError) as error:
@@ -108,6 +108,7 @@ def judge(prediction: Prediction, measurement: Measurement) -> Judgement:
 
     Raises:
         UserError: the run has no result, other factors, or was among the data of the fit.
+
     """
     if measurement.value is None:
         raise UserError(f"{measurement.name} has no result, so its prediction cannot be judged yet")
@@ -115,7 +116,9 @@ def judge(prediction: Prediction, measurement: Measurement) -> Judgement:
         raise UserError(f"{measurement.name} was among the data of the fit: that is no prediction")
     for name, number in prediction.factors.items():
         if not np.isclose(measurement.factors.get(name, np.nan), number, rtol=1e-6):
-            raise UserError(f"{measurement.name}: {name} is {measurement.factors.get(name)}, but {number:g} was foretold")
+            raise UserError(
+                f"{measurement.name}: {name} is {measurement.factors.get(name)}, but {number:g} was foretold"
+            )
     z = float(np.log(measurement.value / prediction.value) / prediction.log_sd)
     inside = prediction.low <= measurement.value <= prediction.high
     return Judgement(prediction=prediction, measured=measurement.value, is_inside=inside, z=z)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import f as f_distribution
 
-from scaling.laws import Law
+from scaling.law import Law
 from scaling.measurements import Array, Cells
 from scaling.noise import LEAST_SD, Noise
 from scaling.solver import Problem, projected_gradient
 
 LARGEST_CONDITION = 300.0
-"""Of the gradients' matrix, its columns scaled to 1, at the centre of the data. Above, parameters stand for each other."""
+"""Of the matrix of gradients, its columns scaled to 1, about the data's centre; above, parameters cannot be separated."""
 LARGEST_GRADIENT = 1e-5
 INDISTINGUISHABLE = 1.92
 """Half of chi-square's 95 % for one parameter: the data cannot tell objectives apart that differ by less."""
@@ -78,15 +78,19 @@ def find_flags(
         *_flag_misfit(cells, residuals[0], slope[0], noise),
     ]
     if cells.without_result:
-        found.append(Flag(code="without_result", text=f"no result, so not in the fit: {', '.join(cells.without_result)}"))
+        found.append(
+            Flag(code="without_result", text=f"no result, so not in the fit: {', '.join(cells.without_result)}")
+        )
     return tuple(found)
 
 
 def _variance(problem: Problem, residuals: Array) -> float:
-    """What differences of the objective are divided by before chi-square is asked (Huber's: E psi^2 / E psi')."""
+    """Compute what divides differences of the objective before chi-square is asked (Huber's: E psi^2 / E psi')."""
     freedom = max(len(residuals) - problem.law.num_parameters, 1)
     influence = problem.weights(residuals[None])[0] * residuals
-    inner = 1.0 if problem.huber is None else max(float(np.mean(np.abs(residuals) <= problem.huber)), 1 / len(residuals))
+    inner = (
+        1.0 if problem.huber is None else max(float(np.mean(np.abs(residuals) <= problem.huber)), 1 / len(residuals))
+    )
     least = (LEAST_SD / float(np.max(problem.sd))) ** 2
     return max(float((influence**2).sum() / freedom / inner), least)
 
@@ -169,7 +173,7 @@ def _flag_misfit(cells: Cells, residuals: Array, slope: Array, noise: Noise) -> 
 
 
 def _bend(cells: Cells, residuals: Array, slope: Array) -> float:
-    """The F test's p of squares and products of log factors, beside the law's own directions."""
+    """Compute the F test's p of squares and products of log factors, beside the law's own directions."""
     z = cells.log_x - cells.log_x.mean(axis=0)
     z = z / np.maximum(z.std(axis=0), 1e-9)
     pairs = [z[:, i] * z[:, j] for i in range(z.shape[1]) for j in range(i, z.shape[1])]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hornet.errors import UserError
 from scaling.fitting import Fit, evaluate, make_problem
-from scaling.laws import Law
+from scaling.law import Law
 from scaling.measurements import Array, Cells
 from scaling.solver import descend
 
@@ -59,7 +59,7 @@ class Resampled:
     seed: int
 
     def parameter(self, name: str) -> Interval:
-        """The interval of a parameter, in the units of the data."""
+        """Give the interval of a parameter, in the units of the data."""
         values = self.fit.law.in_user_units(self.theta, self.fit.units)
         if name not in values:
             raise UserError(f"{self.fit.law.name} has no parameter {name}; it has {', '.join(values)}")
@@ -70,7 +70,7 @@ class Resampled:
         return evaluate(self.fit, self.theta, points)
 
     def curve(self, factors: Mapping[str, float]) -> Interval:
-        """The interval of the law's value at a point: of the curve, not of a run."""
+        """Give the interval of the law's value at a point: of the curve, not of a run."""
         return interval_of(self.predict([factors])[:, 0], level=self.level)
 
 
@@ -89,6 +89,7 @@ def resample(
 
     Raises:
         UserError: fewer than 12 cells, from which no interval keeps its word.
+
     """
     check_number_of_cells(fit.cells)
     rng = np.random.default_rng(seed)
@@ -150,7 +151,7 @@ def values_of_runs(fit: Fit, resamples: int, rng: np.random.Generator) -> Array:
 
 
 def choose_cells(cells: Cells, law: Law, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """(R, n) indexes of cells, with replacement within each family; never fewer distinct ones than parameters and one."""
+    """Sample indexes of cells (R, n), with replacement within each family; more distinct ones than parameters."""
     families = np.array(cells.families)
     strata = [np.flatnonzero(families == family) for family in dict.fromkeys(cells.families)]
     chosen = np.empty((resamples, len(cells)), dtype=np.int64)
@@ -166,7 +167,7 @@ def choose_cells(cells: Cells, law: Law, resamples: int, rng: np.random.Generato
 
 
 def choose_seeds(num_runs: NDArray[np.int64], width: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Counts of runs (R, n) -> indexes of runs (R, n, width), -1 beyond a cell's count."""
+    """Sample for counts of runs (R, n) indexes of runs (R, n, width), -1 beyond a cell's count."""
     picked = (rng.random((*num_runs.shape, width)) * num_runs[..., None]).astype(np.int64)
     return np.where(np.arange(width) < num_runs[..., None], picked, -1)
 
@@ -176,7 +177,7 @@ def average(runs: Array, chosen: NDArray[np.int64], seeds: NDArray[np.int64]) ->
     which = np.arange(len(chosen))[:, None, None] if len(runs) > 1 else np.zeros((1, 1, 1), dtype=np.int64)
     taken = runs[which, chosen[..., None], np.maximum(seeds, 0)]
     inside = seeds >= 0
-    return np.where(inside, taken, 0.0).sum(axis=-1) / inside.sum(axis=-1)
+    return np.asarray(np.where(inside, taken, 0.0).sum(axis=-1) / inside.sum(axis=-1))
 
 
 def _sample_runs(fit: Fit, runs: Array, resamples: int, rng: np.random.Generator) -> Sample:
@@ -190,7 +191,7 @@ def _sample_runs(fit: Fit, runs: Array, resamples: int, rng: np.random.Generator
 
 
 def _sample_residuals(fit: Fit, resamples: int, rng: np.random.Generator) -> Sample:
-    """The law's value and a residual of any cell, both in units of its noise, spread by sqrt(n / (n - p))."""
+    """Add to the law's value a residual of any cell, both in units of its noise, spread by sqrt(n / (n - p))."""
     cells = fit.cells
     n = len(cells)
     scaled = fit.residuals / fit.sd * np.sqrt(n / (n - fit.law.num_parameters))

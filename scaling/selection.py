@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hornet.errors import UserError
 from scaling.fitting import Estimation, Fit, fit_cells
-from scaling.laws import Law
+from scaling.law import Law
 from scaling.measurements import Array, Cells, Measurement, gather
 
 
@@ -78,6 +78,7 @@ def choose(
 
     Raises:
         UserError: there is no fold, or one leaves too few cells for a law.
+
     """
     if not folds:
         raise UserError("no fold: nothing would be foretold, and laws are not chosen by what they have seen")
@@ -92,10 +93,13 @@ def log_errors(fitted: Fit, cells: Cells) -> Array:
     """log(predicted) - log(measured) of cells (n,)."""
     z = cells.log_x - fitted.units.centres
     y, _ = fitted.law.evaluate(fitted.theta[None], z[None])
-    return np.log(np.maximum(y[0] * fitted.units.scale, 1e-300)) - np.nanmean(np.log(cells.values), axis=1)
+    measured = np.nanmean(np.log(cells.values), axis=1)
+    return np.asarray(np.log(np.maximum(y[0] * fitted.units.scale, 1e-300)) - measured)
 
 
-def _score(law: Law, measurements: Sequence[Measurement], folds: Sequence[Fold], estimation: Estimation | None) -> Score:
+def _score(
+    law: Law, measurements: Sequence[Measurement], folds: Sequence[Fold], estimation: Estimation | None
+) -> Score:
     cells = gather(measurements, law.factors)
     errors = []
     for fold in folds:
@@ -116,7 +120,9 @@ def _score(law: Law, measurements: Sequence[Measurement], folds: Sequence[Fold],
 def _find(cells: Cells, names: frozenset[str]) -> NDArray[np.int64]:
     found = np.array([i for i, group in enumerate(cells.names) if names.issuperset(group)], dtype=np.int64)
     if not len(found):
-        raise UserError(f"no cell has all its runs in this fold, which names {len(names)} runs; folds divide cells, not runs")
+        raise UserError(
+            f"no cell has all its runs in this fold, which names {len(names)} runs; folds divide cells, not runs"
+        )
     return found
 
 

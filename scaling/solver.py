@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, minimize
 
-from scaling.laws import Law
+from scaling.law import Law
 from scaling.measurements import Array
 
 MAX_STEPS = 400
@@ -50,9 +50,10 @@ class Problem:
         """(R, n) -> the objective (R,)."""
         size = np.abs(residuals)
         if self.huber is None:
-            return 0.5 * (size**2).sum(axis=1)
-        linear = self.huber * (size - 0.5 * self.huber)
-        return np.where(size <= self.huber, 0.5 * size**2, linear).sum(axis=1)
+            each: Array = 0.5 * size**2
+        else:
+            each = np.where(size <= self.huber, 0.5 * size**2, self.huber * (size - 0.5 * self.huber))
+        return np.asarray(each.sum(axis=1))
 
     def weights(self, residuals: Array) -> Array:
         """(R, n): what is left of each residual's weight."""
@@ -123,7 +124,7 @@ def _propose(problem: Problem, theta: Array, residuals: Array, slope: Array, dam
 
 
 def polish(problem: Problem, theta: Array) -> tuple[Array, float]:
-    """The last digits of one set by L-BFGS-B (ftol 1e-15, gtol 1e-12), in coordinates scaled by the curvature."""
+    """Find the last digits of one set by L-BFGS-B (ftol 1e-15, gtol 1e-12), in coordinates scaled by the curvature."""
     low, high = problem.law.bounds
     _, slope = problem.residuals(theta[None])
     size = np.maximum(np.linalg.norm(slope[0], axis=0), 1e-8)
@@ -146,7 +147,7 @@ def polish(problem: Problem, theta: Array) -> tuple[Array, float]:
 
 
 def projected_gradient(problem: Problem, theta: Array) -> Array:
-    """The gradient (p,) at a point, without the directions that a bound closes, per unit of scaled parameter.
+    """Compute the gradient (p,) at a point, without the directions that a bound closes, per unit of scaled parameter.
 
     In units of the objective for a parameter moved by what moves the residuals by 1 in all.
     """

@@ -100,7 +100,9 @@ def test_a_law_that_lacks_something_is_told():
     curve = make_curve(xs, (0.3 + 8 * xs**-0.4) * np.exp(0.01 * rng.standard_normal(16)))
     assert "lack_of_fit" in codes(fit(curve, laws.power("T")))
     assert "lack_of_fit" not in codes(fit(curve, laws.saturating("T")))
-    assert "cells are off the law by" in text_of(fit(make_study(noise=0.002, tau=0.03), laws.chinchilla()), "lack_of_fit")
+    assert "cells are off the law by" in text_of(
+        fit(make_study(noise=0.002, tau=0.03), laws.chinchilla()), "lack_of_fit"
+    )
 
 
 def test_a_floor_at_nothing_is_told():
@@ -135,6 +137,17 @@ def test_a_range_too_narrow_to_tell_floor_and_exponent_apart_is_told():
     assert "read predictions, not exponents" in text_of(fit(narrow, laws.saturating("T")), "ill_conditioned")
 
 
+def test_an_exponent_whose_sign_is_open_is_told():
+    xs = np.geomspace(1e3, 1e6, 16)
+    flat = make_curve(xs, np.exp(0.1 * np.random.default_rng(0).standard_normal(16)))
+    assert "even its sign is open" in text_of(fit(flat, laws.power("T")), "not_identified")
+
+
+def test_an_end_that_is_no_minimum_is_told(monkeypatch):
+    monkeypatch.setattr("scaling.fitting.polish", lambda problem, theta: (theta + 0.05, 0.0))
+    assert "the gradient is" in text_of(fit(make_study(noise=0.01), laws.chinchilla()), "not_converged")
+
+
 def test_a_constant_of_repetition_that_the_data_do_not_hold_is_told():
     """No run repeats more than 1.2 times: any R* will do."""
     rng = np.random.default_rng(0)
@@ -155,7 +168,10 @@ def test_a_constant_of_repetition_that_the_data_do_not_hold_is_told():
 @pytest.mark.parametrize(
     ("runs", "text"),
     [
-        (make_curve([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]), "saturating has 3 parameters and needs more cells.* there are 3"),
+        (
+            make_curve([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]),
+            "saturating has 3 parameters and needs more cells.* there are 3",
+        ),
         (
             [replace(run, family=run.name) for run in make_curve(range(1, 9), range(9, 1, -1))][:4],
             "a law is of one family; fit x0, x1, x2, x3 apart, or compare them",
@@ -176,4 +192,6 @@ def test_a_report_can_state_the_loss():
     assert str(Estimation()) == (
         "Huber 1.345 of the log value's residual / estimated noise, summed over cells; 20 + 5 starts"
     )
-    assert str(Estimation(residual="plain", huber=None, noise="unit", num_starts=0)).startswith("least squares of the value")
+    assert str(Estimation(residual="plain", huber=None, noise="unit", num_starts=0)).startswith(
+        "least squares of the value"
+    )

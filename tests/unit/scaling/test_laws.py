@@ -1,11 +1,14 @@
 """Each law against its formula written naively over the factors themselves, and its gradient against differences."""
 
+# ruff: noqa: N803  the symbols of the papers
+
 import numpy as np
 import pytest
 
 from hornet.errors import UserError
 from scaling import laws
 from scaling.comparison import PairedLaw
+from scaling.law import Units
 
 RNG = np.random.default_rng(0)
 X1 = np.exp(RNG.uniform(8, 12, (9, 1)))
@@ -131,6 +134,6 @@ def test_chance_is_a_positive_number():
 
 
 def test_a_start_needs_all_parameters():
-    units = laws.Units(centres=np.zeros(1), scale=1.0)
+    units = Units(centres=np.zeros(1), scale=1.0)
     with pytest.raises(UserError, match="a start of saturating needs E, A, alpha; alpha is missing"):
         laws.saturating().in_own_units({"E": 1.0, "A": 1.0}, units)

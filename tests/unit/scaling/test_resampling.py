@@ -23,7 +23,9 @@ def test_intervals_cover_the_truth_even_when_seeds_share_an_error(tau, least):
         fitted = fit(make_study(noise=0.01, tau=tau, rng=rng), laws.chinchilla(), estimation=FEW_STARTS)
         found = resample(fitted, resamples=100)
         truth = value_of(FAR["N"], FAR["D"])
-        inside.append([truth in found.curve(FAR), *(TRUTH[name] in found.parameter(name) for name in ("alpha", "beta"))])
+        inside.append(
+            [truth in found.curve(FAR), *(TRUTH[name] in found.parameter(name) for name in ("alpha", "beta"))]
+        )
     assert np.mean(inside, axis=0).min() >= least
 
 
