@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         begun = time.process_time()
         found = measure(num_sets=arguments.sets, resamples=arguments.resamples, tau=tau)
         seconds = time.process_time() - begun
-        print(f"\n1 % noise of seeds, {tau:.0%} shared by a cell; {arguments.sets} studies, {seconds:.0f} CPU-seconds")
+        print(f"\n1 % noise of seeds, {tau:.0%} shared in a cell; {arguments.sets} studies, {seconds:.0f} CPU-seconds")
         print("| resampled | " + " | ".join(COLUMNS) + " | width of alpha | width of log curve |")
         print("|---" * (len(COLUMNS) + 3) + "|")
         for name, numbers in found.items():

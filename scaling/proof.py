@@ -13,7 +13,7 @@ from scaling.noise import LEAST_SD, Noise
 from scaling.solver import Problem, projected_gradient
 
 LARGEST_CONDITION = 300.0
-"""Of the matrix of gradients, its columns scaled to 1, about the data's centre; above, parameters cannot be separated."""
+"""Of the matrix of gradients, its columns scaled to 1, about the centre of the data."""
 LARGEST_GRADIENT = 1e-5
 INDISTINGUISHABLE = 1.92
 """Half of chi-square's 95 % for one parameter: the data cannot tell objectives apart that differ by less."""

@@ -139,7 +139,7 @@ def test_a_range_too_narrow_to_tell_floor_and_exponent_apart_is_told():
 
 def test_an_exponent_whose_sign_is_open_is_told():
     xs = np.geomspace(1e3, 1e6, 16)
-    flat = make_curve(xs, np.exp(0.1 * np.random.default_rng(0).standard_normal(16)))
+    flat = make_curve(xs, np.exp(0.1 * (-1.0) ** np.arange(16)))
     assert "even its sign is open" in text_of(fit(flat, laws.power("T")), "not_identified")
 
 
