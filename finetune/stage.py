@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from finetune.config import FinetuneConfig
 from finetune.start import fit_weights
-from hornet.model.hornet import HorNet
 from hornet.stages.classification import Classification
 from hornet.stages.micro_batch import EngineLoad
 from hornet.stages.pretrained import read_pretrained
@@ -22,7 +23,7 @@ from hornet.world import World
 def finetune(config: FinetuneConfig, *, world: World) -> None:
     """Run, or resume, a finetuning run to its end. Every rank calls it. It starts from the weights of `start.from`."""
 
-    def build_engine(model: HorNet, task: Classification, checkpoint: Checkpoint | None) -> AccelerateEngine:
+    def build_engine(model: nn.Module, task: Classification, checkpoint: Checkpoint | None) -> AccelerateEngine:
         require_halves(config.recipe.clipping, num_micro_steps=task.num_micro_steps)
         if checkpoint is None:
             start = config.start

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from hornet.errors import UserError
+from hornet.model.build import get_classifier_names
+from hornet.model.resize import FILTER_SUFFIX
 from hornet.shards.label_report import explain_mismatch, guess_by_size
 from hornet.shards.label_space import LabelSpace, map_classes
-from hornet.stages.pretrained import Pretrained, load_weights
+from hornet.stages.pretrained import Pretrained, adapt, load_weights
 
-HEAD = ("head.weight", "head.bias")
 NORM = ("norm.weight", "norm.bias")
 
 
@@ -24,14 +25,23 @@ def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace)
     The final norm keeps its fresh values if the start is a backbone that has neither it nor a head.
     Raises UserError if the weights are of another network.
     """
-    fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in HEAD + NORM}
-    head, remark = map_head(start, {name: fresh[name] for name in HEAD}, label_space=label_space)
-    is_backbone = not any(name in start.state_dict for name in HEAD + NORM)
-    norm = {name: fresh[name] for name in NORM} if is_backbone else {}
-    num_resized = load_weights({**start.state_dict, **norm, **head}, model, source=start.source)
-    report = [f"filters: {num_resized} resized to the grids of the new image size"] if num_resized else []
-    report += ["norm: a fresh one before the head, since the start is a backbone without"] if is_backbone else []
+    start, shapes = adapt(start, model), {name: tensor.shape for name, tensor in start.state_dict.items()}
+    names = get_classifier_names(model)
+    fresh = {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name in names + NORM}
+    head, remark = map_head(start, {name: fresh[name] for name in names}, label_space=label_space)
+    is_backbone = not any(name in start.state_dict for name in names + NORM)
+    norm = {name: fresh[name] for name in NORM if name in fresh} if is_backbone else {}
+    load_weights({**start.state_dict, **norm, **head}, model, source=start.source)
+    resized = [name for name in shapes if name in start.state_dict and start.state_dict[name].shape != shapes[name]]
+    report = [_describe_resized(resized)] if resized else []
+    report += ["norm: a fresh one before the head, since the start is a backbone without"] if norm else []
     return [f"starting from {start.source}", *report, remark]
+
+
+def _describe_resized(names: list[str]) -> str:
+    if all(name.endswith(FILTER_SUFFIX) for name in names):
+        return f"filters: {len(names)} resized to the grids of the new image size"
+    return f"resized to the new image size: {', '.join(names[:3])}" + (f", {len(names)} in all" if names[3:] else "")
 
 
 def map_head(
@@ -39,9 +49,9 @@ def map_head(
 ) -> tuple[dict[str, Tensor], str]:
     """Return the head's tensors for `label_space` and a line that says how they were made."""
     source = start.label_space
-    if not all(name in start.state_dict for name in HEAD):
+    if not all(name in start.state_dict for name in fresh):
         return dict(fresh), f"head: a fresh one of {len(label_space)} classes, since {start.source} holds none"
-    num_rows = len(start.state_dict["head.weight"])
+    num_rows = len(start.state_dict[next(iter(fresh))])
     if source is None:
         return dict(fresh), (
             f"head: replaced by a fresh one of {len(label_space)} classes, since the label space of the start is not "
@@ -53,7 +63,7 @@ def map_head(
             f"{guess_by_size(num_rows)}"
         )
     if source.fingerprint == label_space.fingerprint:
-        return {name: start.state_dict[name] for name in HEAD}, f"head: kept, both label spaces are {source.name!r}"
+        return {name: start.state_dict[name] for name in fresh}, f"head: kept, both label spaces are {source.name!r}"
     if source.is_numbered or label_space.is_numbered:
         return dict(fresh), f"head: replaced by a fresh one, {explain_mismatch(source, label_space)}"
     rows = torch.tensor(map_classes(source, label_space).source_indices)
@@ -62,7 +72,7 @@ def map_head(
     if num_known == 0:
         return dict(fresh), f"head: replaced by a fresh one, no class of {label_space.name!r} is in {source.name!r}"
     mapped = {}
-    for name in HEAD:
+    for name in fresh:
         old = start.state_dict[name].float()
         tensor = fresh[name].clone()
         tensor[is_known] = old[rows[is_known]]

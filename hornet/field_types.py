@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -23,6 +23,9 @@ Location = Annotated[Path | str, _EXPANDED]
 """A path, or a URL: text in which `~` and `$NAME` are expanded."""
 NameOrPath = Annotated[str, _EXPANDED]
 """A name that is known, or a path."""
+
+Arguments = Annotated[Mapping[str, Any], "arguments"]
+"""Values by name that somebody else's function takes: each is what it looks like to YAML."""
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -114,6 +117,8 @@ def _convert_to(option: Any, value: Any) -> Any:
         return _convert_items(value, get_args(option))
     if _is_expanded(option):
         return expand(str(value) if isinstance(value, Path) else _read_text(value, is_path=True))
+    if option == Arguments:
+        return _read_arguments(value)
     return _READERS[option](value)
 
 
@@ -145,6 +150,12 @@ def _read_text(value: Any, *, is_path: bool = False) -> str:
 
 def _read_path(value: Any) -> Path:
     return value if isinstance(value, Path) else Path(expand(_read_text(value, is_path=True)))
+
+
+def _read_arguments(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in value):
+        raise MisfitError
+    return {str(name): resolve(inner) for name, inner in value.items()}
 
 
 def _read_bool(value: Any) -> bool:
@@ -209,6 +220,8 @@ def _describe(hint: Any) -> str:
             words += [str(choice) for choice in get_args(option)]
         elif origin is tuple:
             words.append(_describe_items(get_args(option)))
+        elif option == Arguments:
+            words.append("values by name, such as {window_size: 8}")
         else:
             words.append(_DESCRIPTIONS.get(option, "a path or a URL" if option == Location else "a name or a path"))
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
@@ -233,4 +246,6 @@ def _is_path(option: Any) -> bool:
 
 
 def _list_plainly(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _list_plainly(item) for key, item in value.items()}
     return [_list_plainly(item) for item in value] if isinstance(value, tuple | list) else value

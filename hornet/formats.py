@@ -93,6 +93,8 @@ REMOVED: Mapping[str, Removed] = {}
 UNWRITTEN: Mapping[str, Any] = {
     "recipe.clipping": "standard",  # 0.1.0
     "guard.spike_sigmas": None,  # 0.1.0; before, only what was not finite was dropped
+    "model.module": None,  # 0.2.0
+    "model.arguments": None,  # 0.2.0
     "guard.window_steps": 128,  # 0.1.0; of no effect without spike_sigmas
 }
 """What a setting that is not written meant to earlier code, which had none or another default: the value that does what

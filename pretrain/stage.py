@@ -1,12 +1,12 @@
-"""What a pretraining run is: shards -> stream -> mixing -> HorNet under DeepSpeed ZeRO -> run directory."""
+"""What a pretraining run is: shards -> stream -> mixing -> network under DeepSpeed ZeRO -> run directory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
-from hornet.model.hornet import HorNet
 from hornet.stages.classification import Classification
 from hornet.stages.micro_batch import EngineLoad
 from hornet.stages.stage import run_stage
@@ -20,7 +20,7 @@ from pretrain.config import PretrainConfig, require_clipping
 def pretrain(config: PretrainConfig, *, world: World) -> None:
     """Run, or resume, a pretraining run to its end. Every rank calls it. It starts from fresh weights."""
 
-    def build_engine(model: HorNet, task: Classification, _: Checkpoint | None) -> DeepSpeedEngine:
+    def build_engine(model: nn.Module, task: Classification, _: Checkpoint | None) -> DeepSpeedEngine:
         require_clipping(config, num_micro_steps=task.num_micro_steps)
         return DeepSpeedEngine(
             model,

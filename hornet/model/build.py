@@ -1,39 +1,56 @@
-"""A model from a run's settings."""
+"""A model from a run's settings: any classification network that timm knows, ours and users' own among them.
+
+What is special about a network is asked of it by its methods, never by its type: `set_grad_checkpointing`,
+`get_classifier`, `group_matcher` and `no_weight_decay` are timm's; `use_kernels` and `count_multiply_adds` ours.
+"""
 
 from __future__ import annotations
 
-from typing import cast
+import difflib
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import timm
 import torch
 from torch import nn
 
 import hornet.model.variants  # noqa: F401  # registers the names with timm
-from hornet.model.config import ModelConfig
-from hornet.model.hornet import HorNet
+from hornet.errors import UserError
+from hornet.model.config import OWN_LAYER_SCALE, RESERVED, ModelConfig
+from hornet.model.cost import require_logits
 
 MAX_NUM_GRAPHS = 128
 """Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
 
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+_MISFITS = (TypeError, ValueError, AssertionError, RuntimeError, KeyError)
+"""What constructors raise for arguments of the wrong kind."""
 
-def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> HorNet:
-    """Build the network on the CPU, its global filters on the grids of `image_size` (pixels).
 
-    `seed` alone decides its initial weights, on every rank alike.
+def build_model(
+    config: ModelConfig, *, num_classes: int, image_size: int, seed: int, size_key: str = "data.transform.image_size"
+) -> nn.Module:
+    """Build the network on the CPU, for images of `image_size` pixels a side, which the setting `size_key` says.
+
+    `seed` alone decides its initial weights, on every rank alike. Raises UserError, naming the setting, for a network
+    that does not exist, does not classify, or cannot do what is asked of it.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        created = timm.create_model(
-            config.name,
-            num_classes=num_classes,
-            img_size=image_size,
-            drop_path_rate=config.drop_path_rate,
-            layer_scale_init=config.layer_scale_init,
-        )
-    model = cast(HorNet, created)
-    model.use_kernels(config.kernels)
+    require_known(config)
+    model = _create(config, num_classes=num_classes, image_size=image_size, seed=seed)
+    require_logits(model, name=config.name, num_classes=num_classes, image_size=image_size, key=size_key)
+    get_classifier_names(model)
+    use_kernels = getattr(model, "use_kernels", None)
+    if use_kernels is not None:
+        use_kernels(config.kernels)
+    elif config.kernels != "plain":
+        raise UserError(f"model.kernels: {config.name} has no {config.kernels} kernels; choose plain")
     if config.activation_checkpointing:
-        model.set_grad_checkpointing(True)
+        _checkpoint_activations(model, config.name)
     if config.compile:
         from torch._dynamo import config as compiler  # seconds to import
 
@@ -41,10 +58,126 @@ def build_model(config: ModelConfig, *, num_classes: int, image_size: int, seed:
         compiler.recompile_limit = max(compiler.recompile_limit, MAX_NUM_GRAPHS)
         # At the first call. The forward alone, since engines hang hooks on the network that cannot be compiled; in
         # place, so that names and checkpoints stay as they are.
-        model.forward = torch.compile(model.forward, fullgraph=True)  # type: ignore[method-assign]
+        model.forward = torch.compile(model.forward, fullgraph=True)
     return model
+
+
+def require_known(config: ModelConfig) -> None:
+    """Import `model.module`, and raise UserError, with the nearest names, if timm then knows no such network."""
+    if config.module is not None:
+        _import_module(config.module)
+    if not timm.is_model(config.name):
+        near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists them"
+        raise UserError(
+            f"model.name: no network is called {config.name!r}; {hint} A network of your own is registered by the "
+            "module that model.module names"
+        )
 
 
 def list_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return every parameter's shape by name."""
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _import_module(name: str) -> None:
+    folder = os.getcwd()  # noqa: PTH109
+    if folder not in sys.path:  # where a command is given, as `python -m` has it
+        sys.path.append(folder)
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there, and lacks another
+        raise UserError(
+            f"model.module: there is no module {error.name!r} in {folder} or on Python's path; give its dotted name, "
+            "and start the command in the folder that holds it or set PYTHONPATH"
+        ) from error
+
+
+def _create(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> nn.Module:
+    """Call the constructor with what the config says; what is only a default is left out where it is not taken."""
+    own = dict(config.arguments or {})
+    arguments = {"num_classes": num_classes, "img_size": image_size, "drop_path_rate": config.drop_path_rate, **own}
+    can_leave_out = {"img_size"}  # any size is taken, or none but its own: require_logits tells
+    if config.drop_path_rate == 0:
+        can_leave_out.add("drop_path_rate")
+    if config.layer_scale_init != OWN_LAYER_SCALE:
+        arguments["layer_scale_init"] = config.layer_scale_init
+    while True:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model: nn.Module = timm.create_model(config.name, **arguments)
+            return model
+        except UserError:
+            raise
+        except _MISFITS as error:
+            unexpected = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+            name = unexpected[1] if unexpected else None
+            if name in can_leave_out:
+                can_leave_out.remove(name)
+                del arguments[name]
+                continue
+            if name in arguments:
+                raise UserError(_explain_unexpected(name, config, has_own=name in own)) from error
+            if not own and isinstance(error, KeyError | RuntimeError):
+                raise
+            given = f" and {', '.join(f'{key}={value!r}' for key, value in own.items())}" if own else ""
+            raise UserError(
+                f"model.name: {config.name} cannot be built for images of {image_size} pixels{given}: "
+                f"{str(error) or type(error).__name__}"
+            ) from error
+
+
+def _explain_unexpected(name: str, config: ModelConfig, *, has_own: bool) -> str:
+    known = _list_arguments(config.name)
+    listed = f"; it takes {', '.join(known)}" if known else ""
+    if has_own:
+        return f"model.arguments: {config.name} takes no {name}{listed}"
+    if name == "num_classes":
+        return f"model.name: {config.name} takes no num_classes, and has to have as many as there are labels"
+    if name == "drop_path_rate":
+        return f"model.drop_path_rate: {config.name} has no stochastic depth; set it to 0"
+    return f"model.{name}: {config.name} has no such setting; leave it out, and see model.arguments{listed}"
+
+
+def _list_arguments(name: str) -> list[str]:
+    """Return what the class of a network takes, without what other settings say; empty if it does not tell."""
+    try:
+        with torch.device("meta"):
+            signature = inspect.signature(type(timm.create_model(name, num_classes=1)).__init__)
+    except _MISFITS:
+        return []
+    return [
+        parameter.name
+        for parameter in list(signature.parameters.values())[1:]
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in RESERVED
+    ]
+
+
+def _checkpoint_activations(model: nn.Module, name: str) -> None:
+    refusal = f"model.activation_checkpointing: {name} cannot compute its activations again; set it to false"
+    switch = getattr(model, "set_grad_checkpointing", None)
+    if switch is None:
+        raise UserError(refusal)
+    try:
+        switch(True)
+    except (AssertionError, NotImplementedError) as error:
+        raise UserError(refusal) from error
+
+
+def get_classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the state dict's names of the last layer's weight and, if there is one, its bias.
+
+    Raises UserError if the network has no single last layer.
+    """
+    find: Callable[[], Any] = getattr(model, "get_classifier", lambda: None)
+    classifier = find()
+    prefixes = [prefix for prefix, module in model.named_modules() if module is classifier]
+    if len(prefixes) != 1 or not hasattr(classifier, "weight"):
+        raise UserError(
+            f"model.name: {type(model).__name__} has no single last layer that classifies (timm's get_classifier); "
+            "choose a network with one"
+        )
+    return tuple(f"{prefixes[0]}.{part}" for part, _ in classifier.named_parameters(recurse=False))

@@ -6,13 +6,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hornet.config import Settings, resumable
+from hornet.field_types import Arguments
 from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS, Kernels
 
+OWN_LAYER_SCALE = 1e-6
+"""What `layer_scale_init` is in HorNet and in ConvNeXt; other networks keep what they have."""
 
-def find_image_size_problems(size: int, *, key: str) -> Iterator[str]:
-    """Yield what is wrong with images of `size` pixels a side, which `key` of a config asks for."""
-    if size < MIN_IMAGE_SIZE:
-        yield f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}"
+RESERVED = {
+    "num_classes": "it follows from the labels",
+    "img_size": "data.transform.image_size says it",
+    "in_chans": "images have three channels",
+    "drop_path_rate": "model.drop_path_rate says it",
+    "layer_scale_init": "model.layer_scale_init says it",
+    "device": "the engine says it",
+    "dtype": "parameters are fp32",
+    "pretrained": "start.from of a finetuning run says where weights come from",
+    "pretrained_cfg": "nothing is downloaded",
+    "pretrained_cfg_overlay": "nothing is downloaded",
+    "checkpoint_path": "start.from of a finetuning run says where weights come from",
+    "cache_dir": "nothing is downloaded",
+    "scriptable": "networks are trained as they are",
+    "exportable": "networks are trained as they are",
+    "features_only": "a classification network is trained",
+}
+"""What `model.arguments` may not hold, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +37,16 @@ class ModelConfig(Settings):
     """Which network, and what is switched on in it while it trains."""
 
     name: str
-    """One of our networks, such as hornet_large_gf; a wrong name lists them all."""
+    """One of our networks, such as hornet_large_gf, or any classification network of timm's, such as convnext_tiny."""
+    module: str | None = None
+    """A Python module that is imported first, such as my_package.networks: it registers networks of one's own with
+    timm. It is looked for on Python's path and in the working directory."""
+    arguments: Arguments | None = None
+    """Arguments of the network's constructor, such as {window_size: 8}."""
     drop_path_rate: float = 0.0
     """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
-    layer_scale_init: float = 1e-6
-    """Initial value of the layer scales."""
+    layer_scale_init: float = OWN_LAYER_SCALE
+    """Initial value of the layer scales. At the default, networks of others keep their own."""
     activation_checkpointing: bool = resumable(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
     kernels: Kernels = resumable("plain")
@@ -35,5 +57,16 @@ class ModelConfig(Settings):
     def _find_problems(self) -> Iterator[str]:
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
-        if self.name not in VARIANTS:
+        if self.name.startswith("hornet_") and self.module is None and self.name not in VARIANTS:
             yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
+        for key, value in (self.arguments or {}).items():
+            if key in RESERVED:
+                yield f"arguments.{key}: may not be given; {RESERVED[key]}"
+            elif value is None:
+                yield f"arguments.{key}: must not be null, which timm takes for not given; leave it out"
+
+
+def find_image_size_problems(size: int, *, model: str | None, key: str) -> Iterator[str]:
+    """Yield what is wrong with images of `size` pixels a side, which `key` of a config asks for."""
+    if (model in VARIANTS or model is None) and size < MIN_IMAGE_SIZE:
+        yield f"{key}: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {size}"

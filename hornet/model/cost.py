@@ -1,7 +1,7 @@
-"""What a HorNet costs: parameters, and multiply-adds of one forward pass of one image.
+"""What a network costs: multiply-adds of one forward pass of one image, and what a training step is measured by.
 
-Computed from the shapes of the model's parameters, so it needs neither a GPU nor a run, and a model on the meta device
-does. Two numbers, because the published one is a convention:
+A HorNet's are computed from the shapes of its parameters, so they need neither a GPU nor a run, and a model on the meta
+device does. Two numbers, because the published one is a convention:
 
 * executed: the multiply-adds of the matrix products and convolutions that our forward pass runs, the Fourier
   transforms as the matrix products they are here (fourier.py). Elementwise work (gates, activations, norms, the product
@@ -13,14 +13,23 @@ does. Two numbers, because the published one is a convention:
   The original's FFT handler reads (B, C, H, W) as (B, H, W, C), which makes its own GF numbers up to 0.1 % larger.
 
 Bilinear resampling of filters for inputs of another size is not counted.
+
+Any other network is run once on tensors without memory under torch's counter of matrix products and convolutions,
+attention's products included: the same as a HorNet's `executed`, and what the tables of other papers say.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from hornet.errors import UserError
 from hornet.model.convolution import PointwiseConv
 from hornet.model.global_filter import GlobalLocalFilter
 from hornet.model.hornet import HorNet, ImageSize, compute_grid
@@ -34,9 +43,11 @@ class CostPart:
     """Multiply-adds of one kind of layer in one place."""
 
     place: str
-    """"stage_1" to "stage_4" (with the stem or downsampling that feeds the stage) or "head"."""
+    """"stage_1" to "stage_4" (with the stem or downsampling that feeds the stage) or "head"; of another network's all
+    "network"."""
     kind: str
-    """"patch" (stem, downsampling), "pointwise", "depthwise", "filter", "norm" or "head"."""
+    """"patch" (stem, downsampling), "pointwise", "depthwise", "filter", "norm" or "head"; of another network's
+    "all"."""
     published: int
     executed: int
 
@@ -75,8 +86,8 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_multiply_adds(model: HorNet, image_size: ImageSize) -> Cost:
-    """Cost of a forward pass of one image of `image_size` pixels (a number, or (height, width))."""
+def count_hornet(model: HorNet, image_size: ImageSize) -> Cost:
+    """Count what HorNet.count_multiply_adds returns."""
     parts: list[CostPart] = []
     for index, (downsampling, stage) in enumerate(zip(model.downsample_layers, model.stages, strict=True)):
         grid = compute_grid(image_size, index)
@@ -99,7 +110,61 @@ def count_multiply_adds(model: HorNet, image_size: ImageSize) -> Cost:
     return Cost(parts=tuple(parts))
 
 
-def count_training_flops(model: HorNet, image_size: ImageSize) -> int:
+def count_forward(model: nn.Module, image_size: int) -> tuple[int, tuple[int, ...] | None]:
+    """Return multiply-adds of one image's forward pass, as they run, and the shape of what two images give.
+
+    The network runs in training mode, on tensors without memory: its weights and buffers stay as they are. The shape
+    is None where it gives no tensor. Raises what the network raises for images that it cannot take.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.train()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+            tensors: dict[str, Tensor] = {
+                name: fake.from_tensor(tensor) for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            }
+            images = torch.empty(2, 3, image_size, image_size, device=device)
+            # The counter knows no fused attention of CPUs; by itself it is two matrix products.
+            with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+                output = functional_call(model, tensors, (images,))
+    finally:
+        model.train(was_training)
+    return counter.get_total_flops() // 4, tuple(output.shape) if isinstance(output, Tensor) else None
+
+
+def require_logits(model: nn.Module, *, num_classes: int, image_size: int, name: str, key: str) -> None:
+    """Raise UserError if a network cannot take images of that size, which `key` asks for, or gives no logits."""
+    shape: tuple[int, ...] | None = (2, num_classes)
+    try:
+        count = getattr(model, "count_multiply_adds", None)
+        if count is not None:
+            count(image_size)
+        else:
+            _, shape = count_forward(model, image_size)
+    except (AssertionError, ValueError, RuntimeError, IndexError) as error:
+        raise UserError(
+            f"{key}: {name} cannot take images of {image_size} pixels: {str(error).strip() or type(error).__name__}"
+        ) from error
+    if shape != (2, num_classes):
+        given = "no tensor" if shape is None else f"a tensor of shape {shape}"
+        raise UserError(
+            f"model.name: {name} gives {given} for two images, not logits of shape (2, {num_classes}); choose a "
+            "network that classifies"
+        )
+
+
+def count_multiply_adds(model: nn.Module, image_size: ImageSize) -> Cost:
+    """Cost of a forward pass of one image of `image_size` pixels (a number; for a HorNet also (height, width))."""
+    count = getattr(model, "count_multiply_adds", None)
+    if count is not None:
+        cost: Cost = count(image_size)
+        return cost
+    assert isinstance(image_size, int)
+    executed, _ = count_forward(model, image_size)
+    return Cost(parts=(CostPart(place="network", kind="all", published=executed, executed=executed),))
+
+
+def count_training_flops(model: nn.Module, image_size: ImageSize) -> int:
     """Floating point operations of one image's forward and backward pass: what a device's utilisation is measured by.
 
     Two a multiply-add; the backward pass computes two products for each of the forward's. What activation checkpointing

@@ -10,7 +10,7 @@ Not here: names and sizes of the variants (variants.py), loading a checkpoint of
 import operator
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from timm.models._features import feature_take_indices  # not exported, but every timm model uses it
@@ -26,6 +26,9 @@ from hornet.model.kernels import require_kernels
 from hornet.model.layer_groups import build_layer_matcher
 from hornet.model.sizes import NO_TORCHSCRIPT, NUM_STAGES, STEM_STRIDE, Kernels
 from hornet.model.state_dicts import find_only_state_dict, plain_names
+
+if TYPE_CHECKING:
+    from hornet.model.cost import Cost
 
 INIT_STD = 0.02
 
@@ -197,6 +200,12 @@ class HorNet(nn.Module):
         for module in self.modules():
             if isinstance(module, GnConv) and isinstance(module.dwconv, DepthwiseConv):
                 module.is_fused = kernels == "fused"
+
+    def count_multiply_adds(self, image_size: ImageSize) -> "Cost":
+        """Count the multiply-adds of a forward pass of one image of that many pixels; raises ValueError below 32."""
+        from hornet.model.cost import count_hornet  # which knows this class
+
+        return count_hornet(self, image_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> logits (B, num_classes); without a head, pooled features (B, num_features)."""

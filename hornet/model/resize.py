@@ -1,9 +1,12 @@
-"""State dicts for another image size: filters resampled, everything else untouched.
+"""State dicts for another image size: filters resampled, and of timm's networks what timm resamples.
 
-Names and shapes of our state dicts are the original ones, so there is no conversion between layouts here.
+Names and shapes of our state dicts are the original ones, so there is no conversion between layouts here; timm's
+functions know the layouts of the originals of its networks.
 Not here: a head for other classes (finetune/start.py), resizing on the fly or by load_state_dict (global_filter.py).
 """
 
+import inspect
+import sys
 from collections.abc import Mapping
 
 from torch import Tensor, nn
@@ -38,3 +41,18 @@ def resize_filters(state_dict: Mapping[str, Tensor], *, grids: Mapping[str, Filt
             raise ValueError(f"{name} has shape {tuple(weight.shape)}, but a filter is (channels, h, w, 2).")
         resized[name] = resize_filter(weight, grid).contiguous()
     return resized
+
+
+def fit_to_model(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return weights on the model's image size: filters as `resize_filters` does, all else as timm does.
+
+    Timm's function for the network's family (position embeddings, tables of relative positions, names of the
+    originals) is asked only where a name or a shape differs. What fits is the same tensor as before. Raises ValueError.
+    """
+    fitted = resize_filters(state_dict, grids=get_filter_grids(model))
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if convert is None or {name: tensor.shape for name, tensor in fitted.items()} == expected:
+        return fitted
+    takes_model = len(inspect.signature(convert).parameters) > 1
+    return dict(convert(dict(fitted), model) if takes_model else convert(dict(fitted)))

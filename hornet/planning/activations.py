@@ -6,7 +6,8 @@ torch.cuda.max_memory_allocated would say beyond weights and gradients. Among wh
 autocast makes, the Fourier transforms and what is computed again under activation checkpointing.
 
 The network runs on the CPU's operators, with CUDA's rule of autocast for LayerNorm, which is where the two differ for
-HorNet. Not seen: what kernels take for themselves while they run, and gaps between blocks; see `memory.py`.
+HorNet; other networks may differ in more (a softmax outside of attention). Not seen: what kernels take for themselves
+while they run, and gaps between blocks; see `memory.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from torch.utils._pytree import tree_leaves
 
 from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
-from hornet.model.hornet import HorNet
 
 Precision = Literal["bf16", "fp32"]
 
@@ -67,7 +67,7 @@ def measure_activations(config: ModelConfig, *, num_classes: int, image_size: in
     return Activations(fixed=peaks[0] - small * per_image, per_image=per_image)
 
 
-def build_on_meta(config: ModelConfig, *, num_classes: int, image_size: int) -> HorNet:
+def build_on_meta(config: ModelConfig, *, num_classes: int, image_size: int) -> nn.Module:
     """Build the run's network without memory for its weights."""
     with torch.device("meta"):
         return build_model(
@@ -75,14 +75,14 @@ def build_on_meta(config: ModelConfig, *, num_classes: int, image_size: int) -> 
         )
 
 
-def measure_pass(model: HorNet, *, size: int, image_size: int, precision: Precision) -> Pass:
+def measure_pass(model: nn.Module, *, size: int, image_size: int, precision: Precision) -> Pass:
     """Run a network from the meta device over `size` images; its gradients count as there already."""
 
     def compute_loss() -> Tensor:
         images = torch.empty(size, 3, image_size, image_size)
-        targets = torch.empty(size, model.num_classes)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             logits: Tensor = model(images)
+        targets = torch.empty(logits.shape)
         loss: Tensor = SoftTargetCrossEntropy()(logits.float(), targets)  # type: ignore[no-untyped-call]
         return loss
 
@@ -139,8 +139,10 @@ def _widen(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
 
 
 def _take_place(model: nn.Module) -> None:
-    """Give every parameter a fake tensor and a gradient of its shape."""
+    """Give every parameter a fake tensor and a gradient of its shape, and every buffer a fake tensor."""
     for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
         for name, parameter in module.named_parameters(recurse=False):
             placed = nn.Parameter(torch.empty(parameter.shape))
             placed.grad = torch.empty(parameter.shape)

@@ -18,6 +18,7 @@ from hornet.data.augment.mixing import normalise, prepare
 from hornet.data.config import MixingConfig
 from hornet.data.loader import EvaluationStream
 from hornet.errors import UserError
+from hornet.model.config import ModelConfig
 from hornet.seeding import derive_seed
 from hornet.shards.label_report import describe_space, explain_mismatch
 from hornet.shards.label_space import LabelSpace, read_label_space
@@ -118,10 +119,14 @@ def require_labels_of_checkpoint(checkpoint: Checkpoint, label_space: LabelSpace
         )
 
 
-def describe_weights(*, model: str, image_size: int, mixing: MixingConfig, label_space: LabelSpace) -> dict[str, Any]:
+def describe_weights(
+    *, model: ModelConfig, image_size: int, mixing: MixingConfig, label_space: LabelSpace
+) -> dict[str, Any]:
     """Return what a reader of a checkpoint's weights needs besides them, as JSON values."""
+    own = {"module": model.module, "arguments": None if model.arguments is None else dict(model.arguments)}
     return {
-        "model": model,
+        "model": model.name,
+        **{key: value for key, value in own.items() if value is not None},
         "image_size": image_size,
         "mean": list(mixing.mean),
         "std": list(mixing.std),

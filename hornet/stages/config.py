@@ -9,7 +9,7 @@ from typing import Literal
 
 from hornet.config import Settings, resumable
 from hornet.data.config import EvaluationConfig, MixingConfig, StreamConfig
-from hornet.field_types import NameOrPath
+from hornet.field_types import Arguments, NameOrPath
 from hornet.model.config import ModelConfig, find_image_size_problems
 from hornet.runs.directory import RunConfig
 from hornet.stages.recipe import RecipeConfig
@@ -62,9 +62,10 @@ class StageConfig(Settings):
     size draws other partners."""
 
     def _find_problems(self) -> Iterator[str]:
-        yield from find_image_size_problems(self.data.transform.image_size, key="data.transform.image_size")
+        name = self.model.name
+        yield from find_image_size_problems(self.data.transform.image_size, model=name, key="data.transform.image_size")
         if self.evaluation is not None:
-            yield from find_image_size_problems(self.evaluation.image_size, key="evaluation.image_size")
+            yield from find_image_size_problems(self.evaluation.image_size, model=name, key="evaluation.image_size")
         every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
         if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
             yield (
@@ -86,7 +87,11 @@ class EvaluateConfig(Settings):
     weights: Weights = "raw"
     """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
-    """For a weight file: its name in timm; a checkpoint knows its own."""
+    """For a weight file: its network's name in timm; a checkpoint knows its own."""
+    module: str | None = None
+    """For a weight file: the module that registers the network, as model.module of a training run."""
+    arguments: Arguments | None = None
+    """For a weight file: the network's arguments, as model.arguments of a training run."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
     evaluation: EvaluationConfig
@@ -98,4 +103,4 @@ class EvaluateConfig(Settings):
     """For a weight file: its mean and std; a checkpoint knows its own."""
 
     def _find_problems(self) -> Iterator[str]:
-        yield from find_image_size_problems(self.evaluation.image_size, key="evaluation.image_size")
+        yield from find_image_size_problems(self.evaluation.image_size, model=self.model, key="evaluation.image_size")

@@ -10,11 +10,11 @@ from hornet.data.config import MixingConfig
 from hornet.data.loader import open_evaluation_stream
 from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
-from hornet.model.build import build_model
+from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
 from hornet.stages.classification import Classification, require_same_labels
 from hornet.stages.config import EvaluateConfig
-from hornet.stages.pretrained import load_weights, read_pretrained, require_head_of
+from hornet.stages.pretrained import adapt, load_weights, read_pretrained, require_head_of
 from hornet.training.evaluate import Evaluation
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
@@ -33,19 +33,23 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
         with errors_shared():
             labelled = open_evaluation_stream(config.evaluation, world=world)
             require_shared_memory([labelled.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
-        require_head_of(pretrained, pretrained.label_space or labelled.label_space)
         if pretrained.label_space is not None:
             require_same_labels(labelled.label_space, pretrained.label_space)
         known = pretrained.description
         name = config.model or known.get("model")
+        arguments = known.get("arguments") if config.arguments is None else config.arguments
         if name is None:
             raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
         model = build_model(
-            ModelConfig(name=name),
+            ModelConfig(name=name, module=config.module or known.get("module"), arguments=arguments),
             num_classes=len(labelled.label_space),
-            image_size=known.get("image_size", config.evaluation.image_size),
+            image_size=config.evaluation.image_size,
             seed=0,
+            size_key="evaluation.image_size",
         )
+        pretrained = adapt(pretrained, model)
+        label_space = pretrained.label_space or labelled.label_space
+        require_head_of(pretrained, label_space, name=get_classifier_names(model)[0])
         load_weights(pretrained.state_dict, model.to(device).eval(), source=pretrained.source)
         mixing = MixingConfig(mean=tuple(known["mean"]), std=tuple(known["std"])) if known else config.mixing
         task = Classification(

@@ -5,6 +5,7 @@ Not here: fitting them to another network (finetune/start.py).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hornet.errors import UserError
-from hornet.model.resize import get_filter_grids, resize_filters
+from hornet.model.resize import fit_to_model
 from hornet.model.state_dicts import find_state_dicts, plain_names
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
@@ -105,11 +106,14 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
         )
 
 
-def require_head_of(start: Pretrained, label_space: LabelSpace) -> None:
-    """Raise UserError if weights that are to be evaluated have no head, or one of another size than the label space."""
-    head = start.state_dict.get("head.weight")
+def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "head.weight") -> None:
+    """Raise UserError if weights that are to be evaluated have no head `name`, or one of another size than the labels.
+
+    They have the model's names by now (`adapt`).
+    """
+    head = start.state_dict.get(name)
     if head is None:
-        raise UserError(f"{start.source}: holds no head (head.weight), so it cannot classify; finetune it first")
+        raise UserError(f"{start.source}: holds no head ({name}), so it cannot classify; finetune it first")
     if len(head) != len(label_space):
         raise UserError(
             f"{start.source}: its head has {len(head)} rows{guess_by_size(len(head))}, not those of "
@@ -117,17 +121,30 @@ def require_head_of(start: Pretrained, label_space: LabelSpace) -> None:
         )
 
 
+def adapt(start: Pretrained, model: nn.Module) -> Pretrained:
+    """Return weights under the model's names and for its image size, as far as they go.
+
+    Raises UserError, naming parameters, for weights that cannot be resized.
+    """
+    try:
+        fitted = fit_to_model(start.state_dict, model)
+    except (ValueError, KeyError, RuntimeError, AssertionError, AttributeError) as error:
+        raise UserError(f"{start.source}: does not fit the model: {error}") from error
+    # Counters that only frameworks read: files of weights come with them or without.
+    own = model.state_dict()
+    fitted |= {name: own[name] for name in own.keys() - fitted.keys() if name.endswith("num_batches_tracked")}
+    return dataclasses.replace(start, state_dict=fitted)
+
+
 def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: str) -> int:
-    """Load weights into a model, filters resized to its grids; return the number of filters that were resized.
+    """Load weights into a model, resized to its image size; return the number of tensors that were resized.
 
     Weights of half or double precision become the model's. Raises UserError, naming parameters, if the weights are of
     another network.
     """
     expected = model.state_dict()
-    try:
-        fitted = resize_filters(state_dict, grids=get_filter_grids(model))
-    except ValueError as error:
-        raise UserError(f"{source}: does not fit the model: {error}") from error
+    start = Pretrained(state_dict=state_dict, label_space=None, description={}, source=source)
+    fitted = adapt(start, model).state_dict
     missing = [name for name in expected if name not in fitted]
     unknown = [name for name in fitted if name not in expected]
     common = [name for name in expected if name in fitted]
@@ -136,7 +153,11 @@ def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: 
         for name in common
         if fitted[name].shape != expected[name].shape
     ]
-    quantized = [f"{name} {fitted[name].dtype}" for name in common if fitted[name].dtype not in DTYPES]
+    quantized = [
+        f"{name} {fitted[name].dtype}"
+        for name in common
+        if expected[name].is_floating_point() and fitted[name].dtype not in DTYPES
+    ]
     problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen, "no plain floats": quantized}
     if any(problems.values()):
         listed = "; ".join(
@@ -146,7 +167,7 @@ def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: 
             f"{source}: does not fit the model: {listed}; choose the model and the classes it was trained with"
         )
     model.load_state_dict(fitted)
-    return sum(fitted[name] is not state_dict[name] for name in fitted)
+    return sum(name in state_dict and fitted[name].shape != state_dict[name].shape for name in fitted)
 
 
 def _list_first(names: Sequence[str]) -> str:

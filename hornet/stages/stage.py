@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import nn
 
 from hornet.data.loader import (
     EvaluationStream,
@@ -20,9 +21,8 @@ from hornet.data.loader import (
     open_train_stream,
 )
 from hornet.data.shared_memory import require_shared_memory
-from hornet.model.build import build_model, list_shapes
-from hornet.model.cost import count_training_flops
-from hornet.model.hornet import HorNet
+from hornet.model.build import build_model, list_shapes, require_known
+from hornet.model.cost import count_training_flops, require_logits
 from hornet.model.resize import get_filter_grids
 from hornet.runs.directory import RunDirectory
 from hornet.seeding import derive_seed
@@ -47,7 +47,7 @@ from hornet.training.watchdog import Watchdog
 from hornet.world import World
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
-BuildEngine = Callable[[HorNet, Classification, Checkpoint | None], Engine]
+BuildEngine = Callable[[nn.Module, Classification, Checkpoint | None], Engine]
 
 
 def run_stage(
@@ -70,7 +70,8 @@ def run_stage(
     device = choose_device(world)
     watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
     with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
-        with errors_shared():  # a node may lack the shards that the others see
+        with errors_shared():  # a node may lack the shards, or the module, that the others see
+            require_known(config.model)
             stream, labelled = open_streams(config, world=world)
         identity = {**engine_identity, **identify(config, stream)}
         require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
@@ -80,12 +81,7 @@ def run_stage(
             with errors_shared():
                 audit_recipe(run, config, num_shards=stream.num_shards, world=world)
             task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
-            model = build_model(
-                config.model,
-                num_classes=task.num_classes,
-                image_size=config.data.transform.image_size,
-                seed=derive_seed("weights", config.run.seed),
-            )
+            model = build_network(config, num_classes=task.num_classes)
             flops_per_image = count_training_flops(model, config.data.transform.image_size)
             if config.micro_batch_size == "auto":
                 task = fit_micro_batch(
@@ -109,6 +105,17 @@ def run_stage(
                 flops_per_image=flops_per_image,
             )
             run_session(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def build_network(config: StageConfig, *, num_classes: int) -> nn.Module:
+    """Return the run's network, fresh; raises UserError if it cannot take its images, those to evaluate on too."""
+    size = config.data.transform.image_size
+    seed = derive_seed("weights", config.run.seed)
+    model = build_model(config.model, num_classes=num_classes, image_size=size, seed=seed)
+    if config.evaluation is not None and (other := config.evaluation.image_size) != size:
+        name = config.model.name
+        require_logits(model, num_classes=num_classes, image_size=other, name=name, key="evaluation.image_size")
+    return model
 
 
 def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Mapping[str, Any]) -> None:
@@ -207,7 +214,7 @@ def assemble(
         identity=identity,
         description={
             **describe_weights(
-                model=config.model.name,
+                model=config.model,
                 image_size=config.data.transform.image_size,
                 mixing=config.mixing,
                 label_space=stream.label_space,
