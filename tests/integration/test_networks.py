@@ -1,6 +1,7 @@
 """Networks that are not ours, on two ranks: everything a run does for a HorNet it does for them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -85,6 +86,32 @@ def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name,
     assert evaluation["num_images"] == NUM_VALIDATION
     assert evaluation["top1"] == by_weights["ema"]["top1"]
     assert evaluation["loss"] == pytest.approx(by_weights["ema"]["loss"], rel=1e-2), "bf16 on both sides"
+
+
+def test_one_file_and_one_config_from_a_folder_elsewhere(tmp_path, shards):
+    """As README says: neither is in the repository."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(ROOT / "examples/own_network.py", home / "my_network.py")
+    model = {"name": "own_network", "module": "my_network", "arguments": {"width": 8}}
+    config = write_config(home, {**PRETRAIN, "model": model}, shards=shards, schedule__num_epochs=1)
+    run_python(ROOT / "launch/pretrain.py", "--config", config, cwd=home)
+    pretrained = home / "runs/pretrain"
+    finetuning = {**FINETUNE, "model": model}
+    config = write_config(
+        home, finetuning, shards=shards, start__from=str(pretrained), optimizer__layer_decay=None, precision="fp32"
+    )
+    done = run_python(ROOT / "launch/finetune.py", "--config", config, cwd=home)
+    assert "head: kept, both label spaces are 'squares'" in done.stdout
+    done = run_python(ROOT / "launch/evaluate.py", home / "runs/finetune", "--json", cwd=home)
+    rows = {row["weights"]: row for row in read_rows(home / "runs/finetune", "evaluations")}
+    assert json.loads(done.stdout)["loss"] == pytest.approx(rows["raw"]["loss"], rel=1e-5)
+    assert json.loads(done.stdout)["num_images"] == NUM_VALIDATION
+
+    refused = write_config(home, finetuning, shards=shards, start__from=str(pretrained), run__name="other")
+    done = run_python(ROOT / "launch/finetune.py", "--config", refused, cwd=home, check=False)
+    assert done.returncode == 2
+    assert "optimizer.layer_decay: OwnNetwork does not say which layers it has" in done.stderr
 
 
 def test_a_network_that_cannot_take_the_images_leaves_no_run_behind(tmp_path, shards):
