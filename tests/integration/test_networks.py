@@ -45,7 +45,7 @@ RESIZED = {
     "convnext": None,
     "swin": None,
     "vit": "resized to the new image size: pos_embed",
-    "plug_in": "resized to the new image size: layers.1.blocks.0.attn.dwconv.complex_weight",
+    "plug_in": "filters: 2 resized to the grids of the new image size",
 }
 """What the larger images change; a Swin's tables go by its window, which stays."""
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
