@@ -34,9 +34,19 @@ NETWORKS = {
         "name": "vit_tiny_patch16_224",
         "arguments": {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3},
     },
+    "plug_in": {
+        "name": "swin_tiny_gnconv_gf",
+        "arguments": {"depths": [1, 2], "embed_dim": 16, "num_heads": [1, 2], "orders": [2, 3], "filter_stages": [1]},
+    },
 }
-"""A depthwise network, one with tables of relative positions and buffers, one with a class token and positions."""
-RESIZED = {"convnext": None, "swin": None, "vit": "resized to the new image size: pos_embed"}
+"""A depthwise network, one with tables of relative positions and buffers, one with a class token and positions; gnConv
+and global filters in the network of others."""
+RESIZED = {
+    "convnext": None,
+    "swin": None,
+    "vit": "resized to the new image size: pos_embed",
+    "plug_in": "resized to the new image size: layers.1.blocks.0.attn.dwconv.complex_weight",
+}
 """What the larger images change; a Swin's tables go by its window, which stays."""
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
 
@@ -45,7 +55,7 @@ def describe(network, **changes):
     return {"drop_path_rate": 0.2, **NETWORKS[network], **changes}
 
 
-@pytest.mark.parametrize(("name", "stage"), [("convnext", 2), ("swin", 3), ("vit", 3)])
+@pytest.mark.parametrize(("name", "stage"), [("convnext", 2), ("swin", 3), ("vit", 3), ("plug_in", 1)])
 def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name, stage):
     config = write_config(
         tmp_path, {**PRETRAIN, "model": describe(name)}, shards=shards, zero__stage=stage, optimizer__ema_decay=0.9
