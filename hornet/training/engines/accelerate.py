@@ -49,6 +49,8 @@ class AccelerateEngine:
     ) -> None:
         # Gradients of depthwise kernels have other strides than DDP's buckets; it copies them, and says so.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        # Its new name is one that accelerate does not pass on.
+        warnings.filterwarnings("ignore", category=FutureWarning, message="`broadcast_buffers` is deprecated")
         self._is_main = is_main
         self._device = device
         self._clip_grad_norm = optimizer.clip_grad_norm
