@@ -1,4 +1,4 @@
-"""Running statistics, as BatchNorm keeps them in buffers: one truth on all ranks, and none from a step that was dropped.
+"""Running statistics, as BatchNorm keeps them in buffers: one truth on all ranks, and no trace of a dropped step.
 
 What a rank's own images made of them in a step is averaged over ranks after it, as timm's `distribute_bn=reduce` does
 at every epoch's end. Networks without persistent buffers (HorNet, ConvNeXt, Swin, ViT) pay nothing and send nothing.

@@ -2,8 +2,8 @@
 
 Usage: python -m tests.integration.statistics FOLDER PHASE..., a phase being `write:RANKS` or `read:RANKS`.
 
-`write` trains, saves on the way, goes on to the end and notes each rank's buffers after each step; `read` loads every
-checkpoint into every stage in a fresh engine, notes what it then holds, and goes on to the end.
+`write` trains, saves on the way, goes on to the end and notes each rank's buffers after each step; `read` loads
+checkpoints of the same and of another stage in a fresh engine, notes what it then holds, and goes on to the end.
 """
 
 import sys
@@ -21,6 +21,8 @@ from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.process_group import gather_from_all
 
 KINDS = (0, 1, 2, 3, "accelerate")
+FOLLOWED = {0: 3, 1: 0, 2: 1, 3: 2}
+"""Which other stage's checkpoint a stage goes on from; every pair is in resharding.py."""
 BATCH_SIZE, SAVED_STEP, LAST_STEP, DROPPED_STEP = 12, 3, 5, 1
 OPTIMIZER = OptimizerConfig(weight_decay=0.1, clip_grad_norm=0.5, ema_decay=0.7)
 
@@ -114,7 +116,7 @@ def read_all(folder, world):
     rows = []
     for here in sorted(path for path in folder.iterdir() if path.is_dir()):
         for kind in KINDS:
-            if (kind == "accelerate") == here.name.startswith("accelerate"):
+            if here.name in (f"{kind}_n2", f"{FOLLOWED.get(kind)}_n2"):
                 engine = build(kind, world)
                 engine.load(here / f"step_{SAVED_STEP:08d}")
                 loaded = gather_from_all(read(engine))

@@ -13,7 +13,7 @@ from tests.integration.conftest import ROOT, make_environment
 from tests.integration.statistics import DROPPED_STEP, KINDS, LAST_STEP, SAVED_STEP, Net, make_images
 
 pytestmark = pytest.mark.slow
-PHASES = ("write:2", "read:2", "read:1", "read:3")
+PHASES = ("write:2", "read:2", "read:3")
 NAMES = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
 
 
@@ -78,9 +78,9 @@ def test_a_resumed_run_is_the_undisturbed_one(worlds, kind):
         assert all(is_equal(*pair) for pair in zip(resumed, undisturbed, strict=True))
 
 
-def test_every_stage_and_number_of_ranks_goes_on_from_every_other(worlds):
-    rows = [row for num_ranks in (1, 2, 3) for row in load_rows(worlds, num_ranks=num_ranks)]
-    assert len({(row["written"], row["read"]) for row in rows}) == len(rows) == 3 * (4 * 4 + 1)
+def test_other_stages_and_numbers_of_ranks_go_on_from_the_same_state(worlds):
+    rows = [row for num_ranks in (2, 3) for row in load_rows(worlds, num_ranks=num_ranks)]
+    assert len({(row["written"], row["read"]) for row in rows}) == len(rows) == 2 * (4 * 2 + 1)
     for row in rows:
         saved = load_truth(worlds, row["written"].removesuffix("_n2"))["saved"]
         assert all(is_equal(rank, saved) for rank in row["loaded"]), row["written"] + " " + row["read"]
