@@ -52,7 +52,7 @@ chaos: $(READY)  ## 100 kills of one run, damage in between (KILLS=20 SEED=7); f
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --output runs/chaos.json $(if $(SEED),--seed $(SEED))
 
 reference: $(READY)  ## the API reference, from docstrings: build/reference/index.html
-	$(BIN)/python -m pdoc --no-show-source --output-directory build/reference hornet pretrain finetune
+	$(BIN)/python -m pdoc --no-show-source --output-directory build/reference hornet pretrain finetune scaling
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock

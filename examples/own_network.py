@@ -1,9 +1,9 @@
 """A network of one's own, trained like any other: this file, and a config that names it.
 
     cd FOLDER_OF_THIS_FILE
-    deepspeed .../launch/pretrain.py --config my.yaml model.module=own_network model.name=own_network
+    deepspeed .../pretrain.py --config my.yaml model.module=own_network model.name=own_network
 
-What a network needs: `num_classes` among its arguments, and a `get_classifier`. What it may have besides, each used where
+What a network needs: `num_classes` among its arguments, and `get_classifier`. What it may have besides, each used where
 a setting asks for it: `set_grad_checkpointing`, `group_matcher` and `no_weight_decay` (timm's conventions), an argument
 `drop_path_rate`, an argument `img_size`.
 """

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
 from tests.unit.model.small_model import build_small, fill_visibly
-
-pytest.importorskip("onnxscript")
-onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.slow

@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from hornet.errors import UserError
+from scaling import laws
+from scaling.fitting import Estimation, fit
+from scaling.frontier import find_frontier, fit_isoflops, keep_lowest, name_limit
+from scaling.measurements import Measurement
+from scaling.resampling import resample
+from tests.unit.scaling.worlds import TRUTH, make_curve, make_study, value_of
+
+FEW_STARTS = Estimation(num_starts=2)
+
+
+def test_the_frontier_is_the_minimum_along_the_budget():
+    fitted = fit(make_study(), laws.chinchilla(), estimation=FEW_STARTS)
+    found = find_frontier(fitted, [1e11, 1e13], flops_per_unit=7.0)
+    for index, budget in enumerate([1e11, 1e13]):
+        numeric = minimize_scalar(
+            lambda log_n, c=budget: value_of(np.exp(log_n), c / 7 / np.exp(log_n)), bounds=(5, 22), method="bounded"
+        )
+        assert np.log(found.size[0, index]) == pytest.approx(numeric.x, abs=1e-3)
+        assert found.value[0, index] == pytest.approx(numeric.fun, rel=1e-8)
+        assert found.size[0, index] * found.data[0, index] * 7 == pytest.approx(budget)
+    assert found.exponent[0] == pytest.approx(0.38 / (0.33 + 0.38), rel=1e-6)
+
+
+def test_resamples_give_the_frontier_a_band():
+    fitted = fit(make_study(noise=0.01), laws.chinchilla(), estimation=FEW_STARTS)
+    found = find_frontier(fitted, [1e12], flops_per_unit=6, theta=resample(fitted, resamples=50).theta)
+    assert found.size.shape == (50, 1)
+    assert np.nanstd(found.exponent) > 0
+
+
+def test_laws_without_a_frontier_are_refused():
+    curve = fit(make_curve(np.geomspace(1, 1e3, 9), np.geomspace(9, 1, 9)), laws.power("T"))
+    with pytest.raises(UserError, match="power has no frontier in closed form; chinchilla and bounded_joint have one"):
+        find_frontier(curve, [1.0], flops_per_unit=6)
+    rising = fit(make_study(truth={**TRUTH, "A": 0.01, "alpha": -0.2}), laws.chinchilla())
+    with pytest.raises(UserError, match="alpha and beta must be positive: without, more of one factor is never better"):
+        find_frontier(rising, [1.0], flops_per_unit=6)
+
+
+def make_isoflops(truth, budgets=(1e17, 1e18, 1e19, 1e20), width=1.0, shift=0.0, num=9):
+    """Sizes around the true optimum of C = 6 N D, shifted by a factor e^shift."""
+    a, b = truth["alpha"], truth["beta"]
+    scale = (a * truth["A"] / (b * truth["B"])) ** (1 / (a + b))
+    runs = []
+    for budget in budgets:
+        best = scale * (budget / 6) ** (b / (a + b))
+        for i, size in enumerate(best * np.exp(shift + np.linspace(-width, width, num))):
+            value = value_of(size, budget / 6 / size, truth)
+            runs.append(Measurement(name=f"{budget:g}-{i}", factors={"C": budget, "N": size}, value=float(value)))
+    return runs
+
+
+def test_parabolas_of_a_symmetric_law_give_the_true_exponent():
+    truth = {"E": 1.7, "A": 400.0, "B": 400.0, "alpha": 0.3, "beta": 0.3}
+    found = fit_isoflops(make_isoflops(truth))
+    assert found.exponent == pytest.approx(0.5, abs=1e-9)
+    assert [curve.marks for curve in found.curves] == [()] * 4
+    assert len(found.warnings) == 1  # the one that all of them bear
+    assert "read the joint law first" in found.warnings[0]
+
+
+def test_grids_off_centre_and_minima_at_the_edge_are_marked():
+    truth = {"E": 1.7, "A": 400.0, "B": 1200.0, "alpha": 0.33, "beta": 0.4}
+    leaning = fit_isoflops(make_isoflops(truth, shift=0.7))
+    assert all("off-centre" in curve.marks for curve in leaning.curves)
+    assert "budgets whose grid is off centre or thin on a side" in leaning.warnings[1]
+    beyond = fit_isoflops(make_isoflops(truth, shift=2.5))
+    assert all({"edge", "no minimum"} & set(curve.marks) for curve in beyond.curves)
+    assert np.isnan(beyond.exponent)
+    assert "budgets without a minimum inside their grid, left out of the line: 1e+17" in beyond.warnings[1]
+    thin = fit_isoflops(make_isoflops(truth, num=3))
+    assert all("fewer than 2 points on a side" in curve.marks for curve in thin.curves)
+    assert fit_isoflops(make_isoflops(truth, num=2)).curves[0].marks == ("no minimum",)
+
+
+def test_the_lowest_of_each_bin_is_kept():
+    curve = make_curve([1.0, 2.0, 10.0, 20.0, 900.0], [9.0, 8.0, 5.0, 6.0, 3.0], factor="C")
+    assert [run.name for run in keep_lowest(curve, bins=[1, 10, 100, 1000])] == ["x1", "x2", "x4"]
+
+
+def test_what_limits_is_the_larger_term():
+    fitted = fit(make_study(), laws.chinchilla(), estimation=FEW_STARTS)
+    terms = fitted.terms({"N": 1e6, "D": 100.0})
+    assert terms == pytest.approx({"A": 40 * 1e6**-0.33, "B": 30 * 100**-0.38}, rel=1e-5)
+    assert name_limit(terms) == "B"
+    assert name_limit(fitted.terms({"N": 1e4, "D": 1e6})) == "A"
