@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from hornet.batch import Batch
 from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
 from hornet.data.config import EvaluationConfig, StreamConfig
+from hornet.data.division import check_division
 from hornet.data.order import ORDER_VERSION, Order
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.workers import WorkerPool
-from hornet.errors import UserError
-from hornet.quantities import list_divisors
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.shard_set import ShardSet, open_shards
 from hornet.world import World
@@ -158,29 +157,3 @@ def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> Evaluat
     """Open a split for evaluation, after checking its files; raises UserError."""
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
     return EvaluationStream(config, shards=shards, world=world)
-
-
-def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: int) -> None:
-    """Raise UserError, saying what would do, unless the global batch is whole micro batches on every rank."""
-    if global_batch_size < 1 or micro_batch_size < 1:
-        raise UserError(
-            f"global_batch_size and micro_batch_size must be at least 1, not {global_batch_size} and {micro_batch_size}"
-        )
-    if global_batch_size % num_ranks:
-        raise UserError(
-            f"global_batch_size {global_batch_size} cannot be divided over {num_ranks} ranks; "
-            f"world sizes that divide it: {_join(list_divisors(global_batch_size))}"
-        )
-    rank_batch_size = global_batch_size // num_ranks
-    if rank_batch_size % micro_batch_size:
-        advice = f"micro_batch_size may be {_join(list_divisors(rank_batch_size))}"
-        if global_batch_size % micro_batch_size == 0:
-            advice += f", or the world size {_join(list_divisors(global_batch_size // micro_batch_size))}"
-        raise UserError(
-            f"global_batch_size {global_batch_size} over {num_ranks} ranks leaves {rank_batch_size} images a rank, "
-            f"which is not a multiple of micro_batch_size {micro_batch_size}; {advice}"
-        )
-
-
-def _join(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

@@ -77,7 +77,7 @@ def open_shards(
     base = str(place).rstrip("/") if is_url(str(place)) else str(folder)
     tars = split.shard_folder if is_url(split.shard_folder) else _join(base, split.shard_folder)
     if not is_url(tars):
-        _check_sizes(Path(tars), split, world)
+        check_sizes(Path(tars), split, world, remedy=f"run `{INDEX_COMMAND}`")
     records = open_index(folder / split.index, split)
     starts = np.concatenate([[0], np.cumsum(split.shard_lengths)]).astype(np.int64)
     shards = ShardSet(
@@ -105,8 +105,11 @@ def shard_stem(shard: str) -> str:
     return Path(shard).name.removesuffix(".tar")
 
 
-def _check_sizes(folder: Path, split: Split, world: World) -> None:
-    """Check this rank's part: 14,200 tars times 512 ranks would be 7 million questions to the disk's server."""
+def check_sizes(folder: Path, split: Split, world: World, *, remedy: str) -> None:
+    """Check this rank's part: 14,200 tars times 512 ranks would be 7 million questions to the disk's server.
+
+    Raises UserError; `remedy` says what to do if the new content is wanted.
+    """
     mine = slice(world.local_rank, None, world.num_local_ranks)
     for shard, recorded in zip(split.shards[mine], split.shard_bytes[mine], strict=True):
         path = folder / shard
@@ -120,7 +123,7 @@ def _check_sizes(folder: Path, split: Split, world: World) -> None:
             state = "it was cut" if found < recorded else "it was changed"
             raise UserError(
                 f"{path}: has {found} bytes, the manifest says {recorded}; {state}, copy it again "
-                f"(or run `{INDEX_COMMAND}` if the new content is wanted)"
+                f"(or {remedy} if the new content is wanted)"
             )
 
 

@@ -19,7 +19,8 @@ import torch
 from hornet.batch import Batch
 from hornet.config import build_config, flatten_values, to_values
 from hornet.data.config import StreamConfig, TransformConfig
-from hornet.data.loader import TrainStream, check_division, open_train_stream
+from hornet.data.division import check_division
+from hornet.data.loader import TrainStream, open_train_stream
 from hornet.data.order import PartialBatch
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.digest import batch_digest
