@@ -35,7 +35,7 @@ def index_whole_samples(source: TarSource, *, name: str, checksums: bool) -> Sha
     """Index the samples of a tar: of each, the bytes from its first header to the end of its last member.
 
     With `checksums` every byte is read, and `crc` is that of the members' contents, one after the other. `label` is 0:
-    it is not looked for. Raises UserError, with the tar's `name` and the byte, if the tar is damaged, cut or holds no sample.
+    it is not looked for. Raises UserError, with the tar's `name` and the byte, if the tar is damaged, cut or empty.
     """
     stream = TarStream(source, hashed=checksums)
     try:

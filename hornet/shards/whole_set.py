@@ -6,11 +6,9 @@ the tars' names. Not here: reading samples (`whole_reader.py`).
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from hornet.durable import replacing, write_json
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, Records, ShardIndex
 from hornet.shards.indexing.folder import TarFolder, open_tar_folder, scan_tars
+from hornet.shards.indexing.on_demand import find_home, locked
 from hornet.shards.indexing.tar_list import Tars, is_tar_list, list_tars
 from hornet.shards.label_space import number_classes
 from hornet.shards.manifest import Split
@@ -32,8 +31,6 @@ from hornet.world import ALONE, World
 
 WHOLE_INDEX_VERSION = 1
 """Raised when the same tars would give other records."""
-
-INDEX_HOME = Path("~/.cache/hornet/indexes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +55,11 @@ def open_whole_set(
     """Open tars by a pattern (see `list_tars`), or a split of the set in a folder or at a URL.
 
     The first time headers are read, with `checksums` every byte, and the index is kept in the folder `index` (None:
-    ~/.cache/hornet/indexes). Other processes of the node wait for it. Raises UserError, also if a tar's size is not that
-    of its index.
+    ~/.cache/hornet/indexes). Other processes of the node wait for it. Raises UserError, also if a tar's size is not
+    that of its index.
     """
     remote = remote or RemoteConfig()
-    home = Path(index or INDEX_HOME).expanduser()
+    home = find_home(index)
     if is_tar_list(place):
         tars = list_tars(place)
         folder, shards, images = tars.folder, tars.shards, None
@@ -71,7 +68,7 @@ def open_whole_set(
         images = open_shards(place, split_name, remote=remote, world=world)
         folder, shards = open_tar_folder(images.place), images.split.shards
     name = _name_index(folder, shards, images, checksums=checksums)
-    with _locked(home, name):
+    with locked(home, name):
         if not (home / f"{name}.json").exists():
             _write(home, name, folder, shards, images, checksums=checksums)
     opened = _open(home, name, folder, remote)
@@ -84,18 +81,6 @@ def _name_index(folder: TarFolder, shards: Sequence[str], images: ShardSet | Non
     known = "" if images is None else images.fingerprint
     parts = [WHOLE_INDEX_VERSION, [folder.locate(shard) for shard in shards], known, checksums]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
-
-
-@contextmanager
-def _locked(home: Path, name: str) -> Iterator[None]:
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        lock = (home / f"{name}.lock").open("w")
-    except OSError as error:
-        raise UserError(f"{home}: cannot be written to ({error.strerror}); give another folder as index") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _write(

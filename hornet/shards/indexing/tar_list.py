@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -83,7 +84,7 @@ def _expand(pattern: str) -> list[str]:
 def _find_folder(tars: Sequence[str]) -> str:
     """Return the folder above all, without the last slash; raises UserError if there is none."""
     heads = [tar.rpartition("/")[0].split("/") for tar in tars]
-    common = os.path.commonprefix(heads)  # of lists: whole parts
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, zip(*heads, strict=False))]
     remote = [is_url(tar) for tar in tars]
     if any(remote) and (not all(remote) or len(common) < 3):
         other = next(tar for tar in tars if tar.split("/")[:3] != tars[0].split("/")[:3])

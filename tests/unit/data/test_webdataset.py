@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from collections import Counter
 from itertools import islice
@@ -208,9 +207,7 @@ def test_a_damaged_image_is_found_by_the_checksum_of_the_set(toy_set, tmp_path):
         member = next(member for member in tar if member.name == "s0003.jpg")
     flip_bit(folder / "toy-00.tar", byte=member.offset_data + member.size - 40)
     source = EvaluationSamples(folder, split="train", batch_size=8, rank=0, num_ranks=1, index=str(tmp_path / "i"))
-    with pytest.raises(
-        UserError, match=r"toy-00/s0003.jpg: checksum .*damaged bytes; copy the tar again, or give a ha"
-    ):
+    with pytest.raises(UserError, match=r"toy-00/s0003.jpg: checksum .*damaged bytes; copy the tar again, or give a"):
         list(source)
 
 
@@ -227,9 +224,7 @@ def test_a_damaged_member_of_any_tar_is_found_where_every_byte_was_read(tmp_path
     with tarfile.open(path) as tar:
         member = next(member for member in tar if member.name == "part1/s0004.txt")
     flip_bit(Path(path), byte=member.offset_data)
-    with pytest.raises(
-        UserError, match=r"any-00/part1/s0004: checksum [0-9a-f]{8}, the index says [0-9a-f]{8}: damaged"
-    ):
+    with pytest.raises(UserError, match=r"any-00/part1/s0004: checksum [0-9a-f]{8}, the index says [0-9a-f]{8}"):
         list(EvaluationSamples(path, **options))
 
 
@@ -262,9 +257,7 @@ def test_stages_of_webdataset_compose_behind_it(open_samples):
 
 
 def test_a_sample_without_the_member_ends_it_or_is_replaced_as_the_handler_says(open_samples):
-    with pytest.raises(
-        UserError, match=r"sample 'part\d/s\d{4}' has no member \.seg\.png, only .*jpg.*; correct the tar, or"
-    ):
+    with pytest.raises(UserError, match=r"sample 'part\d/s\d{4}' has no member \.seg\.png, only .*jpg.*; correct"):
         list(islice(open_samples(require=["jpg;png", "seg.png"]), NUM_SAMPLES))
     with pytest.raises(UserError, match=r"has no member \.seg\.png"):
         list(islice(open_samples(require=["seg.png"], handler=webdataset.reraise_exception), NUM_SAMPLES))
@@ -309,9 +302,7 @@ def test_a_tar_that_changed_is_told_by_its_size(tmp_path):
     options: dict[str, Any] = {"global_batch_size": 4, "rank": 0, "num_ranks": 1, "index": str(tmp_path / "i")}
     TrainSamples(paths, **options)
     write_whole_tars(tmp_path / "tars", (4, 6))
-    with pytest.raises(
-        UserError, match=r"any-01.tar: has \d+ bytes, the manifest says \d+; it was changed, copy it again"
-    ):
+    with pytest.raises(UserError, match=r"any-01.tar: has \d+ bytes, the manifest says \d+; it was changed, copy"):
         TrainSamples(paths, **options)
 
 
@@ -319,7 +310,7 @@ def test_a_tar_of_the_same_size_with_other_samples_is_told_when_it_is_read(tmp_p
     paths = write_whole_tars(tmp_path / "tars", (4,))
     options: dict[str, Any] = {"batch_size": 4, "rank": 0, "num_ranks": 1, "index": str(tmp_path / "i")}
     EvaluationSamples(paths, **options)
-    size = os.path.getsize(paths[0])
+    size = Path(paths[0]).stat().st_size
     write_whole_tars(tmp_path / "tars", (4,), first=1)
     content = Path(paths[0]).read_bytes()
     Path(paths[0]).write_bytes(content[:size] + bytes(max(0, size - len(content))))
@@ -328,9 +319,7 @@ def test_a_tar_of_the_same_size_with_other_samples_is_told_when_it_is_read(tmp_p
 
 
 def test_what_does_not_divide_is_told(open_samples):
-    with pytest.raises(
-        UserError, match=r"global_batch_size 8 cannot be divided over 3 ranks; world sizes that divide it"
-    ):
+    with pytest.raises(UserError, match=r"global_batch_size 8 cannot be divided over 3 ranks; world sizes that"):
         open_samples(num_ranks=3)
     with pytest.raises(UserError, match=r"not a multiple of micro_batch_size 3"):
         open_samples(micro_batch_size=3)
@@ -340,9 +329,7 @@ def test_what_does_not_divide_is_told(open_samples):
 
 def test_a_state_of_another_stream_is_refused(open_samples, tmp_path):
     state = open_samples().state_dict()
-    with pytest.raises(
-        UserError, match=r"seed: the state was saved with 3, this stream has 4, so its batches are others"
-    ):
+    with pytest.raises(UserError, match=r"seed: the state was saved with 3, this stream has 4, so its batches"):
         open_samples(seed=4).load_state_dict(state)
     other = TrainSamples(
         write_whole_tars(tmp_path / "tars"),
@@ -372,9 +359,7 @@ def test_a_stage_that_drops_samples_is_told(open_samples):
     pipeline = SamplePipeline(
         source, webdataset.select(lambda sample: "cls" in sample), webdataset.batched(8, partial=False)
     )
-    with pytest.raises(
-        UserError, match=r"the loader ended before step \d: a stage or handler behind the source has dr"
-    ):
+    with pytest.raises(UserError, match=r"the loader ended before step \d: a stage or handler behind the source"):
         list(StepLoader(webdataset.WebLoader(pipeline, batch_size=None), source))
 
 
@@ -383,7 +368,5 @@ def test_ranks_are_asked_for_where_only_torch_knows_them(open_samples, monkeypat
         open_samples(rank=0, num_ranks=None)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(
-        UserError, match=r"torch.distributed has 2 ranks, the launcher's environment says 1, so samples w"
-    ):
+    with pytest.raises(UserError, match=r"torch.distributed has 2 ranks, the launcher's environment says 1, so"):
         open_samples(rank=None, num_ranks=None)
