@@ -116,15 +116,13 @@ def test_the_order_is_the_streams_on_any_ranks_from_any_step(tars, index, num_ra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_batches_come_in_the_same_order_from_worker_processes(open_samples, context):
+def test_batches_come_in_the_same_order_from_worker_processes(open_samples):
     alone = keys_of(islice(open_samples(), 2 * NUM_SAMPLES))
     source = open_samples(micro_batch_size=4)
     loader = torch.utils.data.DataLoader(
         SamplePipeline(source, webdataset.batched(4, collation_fn=keys_of)),
         batch_size=None,
         num_workers=2,
-        multiprocessing_context=context,
     )
     steps = StepLoader(loader, source)
     assert len(steps) == 2 * EPOCH

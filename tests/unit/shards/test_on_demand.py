@@ -89,7 +89,7 @@ def test_processes_that_start_together_index_once(tmp_path: Path) -> None:
 def test_an_index_costs_20_bytes_a_sample(tmp_path: Path) -> None:
     open_whole_set(write_whole_tars(tmp_path / "tars"), index=tmp_path / "index")
     (path,) = (tmp_path / "index").glob("*.npy")
-    assert path.stat().st_size == 128 + 40 * 20  # numpy's header, and the records
+    assert path.stat().st_size == 192 + 40 * 20  # numpy's header, and the records
 
 
 def test_names_are_expanded_as_webdataset_does(tmp_path: Path, monkeypatch: Any) -> None:
