@@ -7,7 +7,7 @@ from hornet.data.loader import open_train_stream
 
 
 def train(
-    shards: Path | str, *, rank: int = 0, num_ranks: int = 1, first_step: int = 0, num_steps: int = 3
+    place: str | Path, *, rank: int = 0, num_ranks: int = 1, first_step: int = 0, num_steps: int = 3
 ) -> list[str]:
     """Return the keys of the samples, which were cropped, mirrored and batched."""
     stream = open_train_stream(place, image_size=32, global_batch_size=8, rank=rank, num_ranks=num_ranks)

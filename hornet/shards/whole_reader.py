@@ -94,4 +94,4 @@ def _check_image(whole: WholeSet, sample: int, member: Member, payload: bytes) -
 
 
 def _name(shards: ShardSet, sample: int, fields: Fields) -> str:
-    return f"{shard_stem(shards.split.shards[shards.shard_of(sample)])}/{fields['__key__']}"
+    return f"{shard_stem(shards.split.shards[shards.shard_of(sample)])}/{fields['__key__']!s}"
