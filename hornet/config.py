@@ -263,13 +263,20 @@ def _dataclass_in(hint: Any) -> type[Any] | None:
     return next((option for option in options if dataclasses.is_dataclass(option)), None)  # type: ignore[return-value]
 
 
-def flatten_values(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value of nested mappings with its dotted key."""
+def flatten_values(
+    values: Mapping[str, Any], prefix: str = "", *, settings: Collection[str] = ()
+) -> Iterator[tuple[str, Any]]:
+    """Yield each value of nested mappings with its dotted key.
+
+    One of the `settings` (list_settings) that is no section, but holds values by name, is taken whole.
+    """
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten_values(value, f"{prefix}{key}.")
+        name = f"{prefix}{key}"
+        is_whole = name in settings and not any(other.startswith(f"{name}.") for other in settings)
+        if isinstance(value, Mapping) and not is_whole:
+            yield from flatten_values(value, f"{name}.", settings=settings)
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
 
 
 def _field_docs(config_class: type[Any]) -> dict[str, str]:

@@ -144,8 +144,11 @@ def _explain_unexpected(name: str, config: ModelConfig, *, has_own: bool) -> str
 
 def _list_arguments(name: str) -> list[str]:
     """Return what the class of a network takes, without what other settings say; empty if it does not tell."""
-    with torch.device("meta"):
-        signature = inspect.signature(type(timm.create_model(name)).__init__)
+    try:
+        with torch.device("meta"):
+            signature = inspect.signature(type(timm.create_model(name, num_classes=1)).__init__)
+    except _MISFITS:
+        return []
     return [
         parameter.name
         for parameter in list(signature.parameters.values())[1:]

@@ -39,7 +39,7 @@ def go_on_as_begun(config: Config, folder: Path) -> tuple[Config, list[str]]:
     earlier = _flatten_known(type(config), folder)
     settings = list_settings(type(config))
     values = to_values(config)
-    now = dict(flatten_values(values))
+    now = dict(flatten_values(values, settings=settings))
     lines = []
     for key, meant in UNWRITTEN.items():
         if key not in now or settings[key].is_resumable:
@@ -72,7 +72,7 @@ def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:
     out.
     """
     settings = list_settings(type(config))
-    now = dict(flatten_values(to_values(config)))
+    now = dict(flatten_values(to_values(config), settings=settings))
     lines = []
     for key in sorted(now.keys() | earlier.keys()):
         before, after = earlier.get(key, ABSENT), now.get(key, ABSENT)
@@ -90,9 +90,9 @@ def _flatten_known(config_class: type[Any], folder: Path) -> dict[str, Any]:
 
     Raises UserError for a key that is neither known today nor in the table of those that were: it meant something.
     """
-    path = folder / CONFIG_NAME
-    earlier = dict(flatten_values(read_run_config(folder)))
-    unknown = [f"{key}={value!r}" for key, value in earlier.items() if key not in list_settings(config_class)]
+    path, settings = folder / CONFIG_NAME, list_settings(config_class)
+    earlier = dict(flatten_values(read_run_config(folder), settings=settings))
+    unknown = [f"{key}={value!r}" for key, value in earlier.items() if key not in settings]
     if unknown:
         raise UserError(
             f"{path}: holds {', '.join(unknown)}, which {PROGRAM} does not know; go on with "

@@ -10,11 +10,11 @@ from hornet.data.config import MixingConfig
 from hornet.data.loader import open_evaluation_stream
 from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
-from hornet.model.build import build_model
+from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
 from hornet.stages.classification import Classification, require_same_labels
 from hornet.stages.config import EvaluateConfig
-from hornet.stages.pretrained import load_weights, read_pretrained, require_head_of
+from hornet.stages.pretrained import adapt, load_weights, read_pretrained, require_head_of
 from hornet.training.evaluate import Evaluation
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
@@ -47,7 +47,9 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
             seed=0,
             size_key="evaluation.image_size",
         )
-        require_head_of(pretrained, model, pretrained.label_space or labelled.label_space)
+        pretrained = adapt(pretrained, model)
+        label_space = pretrained.label_space or labelled.label_space
+        require_head_of(pretrained, label_space, name=get_classifier_names(model)[0])
         load_weights(pretrained.state_dict, model.to(device).eval(), source=pretrained.source)
         mixing = MixingConfig(mean=tuple(known["mean"]), std=tuple(known["std"])) if known else config.mixing
         task = Classification(

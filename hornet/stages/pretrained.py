@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from hornet.errors import UserError
-from hornet.model.build import get_classifier_names
 from hornet.model.resize import fit_to_model
 from hornet.model.state_dicts import find_state_dicts, plain_names
 from hornet.shards.imagenet import find_label_space
@@ -107,10 +106,12 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
         )
 
 
-def require_head_of(start: Pretrained, model: nn.Module, label_space: LabelSpace) -> None:
-    """Raise UserError if weights that are to be evaluated have no head, or one of another size than the label space."""
-    name = get_classifier_names(model)[0]
-    head = adapt(start, model).state_dict.get(name)
+def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "head.weight") -> None:
+    """Raise UserError if weights that are to be evaluated have no head `name`, or one of another size than the labels.
+
+    They have the model's names by now (`adapt`).
+    """
+    head = start.state_dict.get(name)
     if head is None:
         raise UserError(f"{start.source}: holds no head ({name}), so it cannot classify; finetune it first")
     if len(head) != len(label_space):

@@ -1,134 +1,15 @@
-"""The published recipes, and where a run's config departs from the one it names.
-
-Values: raoyongming/HorNet @ac9e210, the commands of TRAINING.md over the defaults of main.py. TRAINING.md has no
-command for finetuning at 224 pixels. Where the repository contradicts itself, README training T 7x7 with a clip of 5
-and TRAINING.md with 100, TRAINING.md stands here.
-"""
+"""Where a run's config departs from the published recipe that it names; the values are in published.py."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from hornet.config import Settings, flatten_values, resumable, to_values
+from hornet.stages.published import ALL, PUBLISHED
 from hornet.training.config import Clipping
-
-ALL = "all"
-"""In place of a number of shards: as many as there are."""
-
-# datasets.py: the short edge to 256 and the centre of 224 pixels; from 384 pixels on the whole image, warped.
-_EVALUATED_AT_224: dict[str, Any] = {
-    "evaluation.crop_fraction": 0.875,
-    "evaluation.image_size": 224,
-    "evaluation.interpolation": "bicubic",
-}
-_EVALUATED_AT_384: dict[str, Any] = {
-    **_EVALUATED_AT_224,
-    "evaluation.crop_fraction": None,
-    "evaluation.image_size": 384,
-}
-
-# main.py's defaults and what all commands of TRAINING.md share, by our keys.
-_EVERYWHERE: dict[str, Any] = {
-    "data.partial_batch": "drop",
-    "data.shuffle_window_shards": ALL,
-    "data.transform.crop_ratio": [3 / 4, 4 / 3],
-    "data.transform.crop_scale": [0.08, 1.0],
-    "data.transform.interpolation": "bicubic",
-    "data.transform.flip_probability": 0.5,
-    "data.transform.rand_augment": "rand-m9-mstd0.5-inc1",
-    "data.transform.erase_probability": 0.25,
-    "mixing.mean": [0.485, 0.456, 0.406],
-    "mixing.probability": 1.0,
-    "mixing.std": [0.229, 0.224, 0.225],
-    "mixing.switch_probability": 0.5,
-    "mixing.label_smoothing": 0.1,
-    "model.layer_scale_init": 1e-6,
-    "optimizer.betas": [0.9, 0.999],
-    "optimizer.epsilon": 1e-8,
-    "schedule.min_lr": 1e-6,
-}
-_PRETRAINING: dict[str, Any] = {
-    **_EVERYWHERE,
-    "global_batch_size": 4096,
-    "data.transform.image_size": 224,
-    "mixing.mixup_alpha": 0.8,
-    "mixing.cutmix_alpha": 1.0,
-    "optimizer.layer_decay": None,
-    "schedule.peak_lr": 4e-3,
-    "zero.precision": "fp32",  # --use_amp is off
-}
-_IN1K: dict[str, Any] = {
-    **_PRETRAINING,
-    **_EVALUATED_AT_224,
-    "optimizer.weight_decay": 0.05,
-    "optimizer.ema_decay": 0.9999,
-    "schedule.num_epochs": 300.0,
-    "schedule.warmup_epochs": 20.0,
-}
-# In fp32 engine.py clips after every micro batch: T has one micro batch a step (32 x 128), the others have two.
-_IN1K_SMALL: dict[str, Any] = {
-    **_IN1K,
-    "micro_batch_size": 64,
-    "model.drop_path_rate": 0.4,
-    "recipe.clipping": "paper",
-}
-_IN1K_BASE: dict[str, Any] = {**_IN1K_SMALL, "model.drop_path_rate": 0.5}
-_IN22K: dict[str, Any] = {
-    **_PRETRAINING,
-    "evaluation": None,  # --disable_eval true
-    "micro_batch_size": 32,
-    "model.drop_path_rate": 0.2,
-    "optimizer.weight_decay": 0.1,
-    "optimizer.ema_decay": None,
-    "recipe.clipping": "paper",
-    "schedule.num_epochs": 90.0,
-    "schedule.warmup_epochs": 5.0,
-}
-_FINETUNING: dict[str, Any] = {
-    **_EVERYWHERE,
-    **_EVALUATED_AT_384,
-    "global_batch_size": 512,
-    "data.transform.image_size": 384,
-    "mixing.mixup_alpha": 0.0,
-    "mixing.cutmix_alpha": 0.0,
-    "model.drop_path_rate": 0.4,
-    "optimizer.clip_grad_norm": 1.0,
-    "optimizer.ema_decay": 0.9999,
-    "optimizer.layer_decay": 0.7,
-    "optimizer.weight_decay": 1e-8,
-    "precision": "fp32",
-    "recipe.clipping": "standard",
-    "schedule.num_epochs": 30.0,
-    "schedule.peak_lr": 5e-5,
-    "schedule.warmup_epochs": 0.0,
-    "start.weights": "raw",  # pretraining on 22K keeps no average
-}
-
-
-def _row(shared: Mapping[str, Any], name: str, *, clip: float, **others: Any) -> dict[str, Any]:
-    return {**shared, "model.name": name, "optimizer.clip_grad_norm": clip, **others}
-
-
-_TINY = {"micro_batch_size": 128, "model.drop_path_rate": 0.2, "recipe.clipping": "standard"}
-_M12 = {"data.transform.rand_augment": "rand-m12-mstd0.5-inc1"}
-_M15 = {"data.transform.rand_augment": "rand-m15-mstd0.5-inc1"}
-
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "in1k_tiny_7x7": _row(_IN1K, "hornet_tiny_7x7", clip=100.0, **_TINY),
-    "in1k_tiny_gf": _row(_IN1K, "hornet_tiny_gf", clip=1.0, **_TINY),
-    "in1k_small_7x7": _row(_IN1K_SMALL, "hornet_small_7x7", clip=5.0),
-    "in1k_small_gf": _row(_IN1K_SMALL, "hornet_small_gf", clip=1.0, **_M12),
-    "in1k_base_7x7": _row(_IN1K_BASE, "hornet_base_7x7", clip=5.0),
-    "in1k_base_gf": _row(_IN1K_BASE, "hornet_base_gf", clip=1.0, **_M15),
-    "in22k_large_7x7": _row(_IN22K, "hornet_large_7x7", clip=5.0),
-    "in22k_large_gf": _row(_IN22K, "hornet_large_gf", clip=1.0),
-    "in1k_384_large_7x7": _row(_FINETUNING, "hornet_large_7x7", clip=1.0),
-    # The original's hornet_large_gf_img384; either name is shaped for image_size, and so the same network.
-    "in1k_384_large_gf": _row(_FINETUNING, "hornet_large_gf", clip=1.0),
-}
 
 AT_384 = "_img384"
 """At the end of a network's name: shaped for 384 pixels, where the config's image size does not say another."""
@@ -148,6 +29,8 @@ _REMARKS = {
     "start.weights": "pretraining on 22K as published keeps no average",
     "data.transform.image_size": "global filters take the shape of the size; there is no published command for others",
     "model.name": "another network than the published one",
+    "model.arguments.head_init_scale": "of a fresh head; rows that are mapped by class name keep their values",
+    "model.arguments.window_size": "another window cuts the map otherwise",
     "optimizer.ema_decay": "per step, so its horizon goes with the global batch",
     "schedule.peak_lr": "for the whole global batch",
 }

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
+from hornet.errors import UserError
 from hornet.training.config import OptimizerConfig
 
 
@@ -16,12 +17,18 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     """Build AdamW over the model's groups.
 
     Each group carries `lr_scale`, its factor on the schedule's lr, and `names`, its parameters' names, so that a saved
-    optimizer state can be read by name.
+    optimizer state can be read by name. Raises UserError for layer decay of a network that does not name its layers.
     """
-    options = {"weight_decay": config.weight_decay, "no_weight_decay_list": model.no_weight_decay()}  # type: ignore[operator]
+    no_weight_decay: Callable[[], Collection[str]] = getattr(model, "no_weight_decay", tuple)
+    options: dict[str, Any] = {"weight_decay": config.weight_decay, "no_weight_decay_list": no_weight_decay()}
     if config.layer_decay is None:
         groups = param_groups_weight_decay(model, **options)
     else:
+        if not hasattr(model, "group_matcher"):
+            raise UserError(
+                f"optimizer.layer_decay: {type(model).__name__} does not say which layers it has (timm's "
+                "group_matcher); set it to null"
+            )
         groups = param_groups_layer_decay(model, layer_decay=config.layer_decay, **options)
     names = {parameter: name for name, parameter in model.named_parameters()}
     for group in groups:

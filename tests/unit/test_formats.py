@@ -11,6 +11,7 @@ import hornet
 from hornet import formats
 from hornet.config import ConfigError, load_config, resumable, to_values
 from hornet.errors import UserError
+from hornet.field_types import Arguments
 from hornet.formats import CHECKPOINT, CONFIG, REMOVED, RENAMED, SHARDS, UNWRITTEN, LaterFormatError, Removed
 from hornet.runs.begun import go_on_as_begun, list_changes, read_run_config, refuse_changes, write_config
 from hornet.shards.manifest import parse_info
@@ -103,6 +104,7 @@ class Config:
     newest: int = resumable(3)
     guard: Guard = Guard()
     evaluation: Evaluation | None = None
+    arguments: Arguments | None = None
 
 
 def begin(folder, config=None, **changes):
@@ -133,6 +135,17 @@ def test_config_yaml_begins_with_its_format(tmp_path):
     lines = begin(tmp_path).read_text().splitlines()
     assert lines[:2] == [f"format: {CONFIG.number}", f"made_by: hornet {hornet.__version__}"]
     assert read_run_config(tmp_path) == to_values(Config(rate=0.5))
+
+
+def test_values_by_name_are_one_setting(tmp_path):
+    config = Config(rate=0.5, arguments={"depths": [1, 2], "names": {"a": True}})
+    begin(tmp_path, config)
+    assert refuse(config, tmp_path) == config
+    assert load_config(Config, path=tmp_path / "config.yaml") == config
+    with pytest.raises(UserError, match=r"arguments: \{.*\} -> \{'depths': \[1, 3\]\}"):
+        refuse(Config(rate=0.5, arguments={"depths": [1, 3]}), tmp_path)
+    with pytest.raises(UserError, match=r"arguments: \{.*\} -> None"):
+        refuse(Config(rate=0.5), tmp_path)
 
 
 def test_a_runs_own_config_is_a_config(tmp_path):

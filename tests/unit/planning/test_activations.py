@@ -39,7 +39,15 @@ def count_saved(name, *, image_size, **settings):
 
 @pytest.mark.parametrize(
     ("name", "activation_checkpointing"),
-    [("hornet_tiny_gf", False), ("hornet_atto_gf", True), ("hornet_atto_7x7", False)],
+    [
+        ("hornet_tiny_gf", False),
+        ("hornet_atto_gf", True),
+        ("hornet_atto_7x7", False),
+        ("convnext_atto", True),
+        ("swin_tiny_patch4_window7_224", False),
+        ("vit_tiny_patch16_224", False),
+        ("resnet18", False),
+    ],
 )
 def test_what_is_kept_is_what_autograd_saves(name, activation_checkpointing):
     settings = {"image_size": 64, "activation_checkpointing": activation_checkpointing}
