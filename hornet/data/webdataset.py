@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class TrainSamples(IterableDataset[Sample]):
         partial_batch: PartialBatch = "drop",
         require: Collection[str] = (),
         handler: Handler = reraise,
-        index: str | None = None,
+        index: Path | str | None = None,
         checksums: bool = False,
         remote: RemoteConfig | None = None,
     ) -> None:
@@ -89,14 +90,7 @@ class TrainSamples(IterableDataset[Sample]):
         """Micro batches of this rank in a step."""
         self.steps_per_epoch = self._order.steps_per_epoch
         self.num_samples = shards.num_samples
-        self.identity = {
-            "order_version": ORDER_VERSION,
-            "tars": shards.fingerprint,
-            "seed": seed,
-            "global_batch_size": global_batch_size,
-            "shuffle_window_shards": shuffle_window_shards,
-            "partial_batch": partial_batch,
-        }
+        self.identity = _identify(self._order, shards.fingerprint)
         # In shared memory: workers that live on between iterations see what the main process loads.
         self._start = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._loaded: int | None = None  # by a worker: its own place
@@ -208,6 +202,18 @@ class TrainSamples(IterableDataset[Sample]):
         raise UserError(f"{first}; none of {MAX_SUBSTITUTES} substitutes can be used either")
 
 
+def _identify(order: Order, fingerprint: str) -> dict[str, Any]:
+    """Return what a state is of, and what must be the same where it is loaded."""
+    return {
+        "order_version": ORDER_VERSION,
+        "tars": fingerprint,
+        "seed": order.seed,
+        "global_batch_size": order.global_batch_size,
+        "shuffle_window_shards": order.shuffle_window_shards,
+        "partial_batch": order.partial_batch,
+    }
+
+
 class EvaluationSamples(IterableDataset[Sample]):
     """One rank's part of all samples, each once over ranks and workers, in the order of the tars.
 
@@ -225,7 +231,7 @@ class EvaluationSamples(IterableDataset[Sample]):
         split: str = "validation",
         require: Collection[str] = (),
         handler: Handler = reraise,
-        index: str | None = None,
+        index: Path | str | None = None,
         checksums: bool = False,
         remote: RemoteConfig | None = None,
     ) -> None:

@@ -75,7 +75,7 @@ def test_members_that_webdataset_passes_over_are_passed_over(tmp_path):
     assert len(theirs) == 3
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(
     num_ranks=st.sampled_from([1, 2, 4, 8]),
     num_micro=st.sampled_from([1, 2]),
@@ -162,7 +162,7 @@ def test_a_state_is_a_number_and_says_of_what(open_samples):
     }
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(num_given=st.integers(0, 2 * NUM_SAMPLES))
 def test_the_stage_alone_goes_on_at_the_exact_sample(tars, index, num_given):
     def open_them() -> TrainSamples:
