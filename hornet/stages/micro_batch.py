@@ -17,6 +17,7 @@ from hornet.stages.classification import Classification
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.fitting import Fit, fit_on_cpu, fit_on_gpu, read_available_bytes
 from hornet.training.process_group import errors_shared, gather_from_all
+from hornet.training.statistics import RunningStatistics
 from hornet.world import World
 
 
@@ -49,7 +50,7 @@ def fit_micro_batch(
         remark = f"micro_batch_size: {size}, as before"
     else:
         share = stream.num_micro_steps * stream.micro_batch_size
-        with errors_shared():
+        with errors_shared(), RunningStatistics(model).held():  # of random images, other ones on every rank
             fit = _search(model, share=share, image_size=image_size, task=task, load=load)
             model.cpu()  # as it came
         size = min(gather_from_all(fit.size))

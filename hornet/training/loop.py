@@ -85,7 +85,7 @@ class Engine(Protocol):
         ...
 
     def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return whole parameters as fp32 CPU tensors."""
+        """Return whole parameters (fp32) or buffers (of their own type) as CPU tensors."""
         ...
 
 

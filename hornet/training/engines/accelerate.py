@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, GradientAccumulationPlugin
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
 from torch import Tensor, nn
 
 from hornet.batch import Batch
@@ -24,6 +24,7 @@ from hornet.training.loop import Accept, StepResult, Writer
 from hornet.training.norms import NormWatch, Slice
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import errors_shared
+from hornet.training.statistics import RunningStatistics, require_same_buffers
 from hornet.training.step_clock import StepClock
 
 ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
@@ -48,6 +49,8 @@ class AccelerateEngine:
     ) -> None:
         # Gradients of depthwise kernels have other strides than DDP's buckets; it copies them, and says so.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        # Its new name is one that accelerate does not pass on.
+        warnings.filterwarnings("ignore", category=FutureWarning, message="`broadcast_buffers` is deprecated")
         self._is_main = is_main
         self._device = device
         self._clip_grad_norm = optimizer.clip_grad_norm
@@ -60,6 +63,8 @@ class AccelerateEngine:
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
             cpu=device.type == "cpu",
             step_scheduler_with_optimizer=False,
+            # Else rank 0's running statistics would replace the others' before every forward pass.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         if self._accelerator.distributed_type not in (
             DistributedType.NO,
@@ -72,6 +77,7 @@ class AccelerateEngine:
             )
         self.clock = StepClock(device)
         self._module = model
+        self._statistics = RunningStatistics(model)
         self._optimizer = build_optimizer(model, optimizer)
         measured = model.named_parameters() if is_main else ()  # every rank steps all there is
         self.norms = NormWatch(self._optimizer, [Slice(name, 0, p.numel(), p, 0) for name, p in measured])
@@ -85,6 +91,7 @@ class AccelerateEngine:
         """See Engine."""
         self._model.train()
         set_lr(self._optimizer.param_groups, lr)
+        earlier = self._statistics.copy()
         losses = []
         norm = math.nan
         for micro_step, batch in enumerate(batches):
@@ -93,7 +100,7 @@ class AccelerateEngine:
             with nullcontext() if is_reduced else self._accelerator.no_sync(self._model):
                 with self.clock.measure("forward"):
                     loss = self._compute_loss(self._model, batch, self._derive_step_seed(step, micro_step))
-                with self.clock.measure("backward"):
+                with self.clock.measure("backward"), self._statistics.held():
                     self._accelerator.backward(loss / len(batches))
             losses.append(loss.detach())
             if is_reduced:
@@ -105,6 +112,7 @@ class AccelerateEngine:
             if was_applied:
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
+            self._statistics.end_step(was_applied=was_applied, earlier=earlier)
         return StepResult(loss=loss, grad_norm=norm, was_applied=was_applied)
 
     def _clip(self) -> float:
@@ -120,6 +128,9 @@ class AccelerateEngine:
         """See Engine."""
         with errors_shared():
             state = read_state(folder)
+            parameters = dict(self._module.named_parameters(remove_duplicate=False))
+            buffers = {name: tensor for name, tensor in state["model"].items() if name not in parameters}
+            require_same_buffers(self._module, buffers, folder=folder)
             self._module.load_state_dict(state["model"])
             self._optimizer.load_state_dict(state["optimizer"])
 
@@ -139,8 +150,8 @@ class AccelerateEngine:
 
     def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
         """See Engine."""
-        parameters = dict(self._module.named_parameters())
-        return {name: parameters[name].detach().float().cpu().clone() for name in names}
+        tensors = dict(self._module.named_parameters()) | dict(self._module.named_buffers())
+        return {name: tensors[name].detach().cpu().clone() for name in names}
 
 
 def read_state(folder: Path) -> dict[str, Any]:

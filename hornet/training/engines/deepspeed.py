@@ -36,6 +36,7 @@ from hornet.training.loop import Accept, StepResult, Writer
 from hornet.training.norms import NormWatch
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
+from hornet.training.statistics import RunningStatistics
 from hornet.training.step_clock import StepClock
 from hornet.world import publish_accelerator
 
@@ -107,6 +108,7 @@ class DeepSpeedEngine:
         self._compute_loss = compute_loss
         self._derive_step_seed = derive_step_seed
         model = model.to(device)
+        self._statistics = RunningStatistics(model)
         self.clock = StepClock(device)
         self._base_optimizer = build_optimizer(model, optimizer)
         if optimizer.ema_decay is not None:
@@ -132,13 +134,14 @@ class DeepSpeedEngine:
         """See Engine."""
         self._engine.train()
         set_lr(self._engine.optimizer.param_groups, lr)
+        earlier = self._statistics.copy()
         losses: list[Tensor] = []
         self._norm, self._is_accepted, self._is_decided = math.inf, False, False
         self._accept: Callable[[float], bool] = lambda norm: accept(torch.stack(losses).mean(), norm)
         for micro_step, batch in enumerate(batches):
             with self.clock.measure("forward"):
                 loss = self._compute_loss(self._engine, batch, self._derive_step_seed(step, micro_step))
-            with self.clock.measure("backward"):
+            with self.clock.measure("backward"), self._statistics.held():
                 self._engine.backward(loss)
             losses.append(loss.detach())
             with self.clock.measure("optimizer"):
@@ -150,6 +153,8 @@ class DeepSpeedEngine:
                 self._engine.step()
         if not self._is_decided:  # ZeRO measures no norm where it has seen that the gradient is not finite
             self._decide(self._norm)
+        with self.clock.measure("optimizer"):
+            self._statistics.end_step(was_applied=self._is_accepted, earlier=earlier)
         return StepResult(loss=torch.stack(losses).mean(), grad_norm=self._norm, was_applied=self._is_accepted)
 
     def _decide(self, norm: float) -> bool:
@@ -211,9 +216,10 @@ class DeepSpeedEngine:
     def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
         """See Engine."""
         parameters = dict(self._engine.module.named_parameters())
-        wanted = [parameters[name] for name in names]
+        tensors = parameters | dict(self._engine.module.named_buffers())
+        wanted = [parameters[name] for name in names if name in parameters]
         with deepspeed.zero.GatheredParameters(wanted, enabled=self._stage == 3):
-            return {name: parameters[name].detach().float().cpu().clone() for name in names}
+            return {name: tensors[name].detach().cpu().clone() for name in names}
 
 
 class _Files(TorchCheckpointEngine):  # type: ignore[misc]  # deepspeed has no types

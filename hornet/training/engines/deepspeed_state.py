@@ -15,6 +15,7 @@ from hornet.errors import UserError
 from hornet.training.engines.deepspeed_files import WEIGHT, ZeroCheckpoint
 from hornet.training.engines.deepspeed_private import reassign_partitioned_parameters
 from hornet.training.norms import Slice
+from hornet.training.statistics import list_persistent, require_same_buffers
 
 
 def list_slices(engine: Any, *, stage: int, rank: int) -> list[Slice]:
@@ -71,7 +72,7 @@ def fill(engine: Any, checkpoint: ZeroCheckpoint, *, stage: int, rank: int, base
             target = slice_.owner.data if kind == WEIGHT else base.state[slice_.owner][kind]
             target = target.view(-1).narrow(0, slice_.offset, slice_.num_elements)
             target.copy_(checkpoint.read(slice_.name, kind, slice_.start, stop))
-    buffers = dict(engine.module.named_buffers())
+    buffers = list_persistent(engine.module)
     for name, tensor in checkpoint.buffers.items():
         buffers[name].copy_(tensor)
     for name, count in checkpoint.counters.items():
@@ -119,8 +120,4 @@ def _require_same(engine: Any, checkpoint: ZeroCheckpoint, base: torch.optim.Opt
             f"{checkpoint.folder}: its optimizer has {len(checkpoint.groups)} other parameter groups than this run's "
             f"{len(base.param_groups)}; go on with the optimizer settings it was trained with"
         )
-    names = {name for name, _ in engine.module.named_buffers()}
-    if not checkpoint.buffers.keys() <= names:
-        raise UserError(
-            f"{checkpoint.folder}: holds buffers this model lacks: {sorted(checkpoint.buffers.keys() - names)[:3]}"
-        )
+    require_same_buffers(engine.module, checkpoint.buffers, folder=checkpoint.folder)
