@@ -10,7 +10,7 @@ from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.checkpoints.weights import read_weights
 from tests.integration import statistics
 from tests.integration.conftest import ROOT, make_environment
-from tests.integration.statistics import DROPPED_STEP, KINDS, LAST_STEP, SAVED_STEP, Net, make_images
+from tests.integration.running_statistics import DROPPED_STEP, KINDS, LAST_STEP, SAVED_STEP, Net, make_images
 
 pytestmark = pytest.mark.slow
 PHASES = ("write:2", "read:2", "read:3")
@@ -21,7 +21,7 @@ NAMES = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
 def worlds(tmp_path_factory):
     """The folder of checkpoints that `statistics.py` wrote and read."""
     folder = tmp_path_factory.mktemp("worlds")
-    command = [sys.executable, "-m", "tests.integration.statistics", str(folder), *PHASES]
+    command = [sys.executable, "-m", "tests.integration.running_statistics", str(folder), *PHASES]
     done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
