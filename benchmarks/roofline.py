@@ -34,7 +34,7 @@ from benchmarks.traffic import Traffic, count_traffic
 from benchmarks.work import Rates, Row, Work, add_up, add_up_all
 from hornet.model.cost import count_multiply_adds, count_parameters, count_training_flops
 from hornet.model.hornet import HorNet
-from hornet.model.sizes import VARIANTS
+from hornet.model.sizes import ISOTROPIC_VARIANTS, VARIANTS
 
 DROP_PATH_RATE = 0.1
 """Any rate above 0 costs the same."""
@@ -148,7 +148,12 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     usual = Rates()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="hornet_large_gf", choices=list(VARIANTS), metavar="NAME")
+    parser.add_argument(
+        "--model",
+        default="hornet_large_gf",
+        choices=sorted(VARIANTS.keys() - ISOTROPIC_VARIANTS.keys()),
+        metavar="NAME",
+    )
     parser.add_argument(
         "--resolution", type=parse_resolution, default="224", help="pixels, or HEIGHTxWIDTH (default %(default)s)"
     )

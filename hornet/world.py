@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hornet.errors import UserError
@@ -50,6 +50,12 @@ class World:
 
 
 ALONE = World(rank=0, num_ranks=1, local_rank=0, num_local_ranks=1, master_address="127.0.0.1", master_port=0)
+
+
+def place_rank(rank: int, num_ranks: int) -> World:
+    """Return the world of a process of whom no more is known, for loops that need no process group of ours."""
+    return replace(ALONE, rank=rank, num_ranks=num_ranks)
+
 
 DEFAULT_PORT = 29500
 """Where torchrun, deepspeed and accelerate meet if nothing else is said."""

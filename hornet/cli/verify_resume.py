@@ -15,6 +15,7 @@ from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, read_settings, to_yaml
+from hornet.data.division import check_division
 from hornet.drills.launched import TORCHRUN, Script
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
@@ -95,7 +96,6 @@ def certify(script: Script, config: StageConfig, options: Any) -> bool:
     """Run the attempts, print and write the report, and return whether all agrees. Raises UserError on bad input."""
     if options.steps < 8:
         raise UserError(f"--steps: must be at least 8, to be killed between checkpoints, not {options.steps}")
-    from hornet.data.loader import check_division  # torch takes seconds, which bad input need not wait for
     from hornet.drills.certificate import Attempt, compare, count_devices, format_table
 
     num_ranks = options.ranks or count_devices()

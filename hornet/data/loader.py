@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from hornet.batch import Batch
 from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
-from hornet.data.config import EvaluationConfig, StreamConfig
+from hornet.data.config import EvaluationConfig, StreamConfig, TransformConfig
+from hornet.data.division import check_division
 from hornet.data.order import ORDER_VERSION, Order
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
-from hornet.quantities import list_divisors
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.shard_set import ShardSet, open_shards
-from hornet.world import World
+from hornet.world import World, place_rank
 
 
 class TrainStream:
@@ -136,12 +137,28 @@ class EvaluationStream:
 
 
 def open_train_stream(
-    config: StreamConfig, *, world: World, seed: int, global_batch_size: int, micro_batch_size: int
+    config: StreamConfig | Path | str,
+    *,
+    global_batch_size: int,
+    micro_batch_size: int | None = None,
+    world: World | None = None,
+    rank: int = 0,
+    num_ranks: int = 1,
+    seed: int = 0,
+    image_size: int | None = None,
+    num_workers: int | None = None,
 ) -> TrainStream:
     """Open a split for training, after checking its files and that the global batch can be divided.
 
+    For a loop of one's own a set's folder or URL, or a pattern of tars, takes the place of the config: images are then
+    cropped at random to `image_size` pixels and mirrored, and decoded by `num_workers` processes. `micro_batch_size`
+    None is the rank's share of the global batch. `rank` and `num_ranks` count without a `world`.
+
     Raises UserError, to be shared with all ranks: each checks its part of the files.
     """
+    world = world or place_rank(rank, num_ranks)
+    micro_batch_size = micro_batch_size or max(1, global_batch_size // world.num_ranks)
+    config = _complete(config, image_size=image_size, num_workers=num_workers)
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
     order = Order(
@@ -154,33 +171,19 @@ def open_train_stream(
     return TrainStream(config, shards=shards, order=order, world=world, micro_batch_size=micro_batch_size)
 
 
+def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_workers: int | None) -> StreamConfig:
+    """Return the config, or the one that a path stands for."""
+    if isinstance(config, StreamConfig):
+        if image_size is not None or num_workers is not None:
+            raise UserError("image_size, num_workers: stand in the StreamConfig (transform.image_size, num_workers)")
+        return config
+    if image_size is None:
+        raise UserError(f"image_size: say how many pixels the edge of the images of {config} shall have")
+    transform = TransformConfig(image_size=image_size, flip_probability=0.5)
+    return StreamConfig(shards=config, num_workers=num_workers or 0, transform=transform)
+
+
 def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, after checking its files; raises UserError."""
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
     return EvaluationStream(config, shards=shards, world=world)
-
-
-def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: int) -> None:
-    """Raise UserError, saying what would do, unless the global batch is whole micro batches on every rank."""
-    if global_batch_size < 1 or micro_batch_size < 1:
-        raise UserError(
-            f"global_batch_size and micro_batch_size must be at least 1, not {global_batch_size} and {micro_batch_size}"
-        )
-    if global_batch_size % num_ranks:
-        raise UserError(
-            f"global_batch_size {global_batch_size} cannot be divided over {num_ranks} ranks; "
-            f"world sizes that divide it: {_join(list_divisors(global_batch_size))}"
-        )
-    rank_batch_size = global_batch_size // num_ranks
-    if rank_batch_size % micro_batch_size:
-        advice = f"micro_batch_size may be {_join(list_divisors(rank_batch_size))}"
-        if global_batch_size % micro_batch_size == 0:
-            advice += f", or the world size {_join(list_divisors(global_batch_size // micro_batch_size))}"
-        raise UserError(
-            f"global_batch_size {global_batch_size} over {num_ranks} ranks leaves {rank_batch_size} images a rank, "
-            f"which is not a multiple of micro_batch_size {micro_batch_size}; {advice}"
-        )
-
-
-def _join(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

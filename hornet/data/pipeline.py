@@ -22,15 +22,14 @@ from hornet.batch import BadSample, Batch
 from hornet.data.augment.jpeg import Pixels
 from hornet.data.augment.sampling import NO_BOX, Box, unchanged_randomness
 from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
+from hornet.data.substitutes import MAX_SUBSTITUTES, list_substitutes
 from hornet.digest import hash_key
 from hornet.errors import UserError
-from hornet.seeding import derive_seed
 from hornet.shards.decode import UndecodableImageError
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import ShardSet
 
 NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
-MAX_SUBSTITUTES = 16
 
 Pick = tuple[int, int]
 """Epoch and sample."""
@@ -134,8 +133,7 @@ class TrainBatches(Dataset[Batch | Failure]):
         return load_image(self._reader, sample, partial(self._transform, key=(self._seed, epoch, sample)))
 
     def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> tuple[int, _Decoded]:
-        for attempt in range(MAX_SUBSTITUTES):
-            substitute = derive_seed("substitute", self._seed, epoch, sample, attempt) % self._shards.num_samples
+        for substitute in list_substitutes(sample, seed=self._seed, epoch=epoch, num_samples=self._shards.num_samples):
             try:
                 return substitute, self._load(substitute, epoch=epoch)
             except UnreadableSampleError:

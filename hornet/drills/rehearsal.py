@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 
 from hornet.config import to_yaml
-from hornet.data.loader import check_division, open_train_stream
+from hornet.data.division import check_division
+from hornet.data.loader import open_train_stream
 from hornet.drills.launched import TORCHRUN, LaunchedRun, Script, read_rows
 from hornet.durable import write_text
 from hornet.errors import UserError

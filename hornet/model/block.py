@@ -1,14 +1,11 @@
-"""One HorNet block: gnConv and a feed-forward layer, each normed, scaled per channel and dropped as a whole."""
+"""Blocks of gnConv and a feed-forward layer: HorNet's, and one in the form of ConvNeXt's for comparisons."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hornet.model.global_filter import NORM_EPS, FilterGrid
-from hornet.model.gnconv import GnConv
-
-GNCONV_SCALE = 1 / 3
-"""The s of every classification model in the original hornet.py."""
+from hornet.model.gnconv import GNCONV_SCALE, GnConv, initialize_by_fan_in
 
 FEED_FORWARD_RATIO = 4
 
@@ -22,16 +19,31 @@ def sample_drop_path(x: Tensor, rate: float) -> Tensor:
     return (draw < keep) / keep
 
 
-class Block(nn.Module):
-    """x + drop(gamma1 gnconv(norm1(x))), then x + drop(gamma2 pwconv2(gelu(pwconv1(norm2(x))))).
+class ResidualBlock(nn.Module):
+    """Whose branches are scaled per channel, and dropped as a whole.
 
     `drop_path_rate` is a plain number in [0, 1): set it whenever you like; it acts in training mode only.
     """
 
+    drop_path_rate = 0.0
+
+    def reset_parameters(self) -> None:
+        """Set what the layers within do not set themselves; they have been initialised before."""
+        raise NotImplementedError
+
+    def _scale(self, branch: Tensor, gamma: Tensor) -> Tensor:
+        if self.training and self.drop_path_rate > 0.0:
+            # Both factors at once: the product of the small tensors first, then one pass over the branch.
+            gamma = gamma * sample_drop_path(branch, self.drop_path_rate).to(gamma.dtype)
+        return gamma * branch
+
+
+class Block(ResidualBlock):
+    """HorNet's: x + drop(gamma1 gnconv(norm1(x))), then x + drop(gamma2 pwconv2(gelu(pwconv1(norm2(x)))))."""
+
     def __init__(self, channels: int, *, order: int, filter_grid: FilterGrid | None, layer_scale_init: float) -> None:
         super().__init__()
         self.layer_scale_init = layer_scale_init
-        self.drop_path_rate = 0.0
         self.norm1 = nn.LayerNorm(channels, eps=NORM_EPS)
         self.gnconv = GnConv(channels, order=order, scale=GNCONV_SCALE, filter_grid=filter_grid)
         self.norm2 = nn.LayerNorm(channels, eps=NORM_EPS)
@@ -52,8 +64,26 @@ class Block(nn.Module):
         x = x + self._scale(self.gnconv(self.norm1(x)), self.gamma1)
         return x + self._scale(self.pwconv2(functional.gelu(self.pwconv1(self.norm2(x)))), self.gamma2)
 
-    def _scale(self, branch: Tensor, gamma: Tensor) -> Tensor:
-        if self.training and self.drop_path_rate > 0.0:
-            # Both factors at once: the product of the small tensors first, then one pass over the branch.
-            gamma = gamma * sample_drop_path(branch, self.drop_path_rate).to(gamma.dtype)
-        return gamma * branch
+
+class OneBranchBlock(ResidualBlock):
+    """ConvNeXt's, gnConv in the place of its convolution: x + drop(gamma pwconv2(gelu(pwconv1(norm(gnconv(x))))))."""
+
+    def __init__(self, channels: int, *, order: int, filter_grid: FilterGrid | None, layer_scale_init: float) -> None:
+        super().__init__()
+        self.layer_scale_init = layer_scale_init
+        self.gnconv = GnConv(channels, order=order, scale=GNCONV_SCALE, filter_grid=filter_grid)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPS)
+        self.pwconv1 = nn.Linear(channels, FEED_FORWARD_RATIO * channels)
+        self.pwconv2 = nn.Linear(FEED_FORWARD_RATIO * channels, channels)
+        self.gamma = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the layer scale to its initial value and draw gnConv so that there is something for the norm to see."""
+        nn.init.constant_(self.gamma, self.layer_scale_init)
+        initialize_by_fan_in(self.gnconv)
+
+    def forward(self, x_bhwc: Tensor) -> Tensor:
+        """(B, H, W, channels) -> the same shape."""
+        branch = self.pwconv2(functional.gelu(self.pwconv1(self.norm(self.gnconv(x_bhwc)))))
+        return x_bhwc + self._scale(branch, self.gamma)

@@ -143,17 +143,25 @@ def _explain_unexpected(name: str, config: ModelConfig, *, has_own: bool) -> str
 
 
 def _list_arguments(name: str) -> list[str]:
-    """Return what the class of a network takes, without what other settings say; empty if it does not tell."""
+    """Return what the class of a network takes, without what other settings say; empty if it does not tell.
+
+    What a class hands on as **arguments is what the class takes that it is made of.
+    """
     try:
         with torch.device("meta"):
-            signature = inspect.signature(type(timm.create_model(name, num_classes=1)).__init__)
+            network = timm.create_model(name, num_classes=1)
     except _MISFITS:
         return []
-    return [
-        parameter.name
-        for parameter in list(signature.parameters.values())[1:]
-        if parameter.kind is not inspect.Parameter.VAR_KEYWORD and parameter.name not in RESERVED
-    ]
+    known: dict[str, None] = {}
+    for kind in type(network).__mro__:
+        if "__init__" not in vars(kind):
+            continue
+        parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+        passed_on = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        known |= {p.name: None for p in parameters if p not in passed_on and p.name not in RESERVED}
+        if not passed_on:
+            break
+    return list(known)
 
 
 def _checkpoint_activations(model: nn.Module, name: str) -> None:

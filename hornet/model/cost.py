@@ -90,7 +90,7 @@ def count_hornet(model: HorNet, image_size: ImageSize) -> Cost:
     """Count what HorNet.count_multiply_adds returns."""
     parts: list[CostPart] = []
     for index, (downsampling, stage) in enumerate(zip(model.downsample_layers, model.stages, strict=True)):
-        grid = compute_grid(image_size, index)
+        grid = compute_grid(image_size, index, stem_stride=model.stem_stride)
         if min(grid) < 1:
             raise ValueError(f"image_size is {image_size}, but the model needs {MIN_IMAGE_SIZE} pixels a side or more.")
         place = f"stage_{index + 1}"

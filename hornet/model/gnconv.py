@@ -4,8 +4,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from hornet.model.convolution import PointwiseConv, build_depthwise_conv
+from hornet.model.convolution import DepthwiseConv, PointwiseConv, build_depthwise_conv
 from hornet.model.global_filter import FilterGrid, GlobalLocalFilter
+from hornet.model.kernels import require_kernels
+from hornet.model.sizes import Kernels
+
+GNCONV_SCALE = 1 / 3
+"""The s of every classification model in the original hornet.py."""
 
 
 def split_channels(channels: int, order: int) -> list[int]:
@@ -26,7 +31,7 @@ class GnConv(nn.Module):
     With p0, q = split(proj_in(x)), f = the depthwise convolution and s = `scale`:
         p1 = p0 * s f0(q0);  p(k+1) = pws(k)(p(k)) * s fk(qk);  output = proj_out(pn).
     `filter_grid` None: f is a 7x7 depthwise convolution; else a GlobalLocalFilter of that grid. `is_fused` computes
-    f, s and the first gate in one kernel (HorNet.use_kernels).
+    f, s and the first gate in one kernel (`use_kernels`).
     """
 
     def __init__(self, channels: int, *, order: int, scale: float, filter_grid: FilterGrid | None = None) -> None:
@@ -59,3 +64,30 @@ class GnConv(nn.Module):
             x = widen(x) * gates[index]
         out: Tensor = self.proj_out(x)
         return out
+
+
+def use_kernels(network: nn.Module, kernels: Kernels) -> None:
+    """Choose plain operators, or our own "fused" kernels where there is one; weights and names stay as they are.
+
+    Raises UserError where "fused" cannot run.
+    """
+    if kernels == "fused":
+        require_kernels()
+    for module in network.modules():
+        if isinstance(module, GnConv) and isinstance(module.dwconv, DepthwiseConv):
+            module.is_fused = kernels == "fused"
+
+
+def initialize_by_fan_in(gnconv: GnConv) -> None:
+    """Draw weights that keep the size of what they multiply: normal with variance 1 / inputs, biases 0.
+
+    For a gnConv whose output is normed. HorNet's own 0.02 suits its blocks, which add the output as it is: a gate takes
+    away two more digits, and what is left is nothing beside the epsilon of a norm (docs/log.md).
+    """
+    for module in gnconv.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | GlobalLocalFilter):
+            module.reset_parameters()

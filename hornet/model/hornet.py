@@ -2,7 +2,8 @@
 
 Names and shapes of the state dict are the original ones (raoyongming/HorNet at ac9e210), so checkpoints pass between
 the two unchanged. Inside, tensors are (B, H, W, C); at the border timm's convention for convolutional networks holds:
-images and feature maps are (B, C, H, W). The border costs a view, not a copy.
+images and feature maps are (B, C, H, W). The border costs a view, not a copy. An isotropic HorNet is one of a single
+stage behind a stem of larger patches.
 
 Not here: names and sizes of the variants (variants.py), loading a checkpoint of another image size (resize.py).
 """
@@ -18,13 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hornet.errors import UserError
-from hornet.model.block import Block
-from hornet.model.convolution import ChannelsLast, DepthwiseConv, build_patch_conv
+from hornet.model.block import Block, OneBranchBlock, ResidualBlock
+from hornet.model.convolution import ChannelsLast, build_patch_conv
 from hornet.model.global_filter import NORM_EPS, FilterGrid, GlobalLocalFilter
-from hornet.model.gnconv import GnConv
-from hornet.model.kernels import require_kernels
+from hornet.model.gnconv import use_kernels
 from hornet.model.layer_groups import build_layer_matcher
-from hornet.model.sizes import NO_TORCHSCRIPT, NUM_STAGES, STEM_STRIDE, Kernels
+from hornet.model.sizes import NO_TORCHSCRIPT, STEM_STRIDE, BlockForm, Kernels
 from hornet.model.state_dicts import find_only_state_dict, plain_names
 
 if TYPE_CHECKING:
@@ -32,22 +32,24 @@ if TYPE_CHECKING:
 
 INIT_STD = 0.02
 
+BLOCKS: dict[BlockForm, type[Block | OneBranchBlock]] = {"hornet": Block, "convnext": OneBranchBlock}
+
 ImageSize = int | tuple[int, int]
 """Pixels: one number for a square, else (height, width)."""
 
 
-def compute_grid(image_size: ImageSize, stage: int) -> tuple[int, int]:
+def compute_grid(image_size: ImageSize, stage: int, *, stem_stride: int = STEM_STRIDE) -> tuple[int, int]:
     """Height and width in positions of the feature map of stage 0 to 3. Borders that fill no patch are dropped."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    stride = STEM_STRIDE * 2**stage
+    stride = stem_stride * 2**stage
     return height // stride, width // stride
 
 
-def compute_filter_grid(image_size: ImageSize, stage: int) -> FilterGrid:
+def compute_filter_grid(image_size: ImageSize, stage: int, *, stem_stride: int = STEM_STRIDE) -> FilterGrid:
     """Height and width of a filter of that stage: 14 x 8 and 7 x 4 at 224 pixels, 24 x 13 and 12 x 7 at 384."""
-    height, width = compute_grid(image_size, stage)
+    height, width = compute_grid(image_size, stage, stem_stride=stem_stride)
     if min(height, width) < 1:
-        smallest = STEM_STRIDE * 2**stage
+        smallest = stem_stride * 2**stage
         raise ValueError(f"img_size is {image_size}, but stage {stage + 1} needs {smallest} pixels a side or more.")
     return height, width // 2 + 1
 
@@ -65,12 +67,12 @@ def initialize(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=INIT_STD)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.LayerNorm | GlobalLocalFilter | Block):
+    elif isinstance(module, nn.LayerNorm | GlobalLocalFilter | ResidualBlock):
         module.reset_parameters()
 
 
 @torch.fx.wrap  # a leaf there: torch.fx knows no sizes
-def lay_out(images: Tensor, *, num_stages: int) -> Tensor:
+def lay_out(images: Tensor, *, num_stages: int, stem_stride: int) -> Tensor:
     """Return (B, in_chans, H, W) in the layout that all later tensors have, with its channels last in memory.
 
     Raises UserError if that many stages would leave nothing of them.
@@ -79,15 +81,14 @@ def lay_out(images: Tensor, *, num_stages: int) -> Tensor:
         # One graph per image size. On meeting a second size torch.compile makes sizes symbolic, and Inductor
         # (torch 2.13) then fails on these convolutions; `index` ties the graph to the numbers.
         operator.index(images.shape[2]), operator.index(images.shape[3])
-    smallest = STEM_STRIDE * 2 ** (num_stages - 1)
+    smallest = stem_stride * 2 ** (num_stages - 1)
     is_traced = (
         torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     )  # the question would become part of the graph
     if not is_traced and min(images.shape[2:]) < smallest:
-        raise UserError(
-            f"images: are {' x '.join(map(str, images.shape[2:]))} pixels, but {num_stages} stages of HorNet need "
-            f"{smallest} a side or more"
-        )
+        stages = "1 stage of HorNet needs" if num_stages == 1 else f"{num_stages} stages of HorNet need"
+        size = " x ".join(map(str, images.shape[2:]))
+        raise UserError(f"images: are {size} pixels, but {stages} {smallest} a side or more")
     # Three channels are cheap to reorder.
     return images.contiguous(memory_format=torch.channels_last)
 
@@ -100,12 +101,22 @@ def pool(x_bhwc: Tensor, kind: str) -> Tensor:
     return largest if kind == "max" else (x_bhwc.mean(dim=(1, 2)) + largest) / 2
 
 
-class HorNet(nn.Module):
-    """The network. `width` is C of the first stage; stages have C, 2C, 4C, 8C channels.
+def _require_stages(depths: Sequence[int], orders: Sequence[int], filter_stages: Sequence[int]) -> None:
+    count = len(depths)
+    for name, values in (("depths", depths), ("orders", orders)):
+        if not values or len(values) != count or min(values) < 1:
+            wanted = count or "one or more"
+            raise ValueError(f"{name} is {tuple(values)}, but must hold {wanted} numbers of 1 or more, one a stage.")
+    if not set(filter_stages) <= set(range(count)):
+        raise ValueError(f"filter_stages is {tuple(filter_stages)}, but stages are numbered 0 to {count - 1}.")
 
-    `filter_stages` (0-based) use global filters, shaped for `img_size`; any other input size works too and resizes the
-    filters on the fly. `global_pool` is "avg" (the published networks'), "max" or "avgmax", or "" (only without a head)
-    to return the feature map.
+
+class HorNet(nn.Module):
+    """The network. `width` is C of the first stage, and each of the next has twice the channels of the one before.
+
+    `stem_stride` is the side of a patch in pixels, `block_form` a key of BLOCKS. `filter_stages` (0-based) use global
+    filters, shaped for `img_size`; any other input size works too and resizes the filters on the fly. `global_pool` is
+    "avg" (the published networks'), "max" or "avgmax", or "" (only without a head) to return the feature map.
     """
 
     output_fmt = "NCHW"
@@ -117,6 +128,8 @@ class HorNet(nn.Module):
         depths: Sequence[int],
         orders: Sequence[int] = (2, 3, 4, 5),
         filter_stages: Sequence[int] = (),
+        stem_stride: int = STEM_STRIDE,
+        block_form: BlockForm = "hornet",
         img_size: ImageSize = 224,
         in_chans: int = 3,
         num_classes: int = 1000,
@@ -127,24 +140,24 @@ class HorNet(nn.Module):
         head_init_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, values in (("depths", depths), ("orders", orders)):
-            if len(values) != NUM_STAGES or min(values) < 1:
-                raise ValueError(f"{name} is {tuple(values)}, but must hold four numbers of 1 or more, one a stage.")
-        if not set(filter_stages) <= set(range(NUM_STAGES)):
-            raise ValueError(f"filter_stages is {tuple(filter_stages)}, but stages are numbered 0 to {NUM_STAGES - 1}.")
+        num_stages = len(depths)
+        _require_stages(depths, orders, filter_stages)
+        if block_form not in BLOCKS:
+            raise ValueError(f"block_form is {block_form!r}, but must be one of {', '.join(BLOCKS)}.")
         self.depths = tuple(depths)
+        self.stem_stride = stem_stride
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.head_init_scale = head_init_scale
-        channels = [width * 2**stage for stage in range(NUM_STAGES)]
+        channels = [width * 2**stage for stage in range(num_stages)]
         self.num_features = self.head_hidden_size = channels[-1]
         self.feature_info = [
-            {"num_chs": channels[stage], "reduction": STEM_STRIDE * 2**stage, "module": f"stages.{stage}"}
-            for stage in range(NUM_STAGES)
+            {"num_chs": channels[stage], "reduction": stem_stride * 2**stage, "module": f"stages.{stage}"}
+            for stage in range(num_stages)
         ]
 
         stem = ChannelsLast(
-            build_patch_conv(in_chans, width, patch_size=STEM_STRIDE), nn.LayerNorm(width, eps=NORM_EPS)
+            build_patch_conv(in_chans, width, patch_size=stem_stride), nn.LayerNorm(width, eps=NORM_EPS)
         )
         self.downsample_layers = nn.ModuleList([stem])
         for narrow, wide in pairwise(channels):
@@ -152,10 +165,12 @@ class HorNet(nn.Module):
                 ChannelsLast(nn.LayerNorm(narrow, eps=NORM_EPS), build_patch_conv(narrow, wide, patch_size=2))
             )
         self.stages = nn.ModuleList()
-        for stage in range(NUM_STAGES):
-            grid = compute_filter_grid(img_size, stage) if stage in filter_stages else None
+        for stage in range(num_stages):
+            grid = compute_filter_grid(img_size, stage, stem_stride=stem_stride) if stage in filter_stages else None
             blocks = [
-                Block(channels[stage], order=orders[stage], filter_grid=grid, layer_scale_init=layer_scale_init)
+                BLOCKS[block_form](
+                    channels[stage], order=orders[stage], filter_grid=grid, layer_scale_init=layer_scale_init
+                )
                 for _ in range(depths[stage])
             ]
             self.stages.append(ChannelsLast(*blocks))
@@ -187,19 +202,12 @@ class HorNet(nn.Module):
         """Set stochastic depth: linear over the blocks, 0 at the first, `rate` at the last. Cheap; call it per step."""
         blocks = [block for stage in self.stages for block in stage.children()]
         for block, block_rate in zip(blocks, compute_drop_path_rates(rate, len(blocks)), strict=True):
-            assert isinstance(block, Block)
+            assert isinstance(block, ResidualBlock)
             block.drop_path_rate = block_rate
 
     def use_kernels(self, kernels: Kernels) -> None:
-        """Choose plain operators, or our own "fused" kernels where there is one; weights and names stay as they are.
-
-        Raises UserError where "fused" cannot run.
-        """
-        if kernels == "fused":
-            require_kernels()
-        for module in self.modules():
-            if isinstance(module, GnConv) and isinstance(module.dwconv, DepthwiseConv):
-                module.is_fused = kernels == "fused"
+        """As gnconv.use_kernels."""
+        use_kernels(self, kernels)
 
     def count_multiply_adds(self, image_size: ImageSize) -> "Cost":
         """Count the multiply-adds of a forward pass of one image of that many pixels; raises ValueError below 32."""
@@ -213,7 +221,7 @@ class HorNet(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """(B, in_chans, H, W) -> the last stage's map (B, num_features, H / 32, W / 32), before pooling and norm."""
-        x = lay_out(images, num_stages=len(self.stages))
+        x = lay_out(images, num_stages=len(self.stages), stem_stride=self.stem_stride)
         for downsampling, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsampling(x))
         return x
@@ -245,13 +253,13 @@ class HorNet(nn.Module):
             raise ValueError(f'output_fmt is {output_fmt!r}, but must be "NCHW" or "NHWC".')
         wanted, last = feature_take_indices(len(self.stages), indices)
         num_stages = last + 1 if stop_early else len(self.stages)
-        x = lay_out(x, num_stages=num_stages)
+        x = lay_out(x, num_stages=num_stages, stem_stride=self.stem_stride)
         maps = []
         for stage in range(num_stages):
             x = self.stages[stage](self.downsample_layers[stage](x))
             if stage in wanted:
                 x_bhwc = x.permute(0, 2, 3, 1)
-                maps.append(self.norm(x_bhwc) if norm and stage == NUM_STAGES - 1 else x_bhwc)
+                maps.append(self.norm(x_bhwc) if norm and stage == len(self.depths) - 1 else x_bhwc)
         if output_fmt == "NCHW":
             maps = [x_bhwc.permute(0, 3, 1, 2) for x_bhwc in maps]
         return maps if intermediates_only else (x, maps)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kernels = Literal["plain", "fused"]
+BlockForm = Literal["hornet", "convnext"]
 
 NUM_STAGES = 4
 STEM_STRIDE = 4
@@ -54,13 +55,37 @@ def _list_variants() -> dict[str, dict[str, Any]]:
     return variants
 
 
-VARIANTS = _list_variants()
+ISOTROPIC_WIDTH, ISOTROPIC_STEM_STRIDE, ISOTROPIC_ORDER = 384, 16, 4
+"""DeiT-S and ConvNeXt-S (isotropic) alike have 384 channels and patches of 16 pixels; the order is ours, that of
+HorNet's third stage, whose maps are as large."""
+ISOTROPIC_SHAPES: dict[str, tuple[int, BlockForm]] = {"deit_small": (12, "hornet"), "convnext_small": (18, "convnext")}
+"""Blocks, and their form: a branch for the gnConv and one for the feed-forward layer, or one for both."""
+
+
+def _list_isotropic_variants() -> dict[str, dict[str, Any]]:
+    """Variant name -> arguments of HorNet that make it: one stage, its filters in all blocks or in none."""
+    variants: dict[str, dict[str, Any]] = {}
+    for name, (depth, form) in ISOTROPIC_SHAPES.items():
+        shape = {
+            "width": ISOTROPIC_WIDTH,
+            "depths": (depth,),
+            "orders": (ISOTROPIC_ORDER,),
+            "stem_stride": ISOTROPIC_STEM_STRIDE,
+            "block_form": form,
+        }
+        variants[f"hornet_isotropic_{name}_7x7"] = shape
+        variants[f"hornet_isotropic_{name}_gf"] = {**shape, "filter_stages": (0,)}
+    return variants
+
+
+ISOTROPIC_VARIANTS = _list_isotropic_variants()
+VARIANTS = {**_list_variants(), **ISOTROPIC_VARIANTS}
 
 NATIVE_SIZE = 224
 """Pixels that a network is shaped for whose name says nothing else."""
 
 
-def describe_preprocessing(image_size: int) -> dict[str, Any]:
+def describe_preprocessing(image_size: int, *, stride: int = MIN_IMAGE_SIZE) -> dict[str, Any]:
     """Timm's pretrained_cfg: the original's evaluation, a centre crop at 224 and a squash to 384 (its datasets.py)."""
     evaluation = (
         {"crop_pct": 0.875, "crop_mode": "center"} if image_size < 384 else {"crop_pct": 1.0, "crop_mode": "squash"}
@@ -71,7 +96,7 @@ def describe_preprocessing(image_size: int) -> dict[str, Any]:
         "mean": (0.485, 0.456, 0.406),
         "std": (0.229, 0.224, 0.225),
         "num_classes": 1000,
-        "pool_size": (image_size // 32, image_size // 32),
+        "pool_size": (image_size // stride, image_size // stride),
         "first_conv": "downsample_layers.0.0",
         "classifier": "head",
         "license": "mit",

@@ -2,6 +2,7 @@
 
 `hornet_SIZE_7x7` uses 7x7 depthwise convolutions everywhere, `hornet_SIZE_gf` global filters in the last two stages,
 shaped for 224 pixels; `hornet_{base,large}_gf_img384` are shaped for 384 pixels, as the original's.
+`hornet_isotropic_{deit,convnext}_small_{7x7,gf}` have one stage of the shape of those networks.
 """
 
 import sys
@@ -14,21 +15,29 @@ from timm.layers import is_scriptable
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
+import hornet.model.plug_in_variants  # noqa: F401  # registers names of its own
 from hornet.errors import UserError
-from hornet.model.sizes import NATIVE_SIZE, NO_TORCHSCRIPT, VARIANTS, describe_preprocessing
+from hornet.model.sizes import NATIVE_SIZE, NO_TORCHSCRIPT, STEM_STRIDE, VARIANTS, describe_preprocessing
+
+
+def _compute_stride(arguments: dict[str, Any]) -> int:
+    """Pixels a side that fill one position of the last stage."""
+    stride: int = arguments.get("stem_stride", STEM_STRIDE) * 2 ** (len(arguments["depths"]) - 1)
+    return stride
+
 
 _FAMILY = sys.modules["hornet"]
 """Whose attributes the entry points become: timm lists models by the last part of their module's name, and looks there
 for their preprocessing."""
 _FAMILY.default_cfgs = generate_default_cfgs(  # type: ignore[attr-defined]
-    {name: describe_preprocessing(arguments.get("img_size", NATIVE_SIZE)) for name, arguments in VARIANTS.items()}
+    {
+        name: describe_preprocessing(arguments.get("img_size", NATIVE_SIZE), stride=_compute_stride(arguments))
+        for name, arguments in VARIANTS.items()
+    }
 )
 
-FIXED = {"act_layer": ("gelu", "activation"), "output_stride": (32, "stride")}
-"""Arguments that other networks of timm's have: their only value here, and what it is."""
 
-
-def _take_out_fixed(arguments: dict[str, Any]) -> dict[str, Any]:
+def _take_out_fixed(arguments: dict[str, Any], *, stride: int) -> dict[str, Any]:
     """Return the arguments without those that say what is so anyway, or raise UserError for what cannot be had."""
     if is_scriptable():  # type: ignore[no-untyped-call]
         raise UserError(f"scriptable=True: {NO_TORCHSCRIPT}")
@@ -37,10 +46,12 @@ def _take_out_fixed(arguments: dict[str, Any]) -> dict[str, Any]:
             f"feature_cls: {arguments['feature_cls']!r} takes networks apart whose stages follow one another; for "
             "HorNet leave it out, or use 'hook' or 'fx'"
         )
-    for name, (value, kind) in FIXED.items():
+    # Arguments that other networks of timm's have: their only value here, and what it is.
+    fixed = {"act_layer": ("gelu", "activation"), "output_stride": (stride, "stride")}
+    for name, (value, kind) in fixed.items():
         if arguments.get(name, value) != value:
             raise UserError(f"{name}: HorNet's {kind} is {value}, and cannot be {arguments[name]}")
-    return {name: value for name, value in arguments.items() if name not in FIXED}
+    return {name: value for name, value in arguments.items() if name not in fixed}
 
 
 def _build_entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn.Module]:
@@ -59,8 +70,8 @@ def _build_entry_point(name: str, arguments: dict[str, Any]) -> Callable[..., nn
                 name,
                 pretrained,
                 # The getter extracts features with HorNet.forward_intermediates, and computes nothing beyond them.
-                feature_cfg={"out_indices": (0, 1, 2, 3), "feature_cls": "getter"},
-                **{**arguments, **_take_out_fixed(kwargs)},
+                feature_cfg={"out_indices": tuple(range(len(arguments["depths"]))), "feature_cls": "getter"},
+                **{**arguments, **_take_out_fixed(kwargs, stride=_compute_stride(arguments))},
             )
         # Afterwards: drawn in float32, then rounded.
         return model.to(dtype=dtype)

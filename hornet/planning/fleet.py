@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from hornet.data.loader import check_division
+from hornet.data.division import check_division
 from hornet.planning.basis import Basis
 from hornet.planning.memory import MemoryRow, explain_lack, plan_memory
 from hornet.planning.question import Question

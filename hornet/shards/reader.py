@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 from isal.isal_zlib import crc32
 
@@ -16,6 +17,8 @@ from hornet.shards.remote.download import Downloader
 from hornet.shards.remote.files import RemoteFiles
 from hornet.shards.shard_set import ShardSet, shard_stem
 from hornet.shards.tar import TarError, read_member, split_name
+
+Read = TypeVar("Read")
 
 MAX_OPEN_SHARDS = 256  # a process; well below the usual limit of 1,024 open files
 
@@ -65,13 +68,20 @@ class ShardReader:
 
     def read(self, sample: int) -> RawSample:
         """Read one sample; raises UnreadableSampleError, and UserError if a server does not answer."""
+        return self.read_as(sample, self._check)
+
+    def read_as(self, sample: int, check: Callable[[int, bytes], Read]) -> Read:
+        """As `read`, where `check(sample, content)` makes of the bytes of the sample's record what is returned.
+
+        `check` raises UnreadableSampleError for bytes that are not the sample's.
+        """
         is_doubted = sample in self._distrusted
         self._distrusted.discard(sample)
         content = self._read_bytes(sample, from_server=is_doubted)
-        raw = self._check(sample, content)
+        found = check(sample, content)
         if is_doubted:
             self._compare_copy(sample, content)
-        return raw
+        return found
 
     def forget(self, sample: int) -> None:
         """Read a sample anew the next time: through a new handle, or past the cache (a disk may have damaged it)."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, Records
+from hornet.shards.indexing.tar_list import Tars, is_tar_list
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import INDEX_COMMAND, Manifest, Split, fingerprint_split, is_url, read_manifest
 from hornet.shards.remote.files import RemoteConfig
@@ -57,15 +58,30 @@ class ShardSet:
 
 
 def open_shards(
-    place: Path | str, split_name: str, *, remote: RemoteConfig | None = None, world: World = ALONE
+    place: Tars,
+    split_name: str,
+    *,
+    remote: RemoteConfig | None = None,
+    world: World = ALONE,
+    index: Path | str | None = None,
 ) -> ShardSet:
     """Open a split of the set in a folder or at the URL of one, after checking its index, labels, and tars' sizes.
+
+    `place` may also name tars, by a pattern with braces or a list: the first time they are indexed, by one process of
+    the node, and the index stays in the folder `index` (None: ~/.cache/hornet/indexes).
 
     `remote` says how to read what is remote. Sizes of remote tars are not asked for; reading notices other ones. Of the
     ranks of a node each asks for the sizes of its part of the tars, so an error of one is to be shared with all.
     Raises UserError, naming the file, what was found and what was recorded.
     """
     remote = remote or RemoteConfig()
+    remedy = f"run `{INDEX_COMMAND}`"
+    if is_tar_list(place):
+        from hornet.shards.indexing.on_demand import describe_tars  # it needs this module
+
+        place = describe_tars(place, split_name, index=index)
+        remedy = f"remove {place}"
+    assert isinstance(place, Path | str)
     folder = fetch_set(str(place), split_name, remote) if is_url(str(place)) else Path(place)
     manifest = read_manifest(folder)
     split = manifest.split(split_name)
@@ -77,7 +93,7 @@ def open_shards(
     base = str(place).rstrip("/") if is_url(str(place)) else str(folder)
     tars = split.shard_folder if is_url(split.shard_folder) else _join(base, split.shard_folder)
     if not is_url(tars):
-        _check_sizes(Path(tars), split, world)
+        check_sizes(Path(tars), split, world, remedy=remedy)
     records = open_index(folder / split.index, split)
     starts = np.concatenate([[0], np.cumsum(split.shard_lengths)]).astype(np.int64)
     shards = ShardSet(
@@ -105,8 +121,11 @@ def shard_stem(shard: str) -> str:
     return Path(shard).name.removesuffix(".tar")
 
 
-def _check_sizes(folder: Path, split: Split, world: World) -> None:
-    """Check this rank's part: 14,200 tars times 512 ranks would be 7 million questions to the disk's server."""
+def check_sizes(folder: Path, split: Split, world: World, *, remedy: str) -> None:
+    """Check this rank's part: 14,200 tars times 512 ranks would be 7 million questions to the disk's server.
+
+    Raises UserError; `remedy` says what to do if the new content is wanted.
+    """
     mine = slice(world.local_rank, None, world.num_local_ranks)
     for shard, recorded in zip(split.shards[mine], split.shard_bytes[mine], strict=True):
         path = folder / shard
@@ -120,7 +139,7 @@ def _check_sizes(folder: Path, split: Split, world: World) -> None:
             state = "it was cut" if found < recorded else "it was changed"
             raise UserError(
                 f"{path}: has {found} bytes, the manifest says {recorded}; {state}, copy it again "
-                f"(or run `{INDEX_COMMAND}` if the new content is wanted)"
+                f"(or {remedy} if the new content is wanted)"
             )
 
 

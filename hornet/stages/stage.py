@@ -42,6 +42,7 @@ from hornet.training.loop import Engine
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.training.schedule import plan_schedule
 from hornet.training.session import find_start, hold_lock, run_session
+from hornet.training.statistics import require_statistics
 from hornet.training.summary import report_finished
 from hornet.training.watchdog import Watchdog
 from hornet.world import World
@@ -94,6 +95,8 @@ def run_stage(
                 )
                 with errors_shared():
                     require_room(stream, labelled, world=world)
+            with errors_shared():
+                require_statistics(model, stream.micro_batch_size)
             components = assemble(
                 config,
                 stream=stream,

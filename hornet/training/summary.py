@@ -60,13 +60,15 @@ def format_summary(summary: Mapping[str, Any], *, folder: str) -> str:
     ]
     for row in summary["evaluations"]:
         rows.append((f"{row['weights']} weights", format_evaluation(row)))
+    # Its name before 0.2.0.
+    seconds = summary.get("seconds_in_last_attempt", summary.get("seconds_in_last_life"))
     rows += [
         ("speed", f"{summary['images_per_second']:.0f} images/s"),
         ("MFU", "unknown for this device" if mfu is None else f"{100 * mfu:.1f} %"),
         ("waiting for data", f"{100 * summary['data_share_of_step']:.0f} % of the time"),
         ("bad samples", str(summary["num_bad_samples"])),
         ("skipped steps", str(summary["num_skipped_steps"])),
-        ("time", f"{format_seconds(summary['seconds_in_last_attempt'])} in the last attempt"),
+        ("time", f"{format_seconds(seconds)} in the last attempt"),
         ("checkpoint", summary["checkpoint"]),
     ]
     width = max(len(name) for name, _ in rows)

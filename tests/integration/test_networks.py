@@ -34,9 +34,21 @@ NETWORKS = {
         "name": "vit_tiny_patch16_224",
         "arguments": {"patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3},
     },
+    "plug_in": {
+        "name": "swin_tiny_gnconv_gf",
+        "arguments": {"depths": [1, 2], "embed_dim": 16, "num_heads": [1, 2], "orders": [2, 3], "filter_stages": [1]},
+    },
+    "resnet": {"name": "resnet18", "arguments": {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64]}},
 }
-"""A depthwise network, one with tables of relative positions and buffers, one with a class token and positions."""
-RESIZED = {"convnext": None, "swin": None, "vit": "resized to the new image size: pos_embed"}
+"""A depthwise network, one with tables of relative positions and buffers, one with a class token and positions; gnConv
+and global filters in the network of others; one with running statistics."""
+RESIZED = {
+    "convnext": None,
+    "swin": None,
+    "vit": "resized to the new image size: pos_embed",
+    "resnet": None,
+    "plug_in": "resized to the new image size: layers.1.blocks.0.attn.dwconv.complex_weight",
+}
 """What the larger images change; a Swin's tables go by its window, which stays."""
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
 
@@ -45,7 +57,7 @@ def describe(network, **changes):
     return {"drop_path_rate": 0.2, **NETWORKS[network], **changes}
 
 
-@pytest.mark.parametrize(("name", "stage"), [("convnext", 2), ("swin", 3), ("vit", 3)])
+@pytest.mark.parametrize(("name", "stage"), [("convnext", 2), ("swin", 3), ("vit", 3), ("plug_in", 1), ("resnet", 2)])
 def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name, stage):
     config = write_config(
         tmp_path, {**PRETRAIN, "model": describe(name)}, shards=shards, zero__stage=stage, optimizer__ema_decay=0.9
@@ -120,3 +132,10 @@ def test_a_network_that_cannot_take_the_images_leaves_no_run_behind(tmp_path, sh
     assert codes == [2, 2]
     assert "model.name: no network is called 'convnext_ato'; did you mean convnext_atto" in outputs[0]
     assert not (tmp_path / "runs").exists()
+
+
+def test_batch_norms_want_more_than_one_image(tmp_path, shards):
+    config = write_config(tmp_path, {**PRETRAIN, "model": describe("resnet")}, shards=shards, micro_batch_size=1)
+    codes, outputs = launch("pretrain.py", "--config", config, check=False)
+    assert codes == [2, 2]
+    assert "micro_batch_size: ResNet takes running statistics over each micro batch" in outputs[0]

@@ -11,7 +11,7 @@ load is a row of channels, and what is between load and store stays in its regis
 and the input gradient (14 values give 8), all 49 sums for the weight gradient. Sums of different programs are added up
 by torch in a fixed order, so the same input gives the same gradients, to the bit.
 
-Not here: who chooses between this and plain operators (HorNet.use_kernels).
+Not here: who chooses between this and plain operators (gnconv.py).
 """
 
 from typing import Any, no_type_check

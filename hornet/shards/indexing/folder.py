@@ -9,21 +9,29 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from braceexpand import braceexpand
 from tqdm import tqdm
 
 from hornet.errors import UserError
-from hornet.shards.index import ShardIndex, index_source, index_tar
+from hornet.shards.index import ShardIndex, index_source
 from hornet.shards.indexing.remote_folder import RemoteFolder
 from hornet.shards.manifest import MANIFEST_NAME, is_url, parse_info, read_info
 from hornet.shards.processes import count_cores, map_in_processes
 from hornet.shards.sample_parts import SampleRule
+from hornet.shards.tar import LocalTar, TarSource
 
 WILDCARDS = set("*?[")
 LIKE_TARS = re.compile(r"\.(tar|tar\.\w+|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 NUM_REMOTE_WORKERS = 32  # threads that wait for answers, not for cores
+
+
+class Scan(Protocol):
+    """What one pass over a tar makes of it; raises UserError with `name` in it."""
+
+    def __call__(self, source: TarSource, *, name: str) -> ShardIndex:
+        """Read the tar."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,12 +152,35 @@ def index_tars(
 
     `num_workers` None stands for one process a core, or 32 threads. Raises UserError at the first bad tar.
     """
-    index_one = partial(_index_one, folder, checksums=checksums, rule=rule)
+    return scan_tars(
+        folder,
+        shards,
+        partial(index_source, checksums=checksums, rule=rule),
+        title=title,
+        whole=checksums,
+        num_workers=num_workers,
+    )
+
+
+def scan_tars(
+    folder: TarFolder,
+    shards: Sequence[str],
+    scan: Scan,
+    *,
+    title: str,
+    whole: bool,
+    num_workers: int | None,
+) -> list[ShardIndex]:
+    """Return what `scan(source, name=...)` finds in each tar, in their order; `whole` says that it reads every byte.
+
+    As `index_tars`. `scan` goes to the processes by pickle.
+    """
+    scan_one = partial(_scan_one, folder, scan=scan, whole=whole)
     found: list[ShardIndex] = []
     if folder.remote:
-        results = _map_in_threads(index_one, shards, folder.remote, num_workers or NUM_REMOTE_WORKERS)
+        results = _map_in_threads(scan_one, shards, folder.remote, num_workers or NUM_REMOTE_WORKERS)
     else:
-        results = map_in_processes(index_one, shards, num_workers=num_workers or count_cores())
+        results = map_in_processes(scan_one, shards, num_workers=num_workers or count_cores())
     with tqdm(total=len(shards), desc=title, unit=" shards", disable=None) as bar:
         started, num_samples = time.monotonic(), 0
         for index in results:
@@ -160,19 +191,23 @@ def index_tars(
     return found
 
 
-def _index_one(folder: TarFolder, shard: str, *, checksums: bool, rule: SampleRule) -> ShardIndex:
-    if folder.remote is None:
-        return index_tar(Path(folder.place) / shard, checksums=checksums, rule=rule)
-    source = folder.remote.open(shard, whole=checksums)
-    return index_source(source, name=folder.locate(shard), checksums=checksums, rule=rule)
+def _scan_one(folder: TarFolder, shard: str, *, scan: Scan, whole: bool) -> ShardIndex:
+    if folder.remote is not None:
+        return scan(folder.remote.open(shard, whole=whole), name=folder.locate(shard))
+    path = Path(folder.place) / shard
+    try:
+        with LocalTar(path, sparsely=not whole) as source:
+            return scan(source, name=str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _map_in_threads(
-    index_one: Any, shards: Sequence[str], remote: RemoteFolder, num_workers: int
+    scan_one: Any, shards: Sequence[str], remote: RemoteFolder, num_workers: int
 ) -> Iterator[ShardIndex]:
     executor = ThreadPoolExecutor(max_workers=min(num_workers, len(shards)))
     try:
-        yield from executor.map(index_one, shards)
+        yield from executor.map(scan_one, shards)
     except BaseException:
         remote.stop()
         raise

@@ -19,7 +19,8 @@ import torch
 from hornet.batch import Batch
 from hornet.config import build_config, flatten_values, to_values
 from hornet.data.config import StreamConfig, TransformConfig
-from hornet.data.loader import TrainStream, check_division, open_train_stream
+from hornet.data.division import check_division
+from hornet.data.loader import TrainStream, open_train_stream
 from hornet.data.order import PartialBatch
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.digest import batch_digest
@@ -308,3 +309,26 @@ def test_what_may_lie_in_shared_memory_is_what_workers_prepare_and_two_steps(toy
     stream.close()
     stream = open_stream(toy_set, micro=2, num_workers=0)
     assert stream.count_shared_bytes() == 0
+
+
+def test_a_loop_of_ones_own_needs_a_path_sizes_and_a_rank(toy_set: Path) -> None:
+    found = []
+    for rank in range(2):
+        stream = open_train_stream(toy_set, image_size=16, global_batch_size=8, rank=rank, num_ranks=2, seed=5)
+        for batch in stream.iterate(first_step=2, num_steps=3):
+            assert batch.images_bchw.shape == (4, 3, 16, 16)
+            assert [key_hash(key) for key in batch.keys] == batch.key_hashes.tolist()
+            found += list(zip(batch.keys, batch.labels.tolist(), strict=True))
+        stream.close()
+    config = StreamConfig(shards=toy_set, transform=TransformConfig(image_size=16))
+    stream = open_train_stream(config, global_batch_size=8, seed=5)
+    whole = [pair for batch in stream.iterate(2, 3) for pair in zip(batch.keys, batch.labels.tolist(), strict=True)]
+    stream.close()
+    assert sorted(found) == sorted(whole)
+
+
+def test_what_a_loop_of_ones_own_must_say_is_told(toy_set: Path) -> None:
+    with pytest.raises(UserError, match=r"image_size: say how many pixels the edge of the images of .* shall have"):
+        open_train_stream(toy_set, global_batch_size=8)
+    with pytest.raises(UserError, match=r"image_size, num_workers: stand in the StreamConfig"):
+        open_train_stream(configure(toy_set), global_batch_size=8, image_size=32)

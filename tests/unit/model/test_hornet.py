@@ -205,9 +205,13 @@ def test_no_parameter_is_a_scalar_or_complex_and_there_are_no_buffers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"depths": (2, 2)}, r"depths is \(2, 2\), but must hold four numbers"),
-        ({"orders": (2, 3, 4)}, r"orders is \(2, 3, 4\), but must hold four numbers"),
-        ({"orders": (2, 3, 4, 0)}, r"orders is \(2, 3, 4, 0\), but must hold four numbers of 1 or more"),
+        (
+            {"depths": (2, 2)},
+            r"orders is \(2, 3, 4, 5\), but must hold 2 numbers of 1 or more, one a stage",
+        ),
+        ({"depths": (2, 2, 0, 2)}, r"depths is \(2, 2, 0, 2\), but must hold 4 numbers of 1 or more"),
+        ({"orders": (2, 3, 4)}, r"orders is \(2, 3, 4\), but must hold 4 numbers"),
+        ({"orders": (2, 3, 4, 0)}, r"orders is \(2, 3, 4, 0\), but must hold 4 numbers of 1 or more"),
         ({"width": 9}, "channels is 9, but a gnConv of order 2"),
         ({"filter_stages": (3, 4)}, r"filter_stages is \(3, 4\), but stages are numbered 0 to 3"),
         ({"filter_stages": (3,), "img_size": 16}, "img_size is 16, but stage 4 needs 32 pixels a side or more"),

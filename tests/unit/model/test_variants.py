@@ -90,6 +90,7 @@ def test_all_promised_names_are_registered() -> None:
     sizes = ["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
     promised = {f"hornet_{size}_{kind}" for size in sizes for kind in ("7x7", "gf")}
     promised |= {"hornet_base_gf_img384", "hornet_large_gf_img384"}
+    promised |= {f"hornet_isotropic_{shape}_small_{kind}" for shape in ("deit", "convnext") for kind in ("7x7", "gf")}
     assert set(timm.list_models("hornet_*")) == set(VARIANTS) == promised
 
 

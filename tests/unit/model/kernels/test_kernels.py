@@ -55,7 +55,7 @@ def test_plain_is_the_default():
 
 
 def test_fused_reaches_the_7x7_stages_and_changes_no_name(monkeypatch):
-    monkeypatch.setattr("hornet.model.hornet.require_kernels", lambda: None)
+    monkeypatch.setattr("hornet.model.gnconv.require_kernels", lambda: None)
     model = build_small()
     before = list(model.state_dict())
     model.use_kernels("fused")

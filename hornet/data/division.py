@@ -1,0 +1,32 @@
+"""How a global batch is divided over ranks and micro batches."""
+
+from __future__ import annotations
+
+from hornet.errors import UserError
+from hornet.quantities import list_divisors
+
+
+def check_division(global_batch_size: int, *, num_ranks: int, micro_batch_size: int) -> None:
+    """Raise UserError, saying what would do, unless the global batch is whole micro batches on every rank."""
+    if global_batch_size < 1 or micro_batch_size < 1:
+        raise UserError(
+            f"global_batch_size and micro_batch_size must be at least 1, not {global_batch_size} and {micro_batch_size}"
+        )
+    if global_batch_size % num_ranks:
+        raise UserError(
+            f"global_batch_size {global_batch_size} cannot be divided over {num_ranks} ranks; "
+            f"world sizes that divide it: {_join(list_divisors(global_batch_size))}"
+        )
+    rank_batch_size = global_batch_size // num_ranks
+    if rank_batch_size % micro_batch_size:
+        advice = f"micro_batch_size may be {_join(list_divisors(rank_batch_size))}"
+        if global_batch_size % micro_batch_size == 0:
+            advice += f", or the world size {_join(list_divisors(global_batch_size // micro_batch_size))}"
+        raise UserError(
+            f"global_batch_size {global_batch_size} over {num_ranks} ranks leaves {rank_batch_size} images a rank, "
+            f"which is not a multiple of micro_batch_size {micro_batch_size}; {advice}"
+        )
+
+
+def _join(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,123 @@
+"""The step over a loader's worker processes, and pipelines that carry the state of their source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch.utils.data import IterableDataset
+
+from hornet.data.webdataset import TrainSamples
+from hornet.errors import UserError
+
+Stage = Callable[[Iterator[Any]], Iterable[Any]]
+"""As webdataset's: items in, items out."""
+
+SAMPLERS = frozenset(
+    {"shuffle", "_shuffle", "detshuffle", "bshuffle", "split_by_node", "split_by_worker", "single_node_only"}
+)
+"""webdataset's stages that choose or shuffle again."""
+
+
+class SamplePipeline(IterableDataset[Any]):
+    """A source and webdataset's stages behind it, as webdataset.DataPipeline, with the source's state.
+
+    torchdata's StatefulDataLoader finds the state here, in each worker. Stages that hold samples back (buffers) would
+    lose them, and stages that sample again would break the order: UserError.
+    """
+
+    def __init__(self, source: TrainSamples, *stages: Stage) -> None:
+        for stage in stages:
+            name = getattr(getattr(stage, "f", stage), "__name__", type(stage).__name__)
+            if name in SAMPLERS:
+                raise UserError(
+                    f"{name.lstrip('_')}: two samplers on top of each other; the source shuffles and divides samples "
+                    "over ranks and workers already, so leave this stage out"
+                )
+        self.source = source
+        self.stages = stages
+
+    def __iter__(self) -> Iterator[Any]:
+        items: Any = iter(self.source)
+        for stage in self.stages:
+            items = stage.run(items) if hasattr(stage, "run") else stage(items)
+        yield from items
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the source in this process."""
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See TrainSamples."""
+        self.source.load_state_dict(state)
+
+
+class StepLoader:
+    """A loader over `source` that ends at each epoch's end, and whose state is the step the caller is at.
+
+    `loader` is a DataLoader, a WebLoader, or a pipeline with TrainSamples at its beginning, that gives a batch for
+    each `micro_batch_size` samples, with any number of workers, prefetching and kinds of them. Each iteration goes on
+    where the one before stopped; workers live on. The state fits any number of ranks and workers.
+
+    It is no DataLoader to Accelerate, whose `prepare` leaves it as it is: nothing is divided a second time.
+    """
+
+    def __init__(self, loader: Iterable[Any], source: TrainSamples) -> None:
+        """Raise UserError if the loader makes batches of another size than the source was told."""
+        batch_size = getattr(loader, "batch_size", None)
+        if batch_size not in (None, source.micro_batch_size):
+            raise UserError(
+                f"batch_size: the loader makes batches of {batch_size}, the source was given micro_batch_size "
+                f"{source.micro_batch_size}; give both the same, so that batches come in the order of the stream"
+            )
+        self._loader = loader
+        self._source = source
+        self._items: Iterator[Any] | None = None
+        self._micro_step = 0
+
+    @property
+    def step(self) -> int:
+        """The step (0-based) that the next item belongs to."""
+        return self._micro_step // self._source.num_micro_steps
+
+    @property
+    def epoch(self) -> int:
+        """The epoch (0-based) that the next item belongs to."""
+        return self._source.epoch_of(self.step)
+
+    def __len__(self) -> int:
+        """Items of an epoch, as many on every rank; with partial_batch carry, epochs may have one step more."""
+        return int(self._source.steps_per_epoch) * self._source.num_micro_steps
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch = self.epoch
+        while self.epoch == epoch and self.step != self._source.num_steps:
+            if self._items is None:
+                self._source.load_state_dict(self.state_dict())
+                self._items = iter(self._loader)
+            try:
+                item = next(self._items)
+            except StopIteration:
+                raise UserError(
+                    f"the loader ended before step {self.step}: a stage or handler behind the source has dropped "
+                    "samples; let the source do it (require=, handler=), which keeps the number of batches"
+                ) from None
+            self._micro_step += 1
+            yield item
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state behind the last item that the caller received."""
+        samples = self._micro_step % self._source.num_micro_steps * self._source.micro_batch_size
+        return {**self._source.identity, "step": self.step, "samples": samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on at a state, or at {"step": step}; raises UserError if it does not fit, as TrainSamples."""
+        samples = state.get("samples", 0)
+        if samples % self._source.micro_batch_size:
+            raise UserError(
+                f"samples: the state was saved {samples} samples into a step, which is no multiple of micro_batch_size "
+                f"{self._source.micro_batch_size}; save between steps"
+            )
+        self._source.load_state_dict(state)
+        self._items = None
+        self._micro_step = state["step"] * self._source.num_micro_steps + samples // self._source.micro_batch_size

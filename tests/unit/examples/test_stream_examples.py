@@ -1,0 +1,173 @@
+"""The examples of the stream: each is short, and does in its library what the stream promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hornet.data.webdataset import TrainSamples
+from tests.unit.examples.test_examples import EXAMPLES, load
+from tests.unit.shards.whole_tars import write_whole_tars
+
+ROOT = EXAMPLES.parent
+CAPTIONS = [f"caption {number}" for number in range(40)]
+
+
+@pytest.fixture
+def tars(tmp_path: Path) -> list[str]:
+    return write_whole_tars(tmp_path / "tars")
+
+
+def start(name: str, *arguments: object, rank: int = 0, num_ranks: int = 1) -> subprocess.Popen[str]:
+    """As a launcher does."""
+    world = {"RANK": rank, "WORLD_SIZE": num_ranks, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": num_ranks}
+    return subprocess.Popen(
+        [sys.executable, "-m", f"examples.{name}", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {key: str(value) for key, value in world.items()} | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) <= 40
+
+
+@pytest.mark.slow
+def test_a_pipeline_goes_on_at_the_exact_sample_on_2_then_1_then_3_ranks(tars, tmp_path):
+    """Two ranks are killed in the middle of an epoch; whoever goes on begins with the very next batch."""
+    pattern, num_steps = f"{tmp_path}/tars/any-{{00..04}}.tar", 8
+    undisturbed = [
+        sample["__key__"]
+        for sample in TrainSamples(
+            tars, global_batch_size=12, num_steps=num_steps, rank=0, num_ranks=1, index=tmp_path / "alone"
+        )
+    ]
+    steps = [undisturbed[begin : begin + 12] for begin in range(0, 12 * num_steps, 12)]
+
+    def read_state() -> int:
+        path = tmp_path / "step.json"
+        return json.loads(path.read_text())["step"] if path.exists() else 0
+
+    ranks = [start("resume_webdataset", pattern, tmp_path, 10**6, rank=rank, num_ranks=2) for rank in range(2)]
+    logs = [tmp_path / f"rank-{rank}-of-2.jsonl" for rank in range(2)]
+    while not all(log.exists() and log.read_text().count("\n") >= 2 for log in logs) or read_state() < 2:
+        assert all(rank.poll() is None for rank in ranks)
+        time.sleep(0.01)
+    for rank in ranks:
+        rank.send_signal(signal.SIGKILL)
+        rank.communicate()
+    state = json.loads((tmp_path / "step.json").read_text())
+    (tmp_path / "step.json").write_text(json.dumps(state | {"step": 2}))  # the checkpoint that both had reached
+    for num_ranks, stop in ((1, 5), (3, num_steps)):
+        begin = read_state()
+        ranks = [
+            start("resume_webdataset", pattern, tmp_path, stop, rank=r, num_ranks=num_ranks) for r in range(num_ranks)
+        ]
+        for rank in ranks:
+            rank.communicate(timeout=300)
+        assert [rank.returncode for rank in ranks] == [0] * num_ranks
+        assert read_state() == stop
+        logs = [tmp_path / f"rank-{rank}-of-{num_ranks}.jsonl" for rank in range(num_ranks)]
+        read = [[json.loads(line) for line in log.read_text().splitlines()] for log in logs]
+        assert [[step for step, _ in rows] for rows in read] == [list(range(begin, stop))] * num_ranks
+        for number, step in enumerate(range(begin, stop)):
+            assert [key for rows in read for key in rows[number][1]] == steps[step]
+    killed = [
+        [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        for log in (tmp_path / "rank-0-of-2.jsonl", tmp_path / "rank-1-of-2.jsonl")
+    ]
+    for step in range(2):
+        assert killed[0][step][1] + killed[1][step][1] == steps[step]
+
+
+@pytest.mark.slow
+def test_a_plain_dataloader_that_spawns_gives_what_one_that_forks_gives(tars, tmp_path):
+    loader = load("webdataset_dataloader")["make_loader"](tars, index=tmp_path / "index")
+    forked = [caption for _, captions in loader for caption in captions]
+    assert sorted(forked) == sorted(CAPTIONS)
+    spawned = start("webdataset_dataloader", f"{tmp_path}/tars/any-*.tar", "spawn")
+    lines = spawned.communicate(timeout=300)[0].splitlines()
+    assert lines[:-1] == [f"{step + 1} (8, 3, 20, 26) {forked[8 * step]}" for step in range(5)]
+    assert "'step': 5" in lines[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_torchdatas_loader_goes_on_at_its_state(tars, tmp_path, num_workers):
+    def open_loader() -> Any:
+        return load("webdataset_stateful")["make_loader"](
+            tars, num_workers=num_workers, index=tmp_path / "index", num_steps=9
+        )
+
+    whole = [captions for _, captions in open_loader()]
+    assert len(whole) == 9
+    loader = open_loader()
+    assert [captions for _, captions in islice(loader, 4)] == whole[:4]
+    state = loader.state_dict()
+    again = open_loader()
+    again.load_state_dict(state)
+    assert [captions for _, captions in again] == whole[4:]
+
+
+@pytest.mark.slow
+def test_accelerate_does_not_divide_it_again(tars, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "examples.webdataset_accelerate", f"{tmp_path}/tars/any-*.tar", str(tmp_path / "index")]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(re.findall(r"caption \d+", done.stdout)) == sorted(CAPTIONS)  # lines of two ranks may touch
+
+
+@pytest.mark.slow
+def test_open_clips_loop_runs_on_it(tars, tmp_path):
+    data = load("webdataset_open_clip")["make_data"](
+        tars, lambda image: torch.tensor(image.size), len, global_batch_size=8, index=tmp_path / "index"
+    )
+    read: list[list[int]] = []
+    for epoch in (0, 1):  # the shape of train_one_epoch
+        data.set_epoch(epoch)
+        for batch in data.dataloader:
+            images, texts = batch
+            assert images.shape == (8, 2)
+            read.append(texts.tolist())
+    assert (data.dataloader.num_batches, data.dataloader.num_samples) == (5, 40)
+    assert len(read) == 10
+    data.set_epoch(1)
+    assert [texts.tolist() for _, texts in islice(data.dataloader, 2)] == read[5:7]
+
+
+def test_lightnings_contract_is_kept(tars, tmp_path):
+    """Lightning asks a loader for its length, state_dict() and load_state_dict(); it is not installed here."""
+    make_loader = load("webdataset_dataloader")["make_loader"]
+    loader = make_loader(tars, index=tmp_path / "index")
+    assert len(loader) == 5
+    first = [captions for _, captions in islice(loader, 2)]
+    state = json.loads(json.dumps(loader.state_dict()))
+    again = make_loader(tars, index=tmp_path / "index")
+    again.load_state_dict(state)
+    rest = [captions for _, captions in again]
+    assert sorted(caption for captions in first + rest for caption in captions) == sorted(CAPTIONS)
+
+
+def test_a_loop_of_ones_own_streams_images(toy_set):
+    train = load("stream_images")["train"]
+    whole = train(toy_set)
+    assert Counter(whole) == Counter(key for rank in range(2) for key in train(toy_set, rank=rank, num_ranks=2))
+    assert train(toy_set, first_step=2, num_steps=1) == whole[16:]
