@@ -1,6 +1,6 @@
-"""A network with BatchNorm on two ranks under every ZeRO stage; run as a script by test_statistics.py.
+"""A network with BatchNorm on two ranks under every ZeRO stage; run as a script by test_running_statistics.py.
 
-Usage: python -m tests.integration.statistics FOLDER PHASE..., a phase being `write:RANKS` or `read:RANKS`.
+Usage: python -m tests.integration.running_statistics FOLDER PHASE..., a phase being `write:RANKS` or `read:RANKS`.
 
 `write` trains, saves on the way, goes on to the end and notes each rank's buffers after each step; `read` loads
 checkpoints of the same and of another stage in a fresh engine, notes what it then holds, and goes on to the end.
