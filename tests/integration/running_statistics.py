@@ -1,4 +1,4 @@
-"""A network with BatchNorm on two ranks under every ZeRO stage; run as a script by test_statistics.py.
+"""A network with BatchNorm on two ranks under every ZeRO stage; run as a script by test_running_statistics.py.
 
 Usage: python -m tests.integration.running_statistics FOLDER PHASE..., a phase being `write:RANKS` or `read:RANKS`.
 

@@ -8,7 +8,7 @@ import torch
 
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.checkpoints.weights import read_weights
-from tests.integration import statistics
+from tests.integration import running_statistics
 from tests.integration.conftest import ROOT, make_environment
 from tests.integration.running_statistics import DROPPED_STEP, KINDS, LAST_STEP, SAVED_STEP, Net, make_images
 
@@ -19,7 +19,7 @@ NAMES = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
-    """The folder of checkpoints that `statistics.py` wrote and read."""
+    """The folder of checkpoints that `running_statistics.py` wrote and read."""
     folder = tmp_path_factory.mktemp("worlds")
     command = [sys.executable, "-m", "tests.integration.running_statistics", str(folder), *PHASES]
     done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300)
@@ -102,4 +102,4 @@ def test_files_read_without_ranks_fit_the_network(worlds, kind):
     averaged = read_weights(checkpoint, weights="ema")
     Net().load_state_dict(averaged)  # strict: nothing is missing, nothing beside
     assert is_equal({name: averaged[name] for name in NAMES}, {name: saved[name] for name in NAMES})
-    assert sorted(statistics.list_buffers(Net())) == sorted(NAMES)
+    assert sorted(running_statistics.list_buffers(Net())) == sorted(NAMES)
