@@ -44,7 +44,7 @@ unit: $(READY)  ## tests of one process (TESTS="-k order" to choose, here and be
 integration: $(READY)  ## real runs on two ranks
 	$(BIN)/python -u -m pytest tests/integration $(TESTS)
 
-test-slurm: $(READY)  ## the job scripts, and the attempts of a job on a real two-node SLURM (Debian, root; else skipped)
+test-slurm: $(READY)  ## the job scripts, and jobs on a real two-node SLURM (Debian, root; else skipped)
 	$(BIN)/python -u -m pytest tests/slurm $(TESTS)
 
 KILLS ?= 100

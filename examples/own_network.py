@@ -3,9 +3,8 @@
     cd FOLDER_OF_THIS_FILE
     deepspeed .../pretrain.py --config my.yaml model.module=own_network model.name=own_network
 
-What a network needs: `num_classes` among its arguments, and `get_classifier`. What it may have besides, each used where
-a setting asks for it: `set_grad_checkpointing`, `group_matcher` and `no_weight_decay` (timm's conventions), an argument
-`drop_path_rate`, an argument `img_size`.
+It needs `num_classes` among its arguments, and `get_classifier`. It may have timm's `set_grad_checkpointing`,
+`group_matcher` and `no_weight_decay`, and arguments `drop_path_rate` and `img_size`.
 """
 
 from timm.models import register_model
@@ -33,6 +32,6 @@ class OwnNetwork(nn.Module):
 
 
 @register_model
-def own_network(pretrained: bool = False, *, num_classes: int = 1000, width: int = 32, **_of_timm: object) -> nn.Module:
-    """Build it; the name is what `model.name` says."""
-    return OwnNetwork(num_classes=num_classes, width=width)
+def own_network(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **own) -> nn.Module:
+    """Build it; the name is what `model.name` says. Four arguments are timm's; others must not pass unseen."""
+    return OwnNetwork(**own)

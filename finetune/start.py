@@ -12,7 +12,7 @@ from hornet.model.build import get_classifier_names
 from hornet.model.resize import FILTER_SUFFIX
 from hornet.shards.label_report import explain_mismatch, guess_by_size
 from hornet.shards.label_space import LabelSpace, map_classes
-from hornet.stages.pretrained import Pretrained, adapt, load_weights
+from hornet.stages.pretrained import DTYPES, Pretrained, adapt, load_weights
 
 NORM = ("norm.weight", "norm.bias")
 
@@ -51,7 +51,16 @@ def map_head(
     source = start.label_space
     if not all(name in start.state_dict for name in fresh):
         return dict(fresh), f"head: a fresh one of {len(label_space)} classes, since {start.source} holds none"
-    num_rows = len(start.state_dict[next(iter(fresh))])
+    weight, *_ = (start.state_dict[name] for name in fresh)
+    num_rows = len(weight) if weight.dim() else 0
+    for name, tensor in fresh.items():
+        old = start.state_dict[name]
+        if old.dtype not in DTYPES or old.shape != (num_rows, *tensor.shape[1:]):
+            raise UserError(
+                f"{start.source}: {name} is a tensor of {tuple(old.shape)} and {old.dtype}, but the model's has plain "
+                f"floats of (classes, {', '.join(map(str, tensor.shape[1:]))})".replace(", )", ",)")
+                + "; choose the model it was trained with"
+            )
     if source is None:
         return dict(fresh), (
             f"head: replaced by a fresh one of {len(label_space)} classes, since the label space of the start is not "

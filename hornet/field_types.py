@@ -6,6 +6,7 @@ fields that may be none. In paths `~` and `$NAME` stand for what they mean in a 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -153,9 +154,23 @@ def _read_path(value: Any) -> Path:
 
 
 def _read_arguments(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.isidentifier() for name in value):
+    if not isinstance(value, Mapping):
         raise MisfitError
-    return {str(name): resolve(inner) for name, inner in value.items()}
+    for name in value:
+        if not str(name).isidentifier():
+            raise MisfitError(f"{str(name)!r} is no name of an argument")
+    arguments = {str(name): resolve(inner) for name, inner in value.items()}
+    if not _is_finite(arguments):
+        raise MisfitError("numbers must be finite")
+    return arguments
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _read_bool(value: Any) -> bool:

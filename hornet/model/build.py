@@ -27,9 +27,7 @@ from hornet.model.cost import require_logits
 MAX_NUM_GRAPHS = 128
 """Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
 
-_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
-_MISFITS = (TypeError, ValueError, AssertionError, RuntimeError, KeyError)
-"""What constructors raise for arguments of the wrong kind."""
+_UNEXPECTED = re.compile(r"unexpected keyword argument(?:\(s\))?:? (.*)")
 
 
 def build_model(
@@ -68,7 +66,7 @@ def require_known(config: ModelConfig) -> None:
         _import_module(config.module)
     if not timm.is_model(config.name):
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists them"
+        hint = f"did you mean {' or '.join(near)}?" if near else "`timm.list_models()` lists them."
         raise UserError(
             f"model.name: no network is called {config.name!r}; {hint} A network of your own is registered by the "
             "module that model.module names"
@@ -112,22 +110,29 @@ def _create(config: ModelConfig, *, num_classes: int, image_size: int, seed: int
             return model
         except UserError:
             raise
-        except _MISFITS as error:
-            unexpected = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
-            name = unexpected[1] if unexpected else None
-            if name in can_leave_out:
-                can_leave_out.remove(name)
-                del arguments[name]
+        except Exception as error:  # a constructor may raise anything for arguments of the wrong kind
+            unexpected = _list_unexpected(error)
+            left_out = can_leave_out.intersection(unexpected)
+            if left_out:
+                can_leave_out -= left_out
+                arguments = {name: value for name, value in arguments.items() if name not in left_out}
                 continue
-            if name in arguments:
-                raise UserError(_explain_unexpected(name, config, has_own=name in own)) from error
-            if not own and isinstance(error, KeyError | RuntimeError):
+            for name in unexpected:
+                if name in arguments:
+                    raise UserError(_explain_unexpected(name, config, has_own=name in own)) from error
+            if not own and not isinstance(error, TypeError | ValueError | AssertionError):
                 raise
             given = f" and {', '.join(f'{key}={value!r}' for key, value in own.items())}" if own else ""
             raise UserError(
                 f"model.name: {config.name} cannot be built for images of {image_size} pixels{given}: "
                 f"{str(error) or type(error).__name__}"
             ) from error
+
+
+def _list_unexpected(error: Exception) -> list[str]:
+    """Return the arguments that a call says it does not take: Python's sentence, and timm's with several in a list."""
+    found = _UNEXPECTED.search(str(error)) if isinstance(error, TypeError) else None
+    return re.findall(r"'(\w+)'", found[1]) if found else []
 
 
 def _explain_unexpected(name: str, config: ModelConfig, *, has_own: bool) -> str:
@@ -150,7 +155,7 @@ def _list_arguments(name: str) -> list[str]:
     try:
         with torch.device("meta"):
             network = timm.create_model(name, num_classes=1)
-    except _MISFITS:
+    except Exception:  # it has to be given something: what it takes is not known
         return []
     known: dict[str, None] = {}
     for kind in type(network).__mro__:

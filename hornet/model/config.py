@@ -28,6 +28,13 @@ RESERVED = {
     "scriptable": "networks are trained as they are",
     "exportable": "networks are trained as they are",
     "features_only": "a classification network is trained",
+    "feature_cls": "a classification network is trained",
+    "out_indices": "a classification network is trained",
+    "no_jit": "networks are trained as they are",
+    "pruned": "nothing is downloaded",
+    "kwargs_filter": "it is timm's own",
+    "model_name": "model.name says it",
+    "variant": "model.name says it",
 }
 """What `model.arguments` may not hold, and why."""
 
@@ -59,8 +66,12 @@ class ModelConfig(Settings):
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
         if self.name.startswith("hornet_") and self.module is None and self.name not in VARIANTS:
             yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
+        if self.module is not None and not all(part.isidentifier() for part in self.module.split(".")):
+            yield f"module: must be the dotted name of a Python module, as my_package.networks, not {self.module!r}"
         for key, value in (self.arguments or {}).items():
-            if key in RESERVED:
+            if key.startswith("pretrained") and key not in RESERVED:
+                yield f"arguments.{key}: may not be given; nothing is downloaded"
+            elif key in RESERVED:
                 yield f"arguments.{key}: may not be given; {RESERVED[key]}"
             elif value is None:
                 yield f"arguments.{key}: must not be null, which timm takes for not given; leave it out"

@@ -1,4 +1,4 @@
-"""A split whose index, labels and files were checked, local or at a URL. Not here: reading it (shard_reader.py)."""
+"""A split whose index, labels and files were checked, local or at a URL. Not here: reading it (reader.py)."""
 
 from __future__ import annotations
 

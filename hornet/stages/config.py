@@ -44,7 +44,7 @@ class StageConfig(Settings):
     schedule: ScheduleConfig
     """Length of the run and learning rates."""
     cadence: CadenceConfig
-    """How often to log, save, evaluate, draw."""
+    """How often to log, save, evaluate, render images."""
     recipe: RecipeConfig = field(default_factory=RecipeConfig)
     """The published recipe that the run is compared with, and how gradients are clipped."""
     checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
@@ -59,7 +59,7 @@ class StageConfig(Settings):
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int | Literal["auto"] = resumable()
     """Images per forward pass and rank; auto takes the most that fit in memory. Images are mixed within it: another
-    size draws other partners."""
+    size gives other partners."""
 
     def _find_problems(self) -> Iterator[str]:
         name = self.model.name

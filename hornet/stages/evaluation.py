@@ -37,11 +37,15 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluation:
             require_same_labels(labelled.label_space, pretrained.label_space)
         known = pretrained.description
         name = config.model or known.get("model")
-        arguments = known.get("arguments") if config.arguments is None else config.arguments
+        its_own = known if name == known.get("model") else {}
+        module = config.module or its_own.get("module")
+        arguments = its_own.get("arguments") if config.arguments is None else config.arguments
+        if module is not None and config.module is None and world.is_main:
+            print(f"importing {module}, which the checkpoint names", file=sys.stderr, flush=True)
         if name is None:
             raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
         model = build_model(
-            ModelConfig(name=name, module=config.module or known.get("module"), arguments=arguments),
+            ModelConfig(name=name, module=module, arguments=arguments),
             num_classes=len(labelled.label_space),
             image_size=config.evaluation.image_size,
             seed=0,

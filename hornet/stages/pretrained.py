@@ -112,7 +112,7 @@ def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "
     They have the model's names by now (`adapt`).
     """
     head = start.state_dict.get(name)
-    if head is None:
+    if head is None or head.dim() == 0:
         raise UserError(f"{start.source}: holds no head ({name}), so it cannot classify; finetune it first")
     if len(head) != len(label_space):
         raise UserError(
@@ -128,7 +128,7 @@ def adapt(start: Pretrained, model: nn.Module) -> Pretrained:
     """
     try:
         fitted = fit_to_model(start.state_dict, model)
-    except (ValueError, KeyError, RuntimeError, AssertionError, AttributeError) as error:
+    except Exception as error:  # timm's functions raise anything for weights of the wrong shape
         raise UserError(f"{start.source}: does not fit the model: {error}") from error
     # Counters that only frameworks read: files of weights come with them or without.
     own = model.state_dict()

@@ -40,7 +40,7 @@ class Components:
     schedule: Schedule
     """Number of steps and learning rates."""
     cadence: CadenceConfig
-    """How often to log, save, evaluate, draw."""
+    """How often to log, save, evaluate, render images."""
     checkpoints: RetentionConfig
     """How checkpoints are written, and which are kept."""
     weight_decay: float

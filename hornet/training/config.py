@@ -79,7 +79,8 @@ class CadenceConfig(Settings):
     norms_every_steps: int | None = resumable(100)
     """Steps between norms of gradient and weights by part of the network; null for none."""
     images_every_steps: int | None = resumable(None)
-    """Steps between images in TensorBoard (augmented images, GF filters); null draws at the start and the end."""
+    """Steps between images in `images/` and TensorBoard (augmented images, GF filters); null renders at the start and
+    the end."""
 
     def _find_problems(self) -> Iterator[str]:
         for name in ("log_every_steps", "save_every_steps"):

@@ -1,4 +1,4 @@
-"""The attempts of a job on a real SLURM controller with two nodes, all on this machine."""
+"""Jobs and their restarts on a real SLURM controller with two nodes, all on this machine."""
 
 import shutil
 import sys

@@ -1,6 +1,6 @@
 """Raw images, in any layout -> shards, index, manifest: one command that is started again until it is done.
 
-list the source -> give labels, choose splits, shuffle (`selection.py`) -> write shards in parallel (`building.py`) ->
+list the source -> give labels, choose splits, shuffle (`selection.py`) -> write shards in parallel (`writing.py`) ->
 manifest (`finish.py`). Each step leaves its result in OUTPUT/.build, so a killed build loses at most the shards it was
 writing.
 """

@@ -1,6 +1,6 @@
 """Which image gets which label, goes to which split, and stands where: pure arithmetic on the listing.
 
-Not here: reading images (`building.py`).
+Not here: reading images (`writing.py`).
 """
 
 from __future__ import annotations

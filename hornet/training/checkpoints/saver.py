@@ -1,6 +1,6 @@
 """Saving checkpoints while the run goes on: begun at a step, counted once every rank has written; old ones removed.
 
-Not here: what a checkpoint is (checkpoint.py), how a rank's files are written (checkpoint_writer.py).
+Not here: what a checkpoint is (checkpoint.py), how a rank's files are written (writer.py).
 """
 
 from __future__ import annotations

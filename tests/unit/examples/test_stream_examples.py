@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,11 +73,12 @@ def test_a_pipeline_goes_on_at_the_exact_sample_on_2_then_1_then_3_ranks(tars, t
         rank.send_signal(signal.SIGKILL)
         rank.communicate()
     state = json.loads((tmp_path / "step.json").read_text())
-    (tmp_path / "step.json").write_text(json.dumps(state | {"step": 2}))  # the checkpoint that both had reached
+    (tmp_path / "step.json").write_text(json.dumps(state | {"step": 2}))  # the state that both had reached
     for num_ranks, stop in ((1, 5), (3, num_steps)):
-        begin = read_state()
+        begin, state = read_state(), shutil.copy(tmp_path / "step.json", tmp_path / f"begin_{stop}.json")
         ranks = [
-            start("resume_webdataset", pattern, tmp_path, stop, rank=r, num_ranks=num_ranks) for r in range(num_ranks)
+            start("resume_webdataset", pattern, tmp_path, stop, state, rank=r, num_ranks=num_ranks)
+            for r in range(num_ranks)
         ]
         for rank in ranks:
             rank.communicate(timeout=300)

@@ -68,6 +68,21 @@ def test_counting_equals_torchs_counter_on_a_real_pass_and_changes_nothing() -> 
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items()), "running statistics too"
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("poolformer_s12", {}),
+        ("ese_vovnet19b_slim", {}),
+        ("cait_xxs24_224", {"depth": 1}),
+        ("vit_tiny_patch16_224", {"depth": 1, "global_pool": "map"}),
+        ("efficientnet_b0", {}),
+    ],
+)
+def test_families_that_take_no_sizes_or_take_weights_apart(name: str, arguments: dict[str, Any]) -> None:
+    """timm's sentence for several arguments is not Python's; parameters are expanded before a layer sees them."""
+    assert count_multiply_adds(build(name, image_size=64, arguments=arguments), 64).executed > 1e6
+
+
 def test_the_seed_alone_decides_the_weights() -> None:
     torch.manual_seed(5)
     first = build("vit_tiny_patch16_224", arguments=SMALL_VIT).state_dict()
@@ -99,6 +114,8 @@ REFUSED = [
     ({"name": "vit_tiny_patch16_224", "arguments": {"depth": 2.5}}, r"cannot be built for .* and depth=2\.5: "),
     ({"name": "inception_v3"}, r"data\.transform\.image_size: inception_v3 cannot take images of 32 pixels: "),
     ({"name": "deit_tiny_distilled_patch16_224"}, r"model\.name: .* has no single last layer that classifies"),
+    ({"name": "resnet18", "arguments": {"layers": [1, 1]}}, "resnet18 cannot take images of 32 pixels: .*layer3"),
+    ({"name": "poolformer_s12", "arguments": {"foo": 1}}, "poolformer_s12 takes no foo"),
     ({"name": "hornet_atto_7x7", "module": "no_such_package.x"}, "there is no module 'no_such_package'"),
 ]  # fmt: skip
 
@@ -134,6 +151,14 @@ def test_arguments_as_a_config_holds_them() -> None:
         "arguments.num_classes: may not be given; it follows from the labels",
         "arguments.depth: must not be null, which timm takes for not given; leave it out",
     ]
+    for wrong, message in (
+        ({"arguments": {"a": float("nan")}}, "numbers must be finite"),
+        ({"arguments": {"a-b": 1}}, "'a-b' is no name of an argument"),
+        ({"arguments": {"pretrained_strict": False}}, r"arguments\.pretrained_strict: may not be given"),
+        ({"module": ".x"}, "module: must be the dotted name of a Python module"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_config(ModelConfig, {"name": "resnet18", **wrong}, source="c")
     with pytest.raises(ConfigError, match="arguments: must be values by name"):
         build_config(ModelConfig, {"name": "resnet18", "arguments": [1]}, source="c")
 

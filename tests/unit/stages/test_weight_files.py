@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 import hornet  # noqa: F401  registers the models
 from finetune.start import fit_weights
 from hornet.errors import UserError
-from hornet.shards.label_space import number_classes
-from hornet.stages.pretrained import load_weights, read_pretrained
+from hornet.shards.label_space import LabelSpace, number_classes
+from hornet.stages.pretrained import Pretrained, load_weights, read_pretrained
 
 
 def make_state(fill=None, **arguments):
@@ -177,6 +177,27 @@ def test_the_run_says_which_of_two_weights_it_starts_from(tmp_path):
     start = read(save(tmp_path, {"model": make_state(), "model_ema": make_state(2.0)}))
     report = fit_weights(start, make_model(), label_space=number_classes(3))
     assert report[0].endswith("x.pth (raw weights under 'model', ema ones are there too, under 'model_ema')")
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (
+            {"head.weight": torch.zeros(5, 64, dtype=torch.int8)},
+            r"head\.weight is a tensor of \(5, 64\) and torch\.int8",
+        ),
+        ({"head.weight": torch.zeros(5, 20)}, r"head\.weight is a tensor of \(5, 20\)"),
+        ({"head.weight": torch.zeros(5, 64, 1, 1)}, r"head\.weight is a tensor of \(5, 64, 1, 1\)"),
+        ({"head.weight": torch.tensor(0.0)}, r"head\.weight is a tensor of \(\)"),
+        ({"head.bias": torch.zeros(3)}, r"head\.bias is a tensor of \(3,\)"),
+    ],
+)
+def test_a_head_that_is_none_of_this_networks_is_told(head, message):
+    """Before its rows are mapped, which would make floats of anything."""
+    source = LabelSpace(name="five", classes=tuple("abcde"))
+    start = Pretrained(state_dict=make_state(num_classes=5) | head, label_space=source, description={}, source="x.pth")
+    with pytest.raises(UserError, match=message):
+        fit_weights(start, make_model(num_classes=3), label_space=LabelSpace(name="three", classes=tuple("bcz")))
 
 
 def make_dense(state):
