@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Literal
 
 from hornet.config import Settings, resumable
-from hornet.data.config import EvaluationConfig, MixingConfig, StreamConfig
+from hornet.data.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Channels,
+    EvaluationConfig,
+    Interpolation,
+    MixingConfig,
+    StreamConfig,
+)
 from hornet.field_types import Arguments, NameOrPath
 from hornet.model.config import ModelConfig, find_image_size_problems
 from hornet.runs.directory import RunConfig
@@ -76,6 +84,47 @@ class StageConfig(Settings):
             yield (
                 f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"
             )
+
+
+ExportFormat = Literal["timm", "original", "onnx", "torch_export"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(Settings):
+    """Which weights go out, and as what."""
+
+    source: Path
+    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
+    output: Path
+    """Folder to make."""
+    formats: tuple[ExportFormat, ...] = ("timm", "original")
+    """timm: safetensors and config.json in the layout of timm's hub; original: a .pth as the original code's; onnx;
+    torch_export: a program of torch.export."""
+    weights: Weights = "raw"
+    """Which weights of a checkpoint or file: the last step's, or their moving average."""
+    model: str | None = None
+    """For a weight file: its network's name in timm; a checkpoint knows its own."""
+    module: str | None = None
+    """For a weight file: the module that registers the network, as model.module of a training run."""
+    arguments: Arguments | None = None
+    """For a weight file: the network's arguments, as model.arguments of a training run."""
+    label_space: NameOrPath | None = None
+    """For a weight file, what its head means: a known name, an `_info.json` or a list; null if unknown."""
+    image_size: int
+    """Pixels a side that the network is built for; for a run by default those it evaluates at."""
+    crop_fraction: float | None = 0.875
+    """Edge of the centre crop over the resized short edge, as written down for others; null warps the whole image."""
+    interpolation: Interpolation = "bicubic"
+    """Filter of the resize, as written down for others."""
+    mean: Channels = IMAGENET_MEAN
+    """For a weight file: subtracted from each channel of 0..1; a checkpoint knows its own."""
+    std: Channels = IMAGENET_STD
+    """For a weight file: what the difference is divided by."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from find_image_size_problems(self.image_size, model=self.model, key="image_size")
+        if not self.formats:
+            yield "formats: is empty; name at least one of timm, original, onnx, torch_export"
 
 
 @dataclass(frozen=True, kw_only=True)

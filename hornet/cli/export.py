@@ -1,0 +1,76 @@
+"""Export weights for the world outside: timm's hub layout, the original .pth, ONNX, torch.export."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import exit_on_bad_input
+from hornet.config import ConfigError, build_config, describe_fields
+from hornet.errors import UserError
+from hornet.model.sizes import NATIVE_SIZE, VARIANTS
+from hornet.overrides import apply_overrides
+from hornet.runs.begun import read_run_config
+from hornet.stages.config import ExportConfig
+from hornet.stages.preprocessing import take_from_run
+
+EPILOG = f"""examples:
+  python launch/export.py runs/demo/finetune exports/demo weights=ema
+  python launch/export.py hornet_tiny_gf.pth exports/tiny model=hornet_tiny_gf label_space=imagenet-1k \\
+      formats=[timm,onnx]
+
+For a run or a checkpoint in one, size, crop and filter are by default those it evaluates with. The folder is made
+whole or not at all; ONNX files and exported programs are run and compared with the network before they count.
+
+keys:
+{describe_fields(ExportConfig)}"""
+
+
+def main() -> None:
+    """Read the command line, then export."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
+    parser.add_argument("output", type=Path, help="folder to make")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
+    options = parser.parse_intermixed_args()
+    try:
+        config = read_config(options.source, options.output, overrides=options.overrides)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    exit_on_bad_input(lambda: export(config))
+
+
+def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportConfig:
+    """Take the run's own preprocessing, then the overrides."""
+    if not os.path.lexists(source):
+        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    values: dict[str, Any] = {"source": source, "output": output}
+    for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
+        if (folder / "config.yaml").exists():
+            evaluation = take_from_run(read_run_config(folder))["evaluation"]
+            names = ("image_size", "crop_fraction", "interpolation")
+            values |= {name: evaluation[name] for name in names if name in evaluation}
+            break
+    problems = apply_overrides(values, overrides)
+    if "image_size" not in values and values.get("model") in VARIANTS:
+        values["image_size"] = VARIANTS[values["model"]].get("img_size", NATIVE_SIZE)
+    return build_config(ExportConfig, values, source=str(source), problems=problems)
+
+
+def export(config: ExportConfig) -> None:
+    """Export, and say what is where."""
+    from hornet.stages.export import export_weights  # torch takes seconds, which bad input need not wait for
+
+    written = export_weights(config)
+    print(f"{config.output}:")
+    for name, what in written.items():
+        print(f"  {name:24} {(config.output / name).stat().st_size / 1e6:8.1f} MB  {what}")
+
+
+if __name__ == "__main__":
+    main()

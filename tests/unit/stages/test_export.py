@@ -1,0 +1,144 @@
+"""Weights for the world outside, read by others: timm in a fresh process, the original's layout, ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+import hornet  # noqa: F401  registers the models
+from hornet.cli.export import read_config
+from hornet.config import ConfigError
+from hornet.errors import UserError
+from hornet.stages import export
+from hornet.stages.pretrained import read_pretrained
+from tests.unit.model.small_model import fill_visibly
+
+SWIN = {"depths": [1, 1], "embed_dim": 24, "num_heads": [1, 2], "window_size": 4}
+READ = """
+import json, sys, timm, torch, hornet
+model = timm.create_model(f"local-dir:{sys.argv[1]}", pretrained=True).eval()
+data = timm.data.resolve_data_config(model=model)
+with torch.no_grad():
+    logits = model(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32))
+print(json.dumps({"logits": logits.tolist(), "labels": model.pretrained_cfg["label_names"],
+                  **{key: data[key] for key in ("mean", "crop_pct", "crop_mode", "interpolation", "input_size")}}))
+"""
+
+
+def save(folder: Path, name: str = "hornet_atto_gf", *, fill: bool = True, **arguments: Any) -> torch.nn.Module:
+    """Write x.pth of a network of three classes for images of 32 pixels, and return it."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=3, img_size=32, **arguments).eval()
+    if fill:
+        fill_visibly(model)
+    torch.save({"model": model.state_dict()}, folder / "x.pth")
+    return model
+
+
+def run(folder: Path, *overrides: str, model: str = "hornet_atto_gf") -> dict[str, str]:
+    (folder / "labels.txt").write_text("cat\ndog\nnewt\n")
+    names = [f"model={model}", f"label_space={folder / 'labels.txt'}", "image_size=32"]
+    return export.export_weights(read_config(folder / "x.pth", folder / "out", overrides=[*names, *overrides]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("hornet_atto_gf", {}), ("hornet_atto_7x7", {}), ("swin_tiny_patch4_window7_224", SWIN)],
+)
+def test_timm_loads_the_folder_in_another_process(tmp_path: Path, name: str, arguments: dict[str, Any]) -> None:
+    model = save(tmp_path, name, fill=name.startswith("hornet"), **arguments)
+    given = [f"arguments={json.dumps(arguments)}"] if arguments else []
+    written = run(tmp_path, "crop_fraction=null", "interpolation=bilinear", *given, model=name)
+    assert set(written) == {"model.safetensors", "config.json", f"{name}.pth", "README.md"}
+    command = [sys.executable, "-W", "ignore", "-c", READ, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    read = json.loads(done.stdout)
+    with torch.no_grad():
+        expected = model(torch.linspace(-1, 1, 2 * 3 * 32 * 32).view(2, 3, 32, 32))
+    assert torch.equal(torch.tensor(read["logits"]), expected)
+    assert read["labels"] == ["cat", "dog", "newt"]
+    assert (read["crop_pct"], read["crop_mode"], read["interpolation"]) == (1.0, "squash", "bilinear")
+    assert (read["mean"], read["input_size"]) == ([0.485, 0.456, 0.406], [3, 32, 32])
+
+
+def test_the_originals_layout_goes_back_in(tmp_path: Path) -> None:
+    model = save(tmp_path)
+    run(tmp_path, "formats=[original]")
+    path = tmp_path / "out/hornet_atto_gf.pth"
+    assert torch.load(path, weights_only=True).keys() == {"model"}
+    found = read_pretrained(path, weights="raw", label_space=None).state_dict
+    assert found.keys() == model.state_dict().keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in model.state_dict().items())
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["hornet_atto_gf", "hornet_atto_7x7"])
+def test_onnx_and_exported_programs_are_compared_before_they_count(tmp_path: Path, name: str) -> None:
+    save(tmp_path, name)
+    written = run(tmp_path, "formats=[onnx,torch_export]", model=name)
+    assert "any batch of 32 x 32 pixels" in written["model.onnx"]
+    assert "from PyTorch in onnxruntime" in written["model.onnx"]
+    assert "from PyTorch" in written["model.pt2"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "model.pt2", "README.md"}
+
+
+def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path) -> None:
+    model = save(tmp_path)
+    with pytest.raises(UserError, match=r"x\.onnx: computes other logits than the network \(1\.0e\+00 of"):
+        export._compare(model, lambda images: torch.zeros(3, 3), 32, path=Path("x.onnx"))
+    with pytest.raises(UserError, match="computes other logits"):
+        export._compare(model, lambda images: torch.full((3, 3), torch.nan), 32, path=Path("x.onnx"))
+
+
+def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path)
+
+    def fail(*_: object) -> dict[str, str]:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export, "WRITERS", {**export.WRITERS, "original": fail})
+    with pytest.raises(OSError, match="No space"):
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "x.pth"]
+
+
+def test_an_unknown_label_space_takes_the_heads_rows(tmp_path: Path) -> None:
+    save(tmp_path)
+    config = read_config(
+        tmp_path / "x.pth", tmp_path / "out", overrides=["model=hornet_atto_gf", "image_size=32", "formats=[timm]"]
+    )
+    export.export_weights(config)
+    described = json.loads((tmp_path / "out/config.json").read_text())
+    assert described["num_classes"] == 3
+    assert "label_names" not in described
+    assert "3 classes of an unknown label space" in (tmp_path / "out/README.md").read_text()
+
+
+def test_refusals(tmp_path: Path) -> None:
+    model = save(tmp_path)
+    run(tmp_path, "formats=[original]")
+    with pytest.raises(UserError, match="out: is there already; remove it, or name another folder"):
+        run(tmp_path)
+    with pytest.raises(ConfigError, match=r"formats.*timm, original, onnx"):
+        run(tmp_path, "formats=[tflite]")
+    with pytest.raises(ConfigError, match="formats: is empty"):
+        run(tmp_path, "formats=[]")
+    with pytest.raises(UserError, match="model: is missing"):
+        export.export_weights(read_config(tmp_path / "x.pth", tmp_path / "other", overrides=["image_size=32"]))
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("head")}
+    torch.save(state, tmp_path / "x.pth")
+    (tmp_path / "out").rename(tmp_path / "before")
+    with pytest.raises(UserError, match=r"x\.pth: holds no head, so it cannot classify"):
+        run(tmp_path)
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_config(tmp_path / "no", tmp_path / "out", overrides=[])
