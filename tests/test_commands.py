@@ -18,7 +18,7 @@ from hornet.cli import COMMANDS
 from hornet.cli.configs import list_configs
 from hornet.config import ConfigError, build_config, read_yaml
 from hornet.overrides import apply_overrides
-from hornet.stages.config import EvaluateConfig
+from hornet.stages.config import EvaluateConfig, ExportConfig
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -160,6 +160,14 @@ def parse(name, words, *, is_mention):
 
 def find_config_problem(name, options):
     path = getattr(options, "config", None)
+    if name == "export":
+        values = {"source": "X", "output": "Y", "image_size": "32"}
+        problems = apply_overrides(values, [word for word in options.overrides if "=" in word])
+        try:
+            build_config(ExportConfig, values, source=name)
+        except ConfigError as error:
+            problems += error.problems
+        return "; ".join(problems) or None
     if path is None and name != "evaluate":
         return None
     base = EvaluateConfig if name == "evaluate" else STAGES.get(name)

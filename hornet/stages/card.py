@@ -22,7 +22,7 @@ def make_card(
     crop = "warped whole" if cfg["crop_mode"] == "squash" else f"centre crop of {cfg['crop_pct']:g}"
     lines = [
         "---",
-        "license: mit",
+        *([f"license: {config.license}"] if config.license else []),
         "library_name: timm",
         "tags: [image-classification, timm, hornet]",
         "---",

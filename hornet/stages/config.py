@@ -120,6 +120,8 @@ class ExportConfig(Settings):
     """For a weight file: subtracted from each channel of 0..1; a checkpoint knows its own."""
     std: Channels = IMAGENET_STD
     """For a weight file: what the difference is divided by."""
+    license: str | None = None
+    """Of the weights, in the hub's words, such as cc-by-nc-4.0; null says none."""
 
     def _find_problems(self) -> Iterator[str]:
         yield from find_image_size_problems(self.image_size, model=self.model, key="image_size")

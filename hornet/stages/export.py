@@ -110,7 +110,7 @@ def describe(
             "std": list(known.get("std", config.std)),
             "num_classes": model.num_classes,
             "classifier": get_classifier_names(model)[0].rpartition(".")[0],
-            "license": "mit",
+            "license": config.license,
         },
         "made_by": f"hornet {__version__}",
     }

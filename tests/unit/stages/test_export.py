@@ -121,7 +121,9 @@ def test_an_unknown_label_space_takes_the_heads_rows(tmp_path: Path) -> None:
     described = json.loads((tmp_path / "out/config.json").read_text())
     assert described["num_classes"] == 3
     assert "label_names" not in described
-    assert "3 classes of an unknown label space" in (tmp_path / "out/README.md").read_text()
+    card = (tmp_path / "out/README.md").read_text()
+    assert "3 classes of an unknown label space" in card
+    assert "license" not in card, "nobody said one"
 
 
 def test_refusals(tmp_path: Path) -> None:
