@@ -46,8 +46,8 @@ def make_card(
         *_describe_recipe(config),
         "## Source",
         "",
-        "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions (Rao et al., NeurIPS 2022,",
-        "arXiv 2207.14284).",
+        "HorNet: Efficient High-Order Spatial Interactions with Recursive Gated Convolutions",
+        "(Rao et al., NeurIPS 2022, arXiv 2207.14284).",
         "",
     ]
     return "\n".join(lines)
