@@ -38,6 +38,11 @@ def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace)
     return [f"starting from {start.source}", *report, remark]
 
 
+def _is_head_like(old: Tensor, new: Tensor, *, num_rows: int) -> bool:
+    """Whether rows of `old`, as many as its weight has, can become rows of `new`."""
+    return old.dtype in DTYPES and old.shape == (num_rows, *new.shape[1:])
+
+
 def _describe_resized(names: list[str]) -> str:
     if all(name.endswith(FILTER_SUFFIX) for name in names):
         return f"filters: {len(names)} resized to the grids of the new image size"
@@ -53,19 +58,13 @@ def map_head(
         return dict(fresh), f"head: a fresh one of {len(label_space)} classes, since {start.source} holds none"
     weight, *_ = (start.state_dict[name] for name in fresh)
     num_rows = len(weight) if weight.dim() else 0
-    for name, tensor in fresh.items():
-        old = start.state_dict[name]
-        if old.dtype not in DTYPES or old.shape != (num_rows, *tensor.shape[1:]):
-            raise UserError(
-                f"{start.source}: {name} is a tensor of {tuple(old.shape)} and {old.dtype}, but the model's has plain "
-                f"floats of (classes, {', '.join(map(str, tensor.shape[1:]))})".replace(", )", ",)")
-                + "; choose the model it was trained with"
-            )
     if source is None:
         return dict(fresh), (
             f"head: replaced by a fresh one of {len(label_space)} classes, since the label space of the start is not "
             f"known; name it in start.label_space to keep its rows{guess_by_size(num_rows)}"
         )
+    if any(not _is_head_like(start.state_dict[name], tensor, num_rows=num_rows) for name, tensor in fresh.items()):
+        return {name: start.state_dict[name] for name in fresh}, ""  # load_weights says all that does not fit
     if num_rows != len(source):
         raise UserError(
             f"start.label_space: {source.name!r} has {len(source)} classes, the head of {start.source} {num_rows} rows"

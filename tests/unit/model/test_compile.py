@@ -104,6 +104,7 @@ def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.Monk
     network = build_small().eval()
     network.prune_intermediate_layers([0])  # one block is quick to trace
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: network)
+    monkeypatch.setattr("hornet.model.build.get_classifier_names", lambda _: ())  # it has none
     model = build_model(ModelConfig(name="hornet_atto_gf", compile=True), num_classes=10, image_size=64, seed=0)
     for height in range(32, 32 + 9 * 4, 4):
         assert model(torch.randn(1, 3, height, 32)).shape == (1, 8, height // 4, 8)
