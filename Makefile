@@ -26,7 +26,7 @@ check: lint types arrows  ## while you work: lint, types, import contracts, quic
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
 	$(BIN)/python -u -m pytest -n 2 --dist loadfile --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
-	$(BIN)/python -u -m pytest tests/integration tests/slurm
+	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
