@@ -17,7 +17,7 @@ behind = 0.0
 
 
 def read_slowly(*arguments):
-    global behind  # noqa: PLW0603
+    global behind
     behind += HOUR * (os.environ["RANK"] == "1")
     return read(*arguments)
 
