@@ -160,7 +160,7 @@ def open_train_stream(
     micro_batch_size = micro_batch_size or max(1, global_batch_size // world.num_ranks)
     config = _complete(config, image_size=image_size, num_workers=num_workers)
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
+    shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
     order = Order(
         shard_lengths=shards.split.shard_lengths,
         seed=seed,
@@ -185,5 +185,5 @@ def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_
 
 def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, after checking its files; raises UserError."""
-    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
+    shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
     return EvaluationStream(config, shards=shards, world=world)

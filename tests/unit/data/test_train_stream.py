@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hornet.batch import Batch
-from hornet.config import build_config, flatten_values, to_values
+from hornet.config import build_config, flatten_values, load_config, to_values
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.division import check_division
 from hornet.data.loader import TrainStream, open_train_stream
@@ -332,3 +332,18 @@ def test_what_a_loop_of_ones_own_must_say_is_told(toy_set: Path) -> None:
         open_train_stream(toy_set, global_batch_size=8)
     with pytest.raises(UserError, match=r"image_size, num_workers: stand in the StreamConfig"):
         open_train_stream(configure(toy_set), global_batch_size=8, image_size=32)
+
+
+def test_a_config_may_name_tars_that_were_never_indexed(toy_set: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(f"shards: {toy_set}/toy-{{00..03}}.tar\ntransform: {{image_size: 16}}\nshuffle_window_shards: 2\n")
+    config = load_config(StreamConfig, path=path, overrides=[f"index={tmp_path}/index"])
+    again = build_config(StreamConfig, to_values(config), source="config.yaml")
+    assert again == config
+    keys = []
+    for described in (again, configure(toy_set, transform=TransformConfig(image_size=16))):
+        stream = open_train_stream(described, global_batch_size=8, seed=5)
+        keys.append([key for batch in stream.iterate(0, 6) for key in batch.keys])
+        stream.close()
+    assert keys[0] == keys[1]
+    assert list((tmp_path / "index").rglob("train.index.npy"))
