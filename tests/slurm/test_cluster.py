@@ -170,7 +170,7 @@ def test_a_chain_of_jobs_goes_on_where_nothing_may_be_requeued(cluster, submit, 
 
 
 def test_what_is_typed_in_the_shell_of_salloc_is_one_process(cluster):
-    """Beside the shell that salloc opens here: the one that it may open on a node, and ranks, which are srun's alone."""
+    """The shell of salloc here, the one that it may open on a node; ranks are started by srun alone."""
     print_world = "from hornet.world import read_world; w = read_world(); print(w.rank, w.num_ranks, flush=True)"
     python = f"{sys.executable} -c '{print_world}'"
     typed = [python, f"srun --interactive --preserve-env --nodes=1 --ntasks=1 {python}", f"srun {python}"]
