@@ -327,6 +327,23 @@ def test_a_loop_of_ones_own_needs_a_path_sizes_and_a_rank(toy_set: Path) -> None
     assert sorted(found) == sorted(whole)
 
 
+def test_a_loop_of_ones_own_is_the_rank_that_its_launcher_says(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_keys(**world: int) -> list[str]:
+        stream = open_train_stream(toy_set, image_size=16, global_batch_size=8, **world)
+        found = [key for batch in stream.iterate(0, 2) for key in batch.keys]
+        stream.close()
+        return found
+
+    expected = [read_keys(rank=rank, num_ranks=2) for rank in range(2)]
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    assert read_keys() == expected[1] != expected[0]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    with pytest.raises(UserError, match=r"torch.distributed has 4 ranks, the launcher's environment says 2, so"):
+        read_keys()
+
+
 def test_what_a_loop_of_ones_own_must_say_is_told(toy_set: Path) -> None:
     with pytest.raises(UserError, match=r"image_size: say how many pixels the edge of the images of .* shall have"):
         open_train_stream(toy_set, global_batch_size=8)
