@@ -85,12 +85,12 @@ def test_deepspeeds_own_tool_reads_them(worlds):
             assert torch.equal(found[name], kinds["weight"]), (folder.name, name)
 
 
-def test_deepspeeds_own_tool_refuses_what_is_not_sharded(worlds):
-    """As docs/checkpoints.md says; our reader takes stage 0 too (above, as everything)."""
+def test_deepspeeds_own_tool_cannot_read_what_is_not_sharded(worlds):
+    """As docs/checkpoints.md says; our reader does (above, as all stages)."""
     from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
     for folder in list_written(worlds, stages=(0,)):
-        with pytest.raises(FileNotFoundError, match=r"can't find \*_optim_states\.pt"):
+        with pytest.raises(TypeError, match="NoneType"):
             get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="step_00000004")
 
 
