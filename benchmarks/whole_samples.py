@@ -110,14 +110,6 @@ def compare(tars: list[str], index: Path, *, num_samples: int, num_rounds: int, 
         num_rounds=num_rounds,
     )
     _measure(
-        "ms a sample, decoded, resized, batched",
-        lambda: islice(start_ours(tars, index, make_stages(), share=0), num_batches),
-        lambda: islice(start_webdataset(tars, make_stages(), skip=0), num_batches),
-        clock=time.perf_counter,
-        divisor=whole / 1e3,
-        num_rounds=num_rounds,
-    )
-    _measure(
         f"seconds to the first batch at {RESUME_AT:.0%} of an epoch",
         lambda: islice(start_ours(tars, index, make_stages(), share=RESUME_AT), 1),
         lambda: islice(start_webdataset(tars, make_stages(), skip=skip), 1),
