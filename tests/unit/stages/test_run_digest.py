@@ -31,8 +31,17 @@ def digest(*overrides, train="t", evaluation="e"):
 
 @pytest.mark.parametrize(
     "override",
-    "run.name=x run.root=y data.shards=/a/copy data.num_workers=7 cadence.save_every_steps=3 zero.stage=3 "
-    "tracking.tensorboard=false checkpoints.newest=7 model.compile=true".split(),
+    [
+        "run.name=x",
+        "run.root=y",
+        "data.shards=/a/copy",
+        "data.num_workers=7",
+        "cadence.save_every_steps=3",
+        "zero.stage=3",
+        "tracking.tensorboard=false",
+        "checkpoints.newest=7",
+        "model.compile=true",
+    ],
 )
 def test_names_places_and_what_a_resumed_run_may_change_do_not_count(override):
     assert digest(override) == digest()
@@ -40,9 +49,19 @@ def test_names_places_and_what_a_resumed_run_may_change_do_not_count(override):
 
 @pytest.mark.parametrize(
     "override",
-    "run.seed=1 model.name=hornet_atto_7x7 schedule.num_epochs=13 schedule.peak_lr=0.0021 global_batch_size=32 "
-    "data.transform.flip_probability=0.5 evaluation.crop_fraction=0.9 optimizer.ema_decay=0.9 zero.precision=fp32 "
-    "evaluation=null model.arguments={block_form:convnext}".split(),
+    [
+        "run.seed=1",
+        "model.name=hornet_atto_7x7",
+        "schedule.num_epochs=13",
+        "schedule.peak_lr=0.0021",
+        "global_batch_size=32",
+        "data.transform.flip_probability=0.5",
+        "evaluation.crop_fraction=0.9",
+        "optimizer.ema_decay=0.9",
+        "zero.precision=fp32",
+        "evaluation=null",
+        "model.arguments={block_form: convnext}",
+    ],
 )
 def test_what_is_learned_and_measured_counts(override):
     assert digest(override) != digest()
