@@ -140,13 +140,7 @@ def make_components(num_steps: int) -> Components:
     def iterate(_first: int, count: int) -> Iterator[Batch]:
         return itertools.repeat(batch, count)
 
-    settings: dict[str, Any] = {
-        "identity": {"model": "idle"},
-        "description": {},
-        "about": {},
-        "parameter_shapes": {},
-        "filters": (),
-    }
+    empty: dict[str, Any] = {"description": {}, "about": {}, "parameter_shapes": {}, "filters": ()}
     return Components(
         engine=IdleEngine(),
         flops_per_image=1e9,
