@@ -248,6 +248,7 @@ def assemble(
         max_bad_sample_rate=config.data.max_bad_sample_rate,
         guard=config.guard,
         evaluate=None if task.labelled is None else task.evaluate,
+        keeps_image_results=config.evaluation is not None and config.evaluation.per_image,
         evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
         tracking=config.tracking,
         profile=config.profile,
