@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hornet.dense.backbone import DenseBackbone
-from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads
+from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads, CascadeStage
 from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn
 from hornet.dense.pyramid import FeaturePyramid, Pyramid
 from hornet.dense.uper_net import UPerNet
@@ -74,7 +74,8 @@ def build(task: str, size: str, kind: str, *, pyramid: Pyramid = "fpn") -> nn.Mo
             return UPerNet(backbone, num_classes=ADE20K_CLASSES, kind=pyramid).eval()
         neck = FeaturePyramid(backbone.channels, kind=pyramid)
         make = build_cascade_mask_rcnn if task == "Cascade Mask R-CNN" else build_mask_rcnn
-        return make(backbone, neck, num_classes=COCO_CLASSES).eval()
+        detector: nn.Module = make(backbone, neck, num_classes=COCO_CLASSES)
+        return detector.eval()
 
 
 def count(task: str, network: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
@@ -126,6 +127,7 @@ def _run_detector(network: Any, size: tuple[int, int]) -> None:
     heads = network.roi_heads
     if isinstance(heads, CascadeRoiHeads):
         for stage in heads.stages:
+            assert isinstance(stage, CascadeStage)
             stage(boxes)
             stage.predict_masks(masks)
     else:

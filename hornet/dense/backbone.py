@@ -10,6 +10,7 @@ import timm
 from torch import Tensor, nn
 
 from hornet.errors import UserError
+from hornet.model.convolution import ChannelsLast
 from hornet.model.global_filter import NORM_EPS
 from hornet.model.hornet import HorNet, ImageSize, lay_out
 
@@ -32,7 +33,7 @@ class DenseBackbone(nn.Module):
     def __init__(self, name: str, *, img_size: ImageSize = 224, drop_path_rate: float = 0.0, **arguments: Any) -> None:
         """Raise UserError if `name` is no HorNet of four stages; `arguments` are its constructor's."""
         super().__init__()
-        sizes = {"img_size": img_size, "drop_path_rate": drop_path_rate}
+        sizes: dict[str, Any] = {"img_size": img_size, "drop_path_rate": drop_path_rate}
         is_ours = name in timm.list_models("hornet_*")
         network = timm.create_model(name, num_classes=0, **sizes, **arguments) if is_ours else None
         if not isinstance(network, HorNet) or len(network.stages) != 4:
@@ -59,6 +60,7 @@ class DenseBackbone(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping its activations."""
         for stage in self.stages:
+            assert isinstance(stage, ChannelsLast)
             stage.grad_checkpointing = enable
 
 

@@ -99,7 +99,7 @@ class CascadeStage(nn.Module):
         return moved
 
 
-class CascadeRoiHeads(RoIHeads):
+class CascadeRoiHeads(RoIHeads):  # type: ignore[misc]
     """In the place of torchvision's RoIHeads in a FasterRCNN: the same call, losses by stage, detections with masks.
 
     In training each stage's loss is cross entropy, 10 x the generalised IoU loss of its boxes and the masks' binary
