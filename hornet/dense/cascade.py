@@ -232,7 +232,8 @@ def _compute_box_loss(stage: CascadeStage, offsets: Tensor, sampled: Sequence[Sa
     boxes = torch.cat([image.boxes for image in sampled])[objects]
     wanted = torch.cat([image.object_boxes for image in sampled])[objects]
     moved = stage.decode(offsets[objects], boxes, labels[objects] - 1)
-    return GIOU_WEIGHT * generalized_box_iou_loss(moved, wanted, reduction="sum") / max(len(labels), 1)
+    total: Tensor = generalized_box_iou_loss(moved, wanted, reduction="sum")
+    return GIOU_WEIGHT * total / max(len(labels), 1)
 
 
 @torch.no_grad()
