@@ -140,7 +140,7 @@ def make_components(num_steps: int) -> Components:
     def iterate(_first: int, count: int) -> Iterator[Batch]:
         return itertools.repeat(batch, count)
 
-    settings: dict[str, Any] = {"identity": {"model": "idle"}, "description": {}, "parameter_shapes": {}}
+    empty: dict[str, Any] = {"description": {}, "about": {}, "parameter_shapes": {}, "filters": ()}
     return Components(
         engine=IdleEngine(),
         flops_per_image=1e9,
@@ -155,11 +155,13 @@ def make_components(num_steps: int) -> Components:
         max_bad_sample_rate=1e-3,
         guard=GuardConfig(),
         evaluate=None,
+        keeps_image_results=False,
         evaluated_weights=("raw",),
         tracking=TrackingConfig(),
         profile=ProfileConfig(),
         render_images=lambda _batch, _step: torch.zeros(3, 8, 8),
-        **settings,
+        identity={"model": "idle"},
+        **empty,
     )
 
 

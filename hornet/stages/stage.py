@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from hornet.stages.classification import (
 from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
+from hornet.stages.record import PARENT, describe_run, find_parent
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.loop import Engine
@@ -58,10 +60,12 @@ def run_stage(
     engine_identity: Mapping[str, Any],
     engine_load: EngineLoad,
     build_engine: BuildEngine,
+    start_from: Path | None = None,
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
-    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network.
+    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network and, if
+    there is one, of `start_from`.
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
@@ -105,6 +109,7 @@ def run_stage(
                 filters=list(get_filter_grids(model)),
                 engine=build_engine(model, task, checkpoint),
                 identity=identity,
+                parent=find_parent(start_from, checkpoint, world=world),
                 flops_per_image=flops_per_image,
             )
             run_session(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
@@ -207,6 +212,7 @@ def assemble(
     task: Classification,
     engine: Engine,
     identity: Mapping[str, Any],
+    parent: str | None,
     parameter_shapes: Mapping[str, tuple[int, ...]],
     flops_per_image: float,
     filters: Sequence[str],
@@ -223,7 +229,9 @@ def assemble(
                 label_space=stream.label_space,
             ),
             **describe_split(task.world, stream),
+            **({} if parent is None else {PARENT: parent}),
         },
+        about=describe_run(config, stream=stream, labelled=task.labelled, parent=parent),
         parameter_shapes=parameter_shapes,
         flops_per_image=flops_per_image,
         iterate=stream.iterate,
@@ -237,6 +245,7 @@ def assemble(
         max_bad_sample_rate=config.data.max_bad_sample_rate,
         guard=config.guard,
         evaluate=None if task.labelled is None else task.evaluate,
+        keeps_image_results=config.evaluation is not None and config.evaluation.per_image,
         evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
         tracking=config.tracking,
         profile=config.profile,
