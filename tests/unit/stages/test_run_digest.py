@@ -35,6 +35,7 @@ def digest(*overrides, train="t", evaluation="e"):
         "run.name=x",
         "run.root=y",
         "data.shards=/a/copy",
+        "data.index=/indexes",
         "data.num_workers=7",
         "cadence.save_every_steps=3",
         "zero.stage=3",
@@ -132,3 +133,10 @@ def test_it_needs_no_torch():
     code = "import hornet.stages.run_digest, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stdout == "False\n", done.stderr
+
+
+def test_tars_that_were_never_indexed_are_indexed_where_the_config_says(tmp_path):
+    write_shards(tmp_path / "tars")
+    places = [f"data.shards={tmp_path}/tars/toy-*.tar", f"data.index={tmp_path}/index", "evaluation=null"]
+    assert digest_run(load(*places)) == digest_run(load(*places, "run.name=again"))
+    assert list((tmp_path / "index").rglob("train.index.npy"))
