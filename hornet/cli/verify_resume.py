@@ -79,7 +79,8 @@ def read_config(path: Path, overrides: list[str]) -> tuple[Script, StageConfig]:
 
 def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig:
     """Return the config of a run of `num_steps` that is checkpointed every quarter."""
-    num_samples = open_shards(config.data.shards, config.data.split, remote=config.data.remote).num_samples
+    data = config.data
+    num_samples = open_shards(data.shards, data.split, remote=data.remote, index=data.index).num_samples
     num_epochs = num_steps / (num_samples // config.global_batch_size)
     return replace(
         config,

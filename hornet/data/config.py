@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from hornet.config import Settings, resumable
@@ -97,7 +98,9 @@ class StreamConfig(Settings):
     """The training stream: a split's samples in the order of the run, augmented."""
 
     shards: Location = resumable()
-    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
+    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://); or a pattern of tars."""
+    index: Path | None = resumable(None)
+    """Folder for the index of tars that `shards` names by a pattern; null: ~/.cache/hornet/indexes."""
     split: str = "train"
     """Name of the set's split to train on."""
     shuffle_window_shards: int = 64
@@ -126,7 +129,9 @@ class EvaluationConfig(Settings):
     """The evaluation stream: every sample once."""
 
     shards: Location = resumable()
-    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://)."""
+    """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://); or a pattern of tars."""
+    index: Path | None = resumable(None)
+    """Folder for the index of tars that `shards` names by a pattern; null: ~/.cache/hornet/indexes."""
     split: str = "validation"
     """Name of the set's split to evaluate on."""
     image_size: int

@@ -13,11 +13,12 @@ from hornet.data.order import ORDER_VERSION, Order
 from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.shared_memory import count_batch_bytes
+from hornet.data.whole_samples import find_world
 from hornet.data.workers import WorkerPool
 from hornet.errors import UserError
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.shard_set import ShardSet, open_shards
-from hornet.world import World, place_rank
+from hornet.world import World
 
 
 class TrainStream:
@@ -142,8 +143,8 @@ def open_train_stream(
     global_batch_size: int,
     micro_batch_size: int | None = None,
     world: World | None = None,
-    rank: int = 0,
-    num_ranks: int = 1,
+    rank: int | None = None,
+    num_ranks: int | None = None,
     seed: int = 0,
     image_size: int | None = None,
     num_workers: int | None = None,
@@ -152,15 +153,16 @@ def open_train_stream(
 
     For a loop of one's own a set's folder or URL, or a pattern of tars, takes the place of the config: images are then
     cropped at random to `image_size` pixels and mirrored, and decoded by `num_workers` processes. `micro_batch_size`
-    None is the rank's share of the global batch. `rank` and `num_ranks` count without a `world`.
+    None is the rank's share of the global batch. Without a `world`, and without `rank` and `num_ranks`, the launcher's
+    environment is asked.
 
     Raises UserError, to be shared with all ranks: each checks its part of the files.
     """
-    world = world or place_rank(rank, num_ranks)
+    world = world or find_world(rank, num_ranks)
     micro_batch_size = micro_batch_size or max(1, global_batch_size // world.num_ranks)
     config = _complete(config, image_size=image_size, num_workers=num_workers)
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
+    shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
     order = Order(
         shard_lengths=shards.split.shard_lengths,
         seed=seed,
@@ -185,5 +187,5 @@ def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_
 
 def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, after checking its files; raises UserError."""
-    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
+    shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
     return EvaluationStream(config, shards=shards, world=world)

@@ -62,7 +62,7 @@ def measure_speed(
     if batch_size < 1 or seconds <= 0 or not worker_counts or min(worker_counts) < 0:
         raise UserError("bench: the batch, the seconds and the workers must be more than 0 (0 workers are allowed)")
     read, transform = _measure_parts(config)
-    shards = open_shards(config.shards, config.split)
+    shards = open_shards(config.shards, config.split, index=config.index)
     speeds = []
     for num_workers in tqdm(worker_counts, desc="streaming", unit=" settings", disable=None):
         speeds.append(_measure(replace(config, num_workers=num_workers), batch_size=batch_size, seconds=seconds))
@@ -122,7 +122,7 @@ def _measure(config: StreamConfig, *, batch_size: int, seconds: float) -> Speed:
 
 
 def _measure_parts(config: StreamConfig) -> tuple[float, float]:
-    shards = open_shards(config.shards, config.split)
+    shards = open_shards(config.shards, config.split, index=config.index)
     transform = TrainTransform(config.transform)
     samples = range(min(NUM_SAMPLED, shards.num_samples))
     with closing(ShardReader(shards)) as reader, unchanged_randomness():

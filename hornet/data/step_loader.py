@@ -19,6 +19,24 @@ SAMPLERS = frozenset(
 """webdataset's stages that choose or shuffle again."""
 
 
+def _refuse_samplers(stages: Iterable[Any]) -> None:
+    for stage in stages:
+        name = getattr(getattr(stage, "f", stage), "__name__", type(stage).__name__)
+        if name in SAMPLERS:
+            raise UserError(
+                f"{name.lstrip('_')}: two samplers on top of each other; the source shuffles and divides samples over "
+                "ranks and workers already, so leave this stage out"
+            )
+
+
+def _list_stages(loader: Any) -> Iterator[Any]:
+    """Yield what a WebLoader, a DataLoader and a DataPipeline are made of."""
+    for part in getattr(loader, "pipeline", [loader]):
+        yield part
+        if hasattr(part, "dataset"):
+            yield from _list_stages(part.dataset)
+
+
 class SamplePipeline(IterableDataset[Any]):
     """A source and webdataset's stages behind it, as webdataset.DataPipeline, with the source's state.
 
@@ -27,13 +45,7 @@ class SamplePipeline(IterableDataset[Any]):
     """
 
     def __init__(self, source: TrainSamples, *stages: Stage) -> None:
-        for stage in stages:
-            name = getattr(getattr(stage, "f", stage), "__name__", type(stage).__name__)
-            if name in SAMPLERS:
-                raise UserError(
-                    f"{name.lstrip('_')}: two samplers on top of each other; the source shuffles and divides samples "
-                    "over ranks and workers already, so leave this stage out"
-                )
+        _refuse_samplers(stages)
         self.source = source
         self.stages = stages
 
@@ -41,7 +53,7 @@ class SamplePipeline(IterableDataset[Any]):
         items: Any = iter(self.source)
         for stage in self.stages:
             items = stage.run(items) if hasattr(stage, "run") else stage(items)
-        yield from items
+        return iter(items)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the source in this process."""
@@ -63,7 +75,8 @@ class StepLoader:
     """
 
     def __init__(self, loader: Iterable[Any], source: TrainSamples) -> None:
-        """Raise UserError if the loader makes batches of another size than the source was told."""
+        """Raise UserError if the loader makes batches of another size than the source was told, or samples again."""
+        _refuse_samplers(_list_stages(loader))
         batch_size = getattr(loader, "batch_size", None)
         if batch_size not in (None, source.micro_batch_size):
             raise UserError(

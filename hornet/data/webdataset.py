@@ -8,10 +8,9 @@ Not here: images as batches for the trainer (`loader.py`), counting steps over w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -20,11 +19,10 @@ from hornet.data.division import check_division
 from hornet.data.order import ORDER_VERSION, Order, PartialBatch
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.substitutes import MAX_SUBSTITUTES, list_substitutes
-from hornet.data.whole_samples import Handler, Opened, Sample, find_world, reraise
+from hornet.data.whole_samples import Opened, Reading, Sample
 from hornet.errors import UserError
 from hornet.shards.indexing.tar_list import Tars
 from hornet.shards.reader import ShardReader
-from hornet.shards.remote.files import RemoteConfig
 
 FETCHED_AT_ONCE = 16  # requests of one process that a server answers side by side
 
@@ -46,36 +44,25 @@ class TrainSamples(IterableDataset[Sample]):
         global_batch_size: int,
         micro_batch_size: int | None = None,
         seed: int = 0,
-        rank: int | None = None,
-        num_ranks: int | None = None,
         num_steps: int | None = None,
         split: str = "train",
         shuffle_window_shards: int = 64,
         partial_batch: PartialBatch = "drop",
-        require: Collection[str] = (),
-        handler: Handler = reraise,
-        index: Path | str | None = None,
-        checksums: bool = False,
-        remote: RemoteConfig | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
         """Open the tars that `place` names, or the set in a folder or at a URL; index them if they are new.
 
         `micro_batch_size` is what is batched behind this stage (None: the rank's share of the global batch; 1 if
-        samples are batched behind the DataLoader). `rank` and `num_ranks`: None asks the launcher's environment.
-        `require` names members, `a;b` for either; a sample without one, or that cannot be read, goes to `handler`: if
-        it goes on, another sample, chosen by (seed, epoch, sample), takes its place, so that steps stay equal.
-        `index`, `checksums`, `remote`: see `open_whole_set`. Raises UserError.
+        samples are batched behind the DataLoader). `reading`: see Reading. If the handler goes on, another sample,
+        chosen by (seed, epoch, sample), takes the place of one that cannot be used, so that steps stay equal. Raises
+        UserError.
         """
-        world = find_world(rank, num_ranks)
+        self._opened = Opened(place, split=split, **reading)
+        world = self._opened.world
         rank_batch_size = global_batch_size // world.num_ranks
         self.micro_batch_size = micro_batch_size or max(1, rank_batch_size)
         check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=self.micro_batch_size)
-        self._opened = Opened(
-            place, require=require, split_name=split, index=index, checksums=checksums, remote=remote, world=world
-        )
         shards = self._opened.whole.shards
-        self._world = world
-        self._handler = handler
         self._order = Order(
             shard_lengths=shards.split.shard_lengths,
             seed=seed,
@@ -133,13 +120,18 @@ class TrainSamples(IterableDataset[Sample]):
         self._next = None
 
     def __iter__(self) -> Iterator[Sample]:
+        self._opened.require_undivided()
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Sample]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         position, self._loaded = self._find_start(), None
         self._next = position
         shards = self._opened.whole.shards
         follows = shards.remote is not None and shards.remote.cache is not None
-        prefetcher = ShardPrefetcher(shards, self._order) if follows and worker + self._world.local_rank == 0 else None
+        is_first = worker + self._opened.world.local_rank == 0
+        prefetcher = ShardPrefetcher(shards, self._order) if follows and is_first else None
         try:
             with closing(ShardReader(shards)) as reader:
                 yield from self._give(reader, prefetcher, position, num_workers)
@@ -181,7 +173,7 @@ class TrainSamples(IterableDataset[Sample]):
                 yield found
 
     def _pick(self, step: int, start: int, stop: int, *, behind: int) -> list[tuple[int, int, int]]:
-        first = self._world.rank * self.rank_batch_size
+        first = self._opened.world.rank * self.rank_batch_size
         picks = self._order.pick(step=step, start=first + start, stop=first + stop)
         places = [step * self.rank_batch_size + number for number in range(start + 1, stop)]
         return list(zip(picks.epochs.tolist(), picks.samples.tolist(), [*places, behind], strict=True))
@@ -191,7 +183,7 @@ class TrainSamples(IterableDataset[Sample]):
         try:
             return self._opened.read(reader, sample)
         except UserError as error:
-            if not self._handler(error):
+            if not self._opened.handler(error):
                 return None
             first = error
         for other in list_substitutes(sample, seed=self._order.seed, epoch=epoch, num_samples=self.num_samples):
@@ -226,38 +218,29 @@ class EvaluationSamples(IterableDataset[Sample]):
         place: Tars,
         *,
         batch_size: int,
-        rank: int | None = None,
-        num_ranks: int | None = None,
         split: str = "validation",
-        require: Collection[str] = (),
-        handler: Handler = reraise,
-        index: Path | str | None = None,
-        checksums: bool = False,
-        remote: RemoteConfig | None = None,
+        **reading: Unpack[Reading],
     ) -> None:
-        """Open the tars; arguments are those of TrainSamples.
-
-        Where `handler` goes on, padding stands for the sample. Raises UserError.
-        """
+        """Open the tars. Where the handler goes on, padding stands for the sample. Raises UserError."""
         if batch_size < 1:
             raise UserError(f"batch_size: must be at least 1, not {batch_size}")
-        self._world = find_world(rank, num_ranks)
-        self._opened = Opened(
-            place, require=require, split_name=split, index=index, checksums=checksums, remote=remote, world=self._world
-        )
-        self._handler = handler
+        self._opened = Opened(place, split=split, **reading)
         self.batch_size = batch_size
         self.num_samples = self._opened.whole.shards.num_samples
-        self.num_batches = -(-self.num_samples // (self._world.num_ranks * batch_size))
+        self.num_batches = -(-self.num_samples // (self._opened.world.num_ranks * batch_size))
         """Batches of each rank."""
 
     def __iter__(self) -> Iterator[Sample]:
+        self._opened.require_undivided()
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[Sample]:
         info = get_worker_info()
         worker, num_workers = (info.id, info.num_workers) if info else (0, 1)
         padding: Sample | None = None
         with closing(ShardReader(self._opened.whole.shards)) as reader:
             for number in range(worker, self.num_batches, num_workers):
-                start = (number * self._world.num_ranks + self._world.rank) * self.batch_size
+                start = (number * self._opened.world.num_ranks + self._opened.world.rank) * self.batch_size
                 samples = range(start, start + self.batch_size)
                 reader.prepare(sample for sample in samples if sample < self.num_samples)
                 for sample in samples:
@@ -266,7 +249,7 @@ class EvaluationSamples(IterableDataset[Sample]):
                             yield self._opened.read(reader, sample) | {"__is_real__": True}
                             continue
                     except UserError as error:
-                        if not self._handler(error):
+                        if not self._opened.handler(error):
                             return
                     padding = padding or self._find_padding(reader) | {"__is_real__": False}
                     yield dict(padding)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection
-from typing import Any
+from pathlib import Path
+from typing import Any, TypedDict
 
 from torch import distributed
 
 from hornet.errors import UserError
 from hornet.shards.indexing.tar_list import Tars
 from hornet.shards.reader import ShardReader, UnreadableSampleError
+from hornet.shards.remote.files import RemoteConfig
 from hornet.shards.whole_reader import read_whole
 from hornet.shards.whole_set import WholeSet, open_whole_set
 from hornet.world import World, place_rank, read_world
@@ -21,29 +24,82 @@ Handler = Callable[[Exception], bool]
 """As webdataset's: raises, or says whether to go on (True) or to end the iteration (False)."""
 
 
+DIVIDING_MODULE = "accelerate.data_loader"
+
+
 def reraise(error: Exception) -> bool:
     """End with the error of the first sample that cannot be used, as webdataset.reraise_exception."""
     raise error
 
 
+class Reading(TypedDict, total=False):
+    """How a stage reads: what all stages take besides the tars."""
+
+    rank: int | None
+    """This process, of `num_ranks`; None for both asks the launcher's environment."""
+    num_ranks: int | None
+    """Processes that read the tars together."""
+    require: Collection[str]
+    """Members that each sample must have, `a;b` for either."""
+    handler: Handler
+    """What becomes of a sample that cannot be used; ends with its error unless said."""
+    index: Path | str | None
+    """Folder of indexes, see `open_whole_set`."""
+    checksums: bool
+    """Whether to read every byte when tars are indexed, so that damage is found later."""
+    remote: RemoteConfig | None
+    """How tars at a URL are read."""
+
+
 class Opened:
     """The set and its reader; they stay behind when a stage goes to a process by pickle, and are opened there anew."""
 
-    def __init__(self, place: Tars, *, require: Collection[str], **options: Any) -> None:
+    def __init__(
+        self,
+        place: Tars,
+        *,
+        split: str,
+        rank: int | None = None,
+        num_ranks: int | None = None,
+        require: Collection[str] = (),
+        handler: Handler = reraise,
+        index: Path | str | None = None,
+        checksums: bool = False,
+        remote: RemoteConfig | None = None,
+    ) -> None:
+        self.world = find_world(rank, num_ranks)
+        self.handler = handler
         self._place = place
-        self._options = options
+        self._options: dict[str, Any] = {"split_name": split, "index": index, "checksums": checksums, "remote": remote}
         self._require = tuple(require)
         self._whole: WholeSet | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        self.require_undivided()
         return self.__dict__ | {"_whole": None}
 
     @property
     def whole(self) -> WholeSet:
         """The set."""
         if self._whole is None:
-            self._whole = open_whole_set(self._place, **self._options)
+            self._whole = open_whole_set(self._place, world=self.world, **self._options)
         return self._whole
+
+    def require_undivided(self) -> None:
+        """Raise UserError if what iterates or starts workers here is a loader that divides over ranks once more.
+
+        It stands above us on the stack, in this process or in the one that this worker was forked from; a loader tells
+        its dataset nothing.
+        """
+        frame = sys._getframe(1) if self.world.num_ranks > 1 else None
+        while frame is not None:
+            if frame.f_globals.get("__name__") == DIVIDING_MODULE:
+                raise UserError(
+                    "two samplers on top of each other: Accelerate's prepare was given a DataLoader over samples that "
+                    f"are divided over {self.world.num_ranks} ranks already, and would divide them again; give it "
+                    "StepLoader(loader, source), which it leaves as it is"
+                )
+            frame = frame.f_back
 
     def read(self, reader: ShardReader, sample: int) -> Sample:
         """Return a sample that has all members that are required; raises UserError if it cannot be used."""

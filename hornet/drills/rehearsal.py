@@ -72,8 +72,9 @@ def probe_data(config: StageConfig, *, num_ranks: int) -> Iterator[Finding]:
     read = f"{num_read} of {stream.num_samples:,} samples read, for ranks 0 and {num_ranks - 1}, in {seconds:.1f} s"
     yield Finding("shards", True, f"{config.data.shards}: {read}")
     if config.evaluation is not None:
-        labelled = open_shards(config.evaluation.shards, config.evaluation.split, remote=config.evaluation.remote)
-        yield Finding("evaluation", True, f"{config.evaluation.shards}: {labelled.num_samples:,} samples")
+        data = config.evaluation
+        labelled = open_shards(data.shards, data.split, remote=data.remote, index=data.index)
+        yield Finding("evaluation", True, f"{data.shards}: {labelled.num_samples:,} samples")
 
 
 def probe_space(config: StageConfig, *, checkpoint_bytes: int) -> Finding:

@@ -9,6 +9,8 @@ from hornet.data.config import StreamConfig
 from hornet.errors import UserError
 from hornet.planning.question import Question
 from hornet.shards.imagenet import LAYOUTS
+from hornet.shards.indexing.on_demand import describe_tars
+from hornet.shards.indexing.tar_list import is_tar_list, list_tars
 from hornet.shards.manifest import MANIFEST_NAME, is_url, read_manifest
 
 KNOWN_SIZES = {
@@ -40,8 +42,9 @@ def find_samples(config: StreamConfig, question: Question) -> Samples:
     place = str(config.shards)
     if question.num_samples is not None and question.num_classes is not None:
         return _assume(question, question.num_samples, question.num_classes, source="given")
-    if not is_url(place) and (Path(place) / MANIFEST_NAME).exists():
-        manifest = read_manifest(Path(place))
+    folder = _find_set(config, place)
+    if folder is not None:
+        manifest = read_manifest(folder)
         split = manifest.split(config.split)
         num_samples = question.num_samples or split.num_samples
         return Samples(
@@ -62,6 +65,20 @@ def find_samples(config: StreamConfig, question: Question) -> Samples:
         question.num_classes or LAYOUTS[name].num_classes,
         source=f"{place} is not here: assumed to be the known {name}, {question.bytes_per_image / 1e3:.0f} kB an image",
     )
+
+
+def _find_set(config: StreamConfig, place: str) -> Path | None:
+    """Return the folder of a set that is on this machine, or of the index of its tars, made as training would."""
+    if is_url(place):
+        return None
+    if not is_tar_list(place):
+        return Path(place) if (Path(place) / MANIFEST_NAME).exists() else None
+    try:
+        tars = list_tars(place)
+    except UserError as error:
+        raise UserError(f"data.shards: {error}; or give --samples and --classes") from error
+    is_here = all(Path(tars.folder.locate(shard)).exists() for shard in tars.shards)
+    return describe_tars(place, config.split, index=config.index) if is_here else None
 
 
 def _assume(question: Question, num_samples: int, num_classes: int, *, source: str) -> Samples:

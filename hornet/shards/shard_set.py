@@ -68,7 +68,7 @@ def open_shards(
     """Open a split of the set in a folder or at the URL of one, after checking its index, labels, and tars' sizes.
 
     `place` may also name tars, by a pattern with braces or a list: the first time they are indexed, by one process of
-    the node, and the index stays in the folder `index` (None: ~/.cache/hornet/indexes).
+    the node, and the index stays in the folder `index` (None: ~/.cache/hornet/indexes), which is of no use to a set.
 
     `remote` says how to read what is remote. Sizes of remote tars are not asked for; reading notices other ones. Of the
     ranks of a node each asks for the sizes of its part of the tars, so an error of one is to be shared with all.
@@ -81,6 +81,11 @@ def open_shards(
 
         place = describe_tars(place, split_name, index=index)
         remedy = f"remove {place}"
+    elif index is not None:
+        raise UserError(
+            f"index: is a folder for the index of tars that are named by a pattern, and {place} is the folder of a "
+            "set, which has its own; leave it out"
+        )
     assert isinstance(place, Path | str)
     folder = fetch_set(str(place), split_name, remote) if is_url(str(place)) else Path(place)
     manifest = read_manifest(folder)

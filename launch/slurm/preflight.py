@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=0, help="GPUs the job uses here; 0 leaves them out")
     parser.add_argument("--now", type=float, help="the job script's clock, in seconds since 1970")
     parser.add_argument("--run-path", type=Path, help="the run directory")
-    parser.add_argument("--shards", default="", help="the training set's folder; an address with :// is left out")
+    parser.add_argument("--shards", default="", help="the training set's folder or its tars; with :// left out")
     parser.add_argument("--versions", help="what --print-versions said on the job script's node")
     parser.add_argument("--print-versions", action="store_true", help="print the versions of this node and end")
     options = parser.parse_args()
@@ -99,10 +99,28 @@ def check_shards(shards: str) -> Iterator[str]:
     if not shards or "://" in shards:
         return
     folder = Path(shards)
-    if not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
+    if not folder.is_dir() and any(mark in shards for mark in ("{", "*", "?", "[", "::", ".tar")):
+        yield from check_tars(shards)
+    elif not (folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)):
         yield f"{folder} is not readable"
     elif next(folder.rglob("*.tar"), None) is None:
         yield f"{folder} holds no tars"
+
+
+def check_tars(pattern: str) -> Iterator[str]:
+    """Yield whether tars that are named by a pattern are not there; the first and the last stand for all."""
+    from hornet.errors import UserError  # only here, so that a broken node still answers
+    from hornet.shards.indexing.tar_list import list_tars
+
+    try:
+        tars = list_tars(pattern)
+    except UserError as error:
+        yield str(error)
+        return
+    for shard in sorted({tars.shards[0], tars.shards[-1]}):
+        path = Path(tars.folder.locate(shard))
+        if not os.access(path, os.R_OK):
+            yield f"{path} is not readable"
 
 
 if __name__ == "__main__":

@@ -85,6 +85,15 @@ def test_deepspeeds_own_tool_reads_them(worlds):
             assert torch.equal(found[name], kinds["weight"]), (folder.name, name)
 
 
+def test_deepspeeds_own_tool_cannot_read_what_is_not_sharded(worlds):
+    """As docs/checkpoints.md says; our reader does (above, as all stages)."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    for folder in list_written(worlds, stages=(0,)):
+        with pytest.raises(TypeError, match="NoneType"):
+            get_fp32_state_dict_from_zero_checkpoint(str(folder), tag="step_00000004")
+
+
 def test_a_missing_shard_is_named(worlds, tmp_path):
     source = worlds / "z1_n4" / "step_00000004"
     for path in source.iterdir():

@@ -169,6 +169,16 @@ def test_a_chain_of_jobs_goes_on_where_nothing_may_be_requeued(cluster, submit, 
     assert "status finished" in output
 
 
+def test_what_is_typed_in_the_shell_of_salloc_is_one_process(cluster):
+    """The shell of salloc here, the one that it may open on a node; ranks are started by srun alone."""
+    print_world = "from hornet.world import read_world; w = read_world(); print(w.rank, w.num_ranks, flush=True)"
+    python = f"{sys.executable} -c '{print_world}'"
+    typed = [python, f"srun --interactive --preserve-env --nodes=1 --ntasks=1 {python}", f"srun {python}"]
+    command = ["salloc", "--quiet", *SMALL, "bash", "-ec", "; echo then; ".join(typed)]
+    output = cluster.command(*command, environment=make_environment())
+    assert [sorted(part.split("\n")) for part in output.strip().split("\nthen\n")] == [["0 1"], ["0 1"], ["0 2", "1 2"]]
+
+
 def test_a_dry_run_says_yes_and_leaves_nothing(cluster, pretraining, tmp_path):
     command = [ROOT / "launch/slurm/submit.sh", *SMALL, "--dry-run", "pretrain", pretraining()]
     output = cluster.command(*command, environment={**make_environment(), "PYTHON": sys.executable})

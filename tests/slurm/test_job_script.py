@@ -273,6 +273,15 @@ def test_preflight_names_what_is_wrong_with_a_node(place, tmp_path):
     assert run_preflight("--shards", "https://somewhere/else") == "ok n"
 
 
+def test_preflight_looks_for_tars_that_a_pattern_names(tmp_path):
+    for name in ("a-00.tar", "a-01.tar"):
+        (tmp_path / name).write_bytes(b"")
+    assert run_preflight("--shards", f"{tmp_path}/a-{{00..01}}.tar") == "ok n"
+    assert run_preflight("--shards", f"{tmp_path}/a-*.tar") == "ok n"
+    assert run_preflight("--shards", f"{tmp_path}/a-{{00..02}}.tar") == f"bad n: {tmp_path}/a-02.tar is not readable"
+    assert "b-*.tar: names no tar that is there" in run_preflight("--shards", f"{tmp_path}/b-*.tar")
+
+
 def test_preflight_counts_gpus_and_what_is_left_in_them(tmp_path, monkeypatch):
     nvidia_smi = tmp_path / "nvidia-smi"
     nvidia_smi.write_text("#!/bin/sh\nprintf '3, 81559\\n70000, 81559\\n'\n")

@@ -141,3 +141,10 @@ def test_a_bad_sample_leaves_its_slot_empty_and_is_named(tmp_path: Path) -> None
 def test_bad_settings_are_named(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=f"(?m)^{problem}"):
         EvaluationConfig(**{"shards": tmp_path, "image_size": 16} | changes)
+
+
+def test_tars_that_were_never_indexed_are_evaluated_as_their_set(toy_set: Path, tmp_path: Path) -> None:
+    by_pattern = run(f"{toy_set}/toy-*.tar", index=tmp_path)[0]  # type: ignore[arg-type]
+    for found, known in zip(by_pattern, run(toy_set)[0], strict=True):
+        assert torch.equal(found.images_bchw, known.images_bchw)
+        assert torch.equal(found.labels, known.labels)

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from hornet.batch import Batch
-from hornet.config import build_config, flatten_values, to_values
+from hornet.config import build_config, flatten_values, load_config, to_values
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.division import check_division
 from hornet.data.loader import TrainStream, open_train_stream
@@ -327,8 +327,40 @@ def test_a_loop_of_ones_own_needs_a_path_sizes_and_a_rank(toy_set: Path) -> None
     assert sorted(found) == sorted(whole)
 
 
+def test_a_loop_of_ones_own_is_the_rank_that_its_launcher_says(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_keys(**world: int) -> list[str]:
+        stream = open_train_stream(toy_set, image_size=16, global_batch_size=8, **world)
+        found = [key for batch in stream.iterate(0, 2) for key in batch.keys]
+        stream.close()
+        return found
+
+    expected = [read_keys(rank=rank, num_ranks=2) for rank in range(2)]
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "RANK": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    assert read_keys() == expected[1] != expected[0]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    with pytest.raises(UserError, match=r"torch.distributed has 4 ranks, the launcher's environment says 2, so"):
+        read_keys()
+
+
 def test_what_a_loop_of_ones_own_must_say_is_told(toy_set: Path) -> None:
     with pytest.raises(UserError, match=r"image_size: say how many pixels the edge of the images of .* shall have"):
         open_train_stream(toy_set, global_batch_size=8)
     with pytest.raises(UserError, match=r"image_size, num_workers: stand in the StreamConfig"):
         open_train_stream(configure(toy_set), global_batch_size=8, image_size=32)
+
+
+def test_a_config_may_name_tars_that_were_never_indexed(toy_set: Path, tmp_path: Path) -> None:
+    path = tmp_path / "data.yaml"
+    path.write_text(f"shards: {toy_set}/toy-{{00..03}}.tar\ntransform: {{image_size: 16}}\nshuffle_window_shards: 2\n")
+    config = load_config(StreamConfig, path=path, overrides=[f"index={tmp_path}/index"])
+    again = build_config(StreamConfig, to_values(config), source="config.yaml")
+    assert again == config
+    keys = []
+    for described in (again, configure(toy_set, transform=TransformConfig(image_size=16))):
+        stream = open_train_stream(described, global_batch_size=8, seed=5)
+        keys.append([key for batch in stream.iterate(0, 6) for key in batch.keys])
+        stream.close()
+    assert keys[0] == keys[1]
+    assert list((tmp_path / "index").rglob("train.index.npy"))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import webdataset
+from accelerate.data_loader import prepare_data_loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -350,6 +351,54 @@ def test_two_samplers_on_top_of_each_other_are_refused(open_samples):
     for stage, name in ((webdataset.shuffle(100), "shuffle"), (webdataset.split_by_node, "split_by_node")):
         with pytest.raises(UserError, match=rf"^{name}: two samplers on top of each other; .* leave this stage out"):
             SamplePipeline(open_samples(), stage)
+
+
+def test_samplers_within_webdatasets_own_pipelines_are_refused_too(open_samples):
+    source = open_samples()
+    within = webdataset.DataPipeline(source, webdataset.shuffle(100))
+    plain = webdataset.DataPipeline(source, webdataset.decode("pil"))
+    for loader in (
+        within,
+        webdataset.WebLoader(within, batch_size=None),
+        torch.utils.data.DataLoader(within, batch_size=8),
+        webdataset.WebLoader(plain, batch_size=None).shuffle(100),
+    ):
+        with pytest.raises(UserError, match=r"^shuffle: two samplers on top of each other; .* leave this stage out"):
+            StepLoader(loader, source)
+    StepLoader(webdataset.WebLoader(plain, batch_size=None), source)
+
+
+SHARD, DISPATCH = {"num_processes": 2}, {"dispatch_batches": True, "put_on_device": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "workers"),
+    [
+        (SHARD, {}),
+        (DISPATCH, {}),
+        pytest.param(SHARD, {"num_workers": 1}, marks=pytest.mark.slow),
+        pytest.param(DISPATCH, {"num_workers": 1, "multiprocessing_context": "spawn"}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_loader_that_accelerate_would_divide_again_is_refused(tars, index, options, workers):
+    def prepare(dataset: Any) -> Any:
+        loader = torch.utils.data.DataLoader(dataset, batch_size=4, collate_fn=keys_of, **workers)
+        return prepare_data_loader(loader, device=torch.device("cpu"), process_index=0, **options)
+
+    world: dict[str, Any] = {"rank": 0, "num_ranks": 2, "index": index}
+    for source in (
+        SamplePipeline(TrainSamples(tars, global_batch_size=8, **world)),
+        EvaluationSamples(tars, batch_size=4, **world),
+    ):
+        with pytest.raises(UserError, match=r"two samplers on top of each other: Accelerate's prepare .* StepLoader\("):
+            next(iter(prepare(source)))
+
+
+def test_a_source_that_is_undivided_may_be_divided_by_accelerate(open_samples):
+    loader = torch.utils.data.DataLoader(open_samples(num_steps=2), batch_size=4, collate_fn=list)
+    keys = [keys_of(batch) for batch in prepare_data_loader(loader, num_processes=2, process_index=1)]
+    alone = keys_of(islice(open_samples(), 16))
+    assert keys == [alone[4:8], alone[12:16]]
 
 
 def test_a_stage_that_drops_samples_is_told(open_samples):

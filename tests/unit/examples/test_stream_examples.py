@@ -155,17 +155,33 @@ def test_open_clips_loop_runs_on_it(tars, tmp_path):
     assert [texts.tolist() for _, texts in islice(data.dataloader, 2)] == read[5:7]
 
 
-def test_lightnings_contract_is_kept(tars, tmp_path):
-    """Lightning asks a loader for its length, state_dict() and load_state_dict(); it is not installed here."""
-    make_loader = load("webdataset_dataloader")["make_loader"]
-    loader = make_loader(tars, index=tmp_path / "index")
-    assert len(loader) == 5
-    first = [captions for _, captions in islice(loader, 2)]
-    state = json.loads(json.dumps(loader.state_dict()))
-    again = make_loader(tars, index=tmp_path / "index")
-    again.load_state_dict(state)
-    rest = [captions for _, captions in again]
-    assert sorted(caption for captions in first + rest for caption in captions) == sorted(CAPTIONS)
+@pytest.mark.slow
+def test_lightning_goes_on_within_an_epoch_on_another_number_of_ranks(tars, tmp_path):
+    """Two ranks of Lightning's own launcher stop after three of five batches; its checkpoint brings one rank there."""
+    pytest.importorskip("pytorch_lightning", reason="Lightning is not installed")
+    keys = [
+        sample["txt"].decode()
+        for sample in TrainSamples(
+            tars, global_batch_size=8, num_steps=7, rank=0, num_ranks=1, index=tmp_path / "alone"
+        )
+    ]
+    found: dict[tuple[int, int], list[str]] = {}
+    for num_steps, num_ranks in ((3, 2), (7, 1)):
+        arguments = [f"{tmp_path}/tars/any-*.tar", str(tmp_path / "out"), str(num_steps), str(num_ranks)]
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.webdataset_lightning", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = re.findall(r"(\d+) (\d+) (\d+): (caption.*)", done.stdout)
+        for epoch, number, _rank, captions in sorted(set(lines)):
+            found.setdefault((int(epoch), int(number)), []).extend(captions.split(", "))
+        assert len(found) == num_steps
+    assert [name for _, names in sorted(found.items()) for name in names] == keys
 
 
 def test_a_loop_of_ones_own_streams_images(toy_set):

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +9,12 @@ from hornet.planning.question import Question
 from hornet.planning.samples import find_samples
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, write_manifest
+from hornet.shards.shard_set import open_shards
+from tests.unit.shards.making import write_shards
 
 
-def find(place, **known):
-    config = SimpleNamespace(shards=place, split="train")
+def find(place, *, index=None, **known):
+    config = SimpleNamespace(shards=place, split="train", index=index)
     return find_samples(config, Question(gpu=get_gpu("h100-80"), num_gpus=1, **known))
 
 
@@ -63,3 +66,21 @@ def test_anything_else_must_be_given():
         find("data/mine")
     found = find("data/mine", num_samples=10, num_classes=3)
     assert (found.num_samples, found.num_classes, found.source) == (10, 3, "given")
+
+
+def test_tars_named_by_a_pattern_are_indexed_where_the_config_says(tmp_path):
+    write_shards(tmp_path / "tars", num_shards=3, samples_per_shard=4)
+    found = find(f"{tmp_path}/tars/toy-{{00..02}}.tar", index=tmp_path / "index")
+    num_bytes = sum(path.stat().st_size for path in (tmp_path / "tars").glob("*.tar"))
+    assert (found.num_samples, found.num_bytes) == (12, num_bytes)
+    opened = open_shards(f"{tmp_path}/tars/toy-*.tar", "train", index=tmp_path / "index")
+    assert found.num_classes == len(opened.label_space)
+    assert Path(found.source).is_relative_to(tmp_path / "index")
+
+
+def test_tars_that_are_elsewhere_must_be_described(tmp_path):
+    with pytest.raises(UserError, match=r"data\.shards: tars/a-\{0\.\.9\}\.tar is not here.*--samples and --classes"):
+        find("tars/a-{0..9}.tar", index=tmp_path)
+    with pytest.raises(UserError, match=r"data\.shards: .*none-\*\.tar: names no tar.*; or give --samples"):
+        find(f"{tmp_path}/none-*.tar", index=tmp_path)
+    assert find("tars/a-{0..9}.tar", num_samples=10, num_classes=3).source == "given"

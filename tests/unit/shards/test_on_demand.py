@@ -55,6 +55,11 @@ def test_a_tar_that_changed_since_is_told(tars: Path, tmp_path: Path) -> None:
         open_shards(f"{tars}/toy-*.tar", "train", index=tmp_path / "index")
 
 
+def test_a_folder_for_the_index_is_refused_for_a_set_that_has_its_own(toy_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^index: is a folder for .* named by a pattern, and .* leave it out"):
+        open_shards(toy_set, "train", index=tmp_path)
+
+
 def _open_and_count(paths: list[str], index: Path, started: Any, results: Any) -> None:
     from hornet.shards import whole_set
 

@@ -29,6 +29,12 @@ def test_the_22k_recipe_has_the_published_number_of_steps():
     assert plan_schedule(config, steps_per_epoch=14_197_122 // 4096).num_steps == 311_940
 
 
+def test_a_peak_that_is_no_number_is_not_laid_on_the_minimum():
+    with pytest.raises(ValueError, match="peak_lr: must be 0 or more, and finite, not nan") as caught:
+        ScheduleConfig(num_epochs=3, peak_lr=math.nan)
+    assert "min_lr" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
