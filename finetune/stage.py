@@ -53,4 +53,5 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
         engine_identity={"engine": "accelerate"},
         engine_load=EngineLoad(precision=config.precision, count_bytes=count_bytes),
         build_engine=build_engine,
+        start_from=config.start.from_,
     )

@@ -197,8 +197,7 @@ class RunDirectory:
 
     def read_summary(self) -> dict[str, Any] | None:
         """Return summary.json, which only a finished run has."""
-        path = self.path / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_summary(self.path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json: the run is finished."""
@@ -212,6 +211,12 @@ class RunDirectory:
             yield
         except OSError as error:
             raise UserError(f"{self.path / name}: cannot be written: {error.strerror}") from error
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary.json of a run directory, which only a finished run has."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def describe_environment(world: World) -> dict[str, Any]:

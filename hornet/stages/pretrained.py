@@ -6,6 +6,8 @@ Not here: fitting them to another network (finetune/start.py).
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +20,17 @@ from torch import Tensor, nn
 from hornet.errors import UserError
 from hornet.model.resize import fit_to_model
 from hornet.model.state_dicts import find_state_dicts, plain_names
+from hornet.runs.directory import read_summary
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
-from hornet.training.checkpoints.weight_file import FOLDER_FILES, find_weights_in_folder, read_weight_file
+from hornet.training.checkpoints.weight_file import (
+    FOLDER_FILES,
+    find_weights_in_folder,
+    list_weight_files,
+    read_weight_file,
+)
 from hornet.training.checkpoints.weights import read_weights
 from hornet.training.config import Weights
 
@@ -77,6 +85,31 @@ def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) ->
         description={},
         source=source,
     )
+
+
+def identify_weights(path: Path) -> str:
+    """Return 64 hex digits of what `read_pretrained` reads there: what a finetuning's digest says of its start.
+
+    Those of the run (`digest` of its summary.json) for the weights it has ended with; else the SHA-256 of the
+    checkpoint's manifest or of the file or files. Raises UserError as `read_pretrained`.
+    """
+    file: Path | None = path
+    if path.is_dir():
+        file = None if (path / MANIFEST).exists() else find_weights_in_folder(path)
+    if file is not None:
+        digests = [hash_file(part) for part in list_weight_files(file)]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    folder = path if (path / MANIFEST).exists() else _newest_of_run(path).folder
+    summary = read_summary(folder.parent.parent) or {}
+    if summary.get("checkpoint") == f"checkpoints/{folder.name}" and summary.get("digest") is not None:
+        return str(summary["digest"])
+    return str(json.loads((folder / MANIFEST).read_text())["sha256"])
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:

@@ -26,17 +26,15 @@ def digest_run(config: StageConfig, *, parent: str | None = None) -> str:
     """Return 64 hex digits of what the run of `config` learns and is measured on. Opens its sets, and writes nothing.
 
     The same as the `digest` of its summary.json. `parent` is the digest of the run that a finetuning starts from, or of
-    its file of weights (`identify_start`).
+    its file of weights (`identify_weights`).
     Raises UserError if a set is missing or damaged, or if `parent` is missing or of no use.
     """
-    data, evaluation = config.data, config.evaluation
-    return digest_parts(
-        config,
-        train=open_shards(data.shards, data.split, remote=data.remote).fingerprint,
-        evaluation=evaluation
-        and open_shards(evaluation.shards, evaluation.split, remote=evaluation.remote).fingerprint,
-        parent=parent,
+    train, evaluation = (
+        None if part is None else open_shards(part.shards, part.split, remote=part.remote).fingerprint
+        for part in (config.data, config.evaluation)
     )
+    assert train is not None
+    return digest_parts(config, train=train, evaluation=evaluation, parent=parent)
 
 
 def digest_parts(config: StageConfig, *, train: str, evaluation: str | None, parent: str | None) -> str:
@@ -45,13 +43,17 @@ def digest_parts(config: StageConfig, *, train: str, evaluation: str | None, par
     Raises UserError if `parent` is missing or of no use.
     """
     values = list_learned(config)
-    has_start = any(key == START_FROM for key in list_settings(type(config)))
-    if has_start and parent is None:
+    if has_start(config) and parent is None:
         raise UserError(f"{START_FROM}: a finetuning run has no digest without that of the weights it starts from")
-    if parent is not None and not has_start:
+    if parent is not None and not has_start(config):
         raise UserError("a pretraining run starts from no other's weights; give no parent")
     content = {"config": values, "train": train, "evaluation": evaluation, "parent": parent}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def has_start(config: StageConfig) -> bool:
+    """Whether the run starts from another's weights, as a finetuning does."""
+    return START_FROM in list_settings(type(config))
 
 
 def list_learned(config: StageConfig) -> dict[str, Any]:

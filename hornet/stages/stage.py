@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from hornet.stages.classification import (
 from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
+from hornet.stages.record import PARENT, describe_run, find_parent
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.loop import Engine
@@ -58,10 +60,12 @@ def run_stage(
     engine_identity: Mapping[str, Any],
     engine_load: EngineLoad,
     build_engine: BuildEngine,
+    start_from: Path | None = None,
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
-    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network.
+    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network, with the
+    weights of `start_from` if it reads any.
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
@@ -97,14 +101,18 @@ def run_stage(
                     require_room(stream, labelled, world=world)
             with errors_shared():
                 require_statistics(model, stream.micro_batch_size)
+            # Both before ZeRO-3 takes the parameters apart.
+            shapes, filters = list_shapes(model), list(get_filter_grids(model))
+            engine = build_engine(model, task, checkpoint)
             components = assemble(
                 config,
                 stream=stream,
                 task=task,
-                parameter_shapes=list_shapes(model),  # it and the next before ZeRO-3 takes the parameters apart
-                filters=list(get_filter_grids(model)),
-                engine=build_engine(model, task, checkpoint),
+                parameter_shapes=shapes,
+                filters=filters,
+                engine=engine,
                 identity=identity,
+                parent=find_parent(start_from, checkpoint, world=world),
                 flops_per_image=flops_per_image,
             )
             run_session(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
@@ -207,6 +215,7 @@ def assemble(
     task: Classification,
     engine: Engine,
     identity: Mapping[str, Any],
+    parent: str | None,
     parameter_shapes: Mapping[str, tuple[int, ...]],
     flops_per_image: float,
     filters: Sequence[str],
@@ -223,7 +232,9 @@ def assemble(
                 label_space=stream.label_space,
             ),
             **describe_split(task.world, stream),
+            **({} if parent is None else {PARENT: parent}),
         },
+        about=describe_run(config, stream=stream, labelled=task.labelled, parent=parent),
         parameter_shapes=parameter_shapes,
         flops_per_image=flops_per_image,
         iterate=stream.iterate,

@@ -25,6 +25,8 @@ class Components:
     """What a checkpoint must have been written with to fit this run; JSON values."""
     description: Mapping[str, Any]
     """What a reader of the checkpoint's weights needs; JSON values."""
+    about: Mapping[str, Any]
+    """What summary.json says of the run from its config and its sets: digest, seed, image size, ...; JSON values."""
     parameter_shapes: Mapping[str, tuple[int, ...]]
     """Every parameter's whole shape, by name."""
     flops_per_image: float

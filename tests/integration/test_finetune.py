@@ -6,6 +6,10 @@ import timm
 import torch
 
 import hornet  # noqa: F401  registers the models
+from finetune.config import FinetuneConfig
+from hornet.config import load_config
+from hornet.runs.directory import read_summary
+from hornet.stages.run_digest import digest_run
 from tests.integration.conftest import (
     NUM_CLASSES,
     NUM_VALIDATION,
@@ -73,6 +77,15 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
         assert state.keys() == {"step", "exp_avg", "exp_avg_sq", "ema"}
         for key, tensor in state.items():
             assert torch.equal(tensor, states[1]["optimizer"]["state"][index][key])
+
+    summaries = [read_summary(run) for run in (undisturbed, killed)]
+    parent = read_summary(pretrained)["digest"]
+    assert summaries[0]["parent"] == summaries[1]["parent"] == parent, "the killed one's checkpoint remembers it"
+    digest = digest_run(load_config(FinetuneConfig, path=config, overrides=["run.name=x"]), parent=parent)
+    assert summaries[0]["digest"] == summaries[1]["digest"] == digest
+    assert len(digest) == 64
+    assert (summaries[1]["num_attempts"], summaries[1]["image_size"], summaries[1]["num_samples"]) == (2, 48, 52)
+    assert summaries[1]["num_left_over_samples"] == 4
 
     by_weights = {row["weights"]: row for row in read_rows(undisturbed, "evaluations")}
     assert by_weights.keys() == {"raw", "ema"}

@@ -12,6 +12,7 @@ from hornet.data.loader import open_train_stream
 from hornet.model.build import build_model
 from hornet.seeding import derive_seed
 from hornet.stages.classification import Classification
+from hornet.stages.run_digest import digest_run
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.engines.deepspeed_files import EMA, WEIGHT, ZeroCheckpoint
 from hornet.training.schedule import plan_schedule
@@ -64,6 +65,10 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
     summaries = [json.loads((run / "summary.json").read_text()) for run in (undisturbed, killed)]
     assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
     assert {row["weights"]: row["num_images"] for row in summaries[0]["evaluations"]} == {"raw": 13, "ema": 13}
+    digest = digest_run(load_config(PretrainConfig, path=config))
+    assert [(row["digest"], row["parent"]) for row in summaries] == [(digest, None)] * 2
+    assert [row["num_attempts"] for row in summaries] == [1, 2]
+    assert summaries[1]["seconds"] > summaries[1]["seconds_in_last_attempt"]
     assert json.loads((killed / "status.json").read_text())["state"] == "finished"
     assert_board(killed / "tensorboard")
     assert_diary(killed, last_step=last_step)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hornet.pages.html import Section, join, render
-from hornet.pages.run.attempts import Attempt
 from hornet.pages.run.curves import Chart, Mark, Values, render_chart
-from hornet.pages.run.files import Row, RunFiles, column, number
+from hornet.pages.run.files import RunFiles
 from hornet.pages.run.timing import PHASES
+from hornet.runs.attempts import Attempt
+from hornet.runs.rows import Row, column, number
 
 CHARTS = """<div class="charts">{{ charts }}</div>"""
 

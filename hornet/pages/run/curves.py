@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from hornet.pages.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, render_frame
 from hornet.pages.html import join, render
-from hornet.pages.run.files import present
+from hornet.runs.rows import present
 
 NUM_POINTS = 600
 """Of a chart, about; of longer runs each stretch is shown by its smallest and largest values."""

@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hornet.errors import UserError
-
-Row = dict[str, Any]
+from hornet.runs.rows import Row, number
 
 MARKS = ("status.json", "config.yaml", "metrics.jsonl")
 """A folder with one of these is a run."""
-LARGEST = 1e30
-"""Numbers beyond are no measurement of ours: they are treated as missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,23 +89,6 @@ def read_run(path: Path) -> RunFiles:
         beat=(path / "owner.json").stat().st_mtime if (path / "owner.json").is_file() else None,
         problems=problems,
     )
-
-
-def number(value: Any) -> float | None:
-    """Return a number that can be shown; None for null, text, and what is not finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= LARGEST else None  # which NaN is not
-
-
-def column(rows: list[Row], key: str) -> list[float | None]:
-    """Return one field of all rows."""
-    return [number(row.get(key)) for row in rows]
-
-
-def present(values: list[float | None]) -> list[float]:
-    """Leave out what is missing."""
-    return [value for value in values if value is not None]
 
 
 def _explain_no_run(path: Path) -> str:

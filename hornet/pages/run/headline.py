@@ -10,10 +10,10 @@ from datetime import datetime
 from markupsafe import Markup
 
 from hornet.pages.html import render, render_numbers
-from hornet.pages.run.attempts import Attempt
-from hornet.pages.run.files import Row, RunFiles, column, number, present
-from hornet.pages.run.timing import find_step_seconds
+from hornet.pages.run.files import RunFiles
 from hornet.quantities import format_seconds, format_time, shorten
+from hornet.runs.attempts import Attempt, find_step_seconds
+from hornet.runs.rows import Row, column, number, present
 
 SILENT_SECONDS = 60
 """A job touches owner.json every 10 s: one that has been silent for so long is hardly alive."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from hornet.pages.html import render, write_page
-from hornet.pages.run.attempts import find_attempts
 from hornet.pages.run.curve_list import render_curves
 from hornet.pages.run.files import read_run
 from hornet.pages.run.headline import find_last_step, find_num_steps, render_headline
@@ -21,7 +20,8 @@ from hornet.pages.run.sections import (
     render_timing,
 )
 from hornet.pages.run.style import SCRIPT, STYLE
-from hornet.pages.run.timing import find_step_seconds, split_time
+from hornet.pages.run.timing import split_time
+from hornet.runs.attempts import find_attempts, find_step_seconds
 
 BODY = """\
 {{ headline }}

@@ -10,11 +10,12 @@ from typing import Any
 from markupsafe import Markup
 
 from hornet.pages.html import Section, render, render_table
-from hornet.pages.run.attempts import Attempt
 from hornet.pages.run.curves import NUM_COLOURS, format_value
-from hornet.pages.run.files import RunFiles, number
+from hornet.pages.run.files import RunFiles
 from hornet.pages.run.timing import Timing
 from hornet.quantities import format_seconds, format_time
+from hornet.runs.attempts import Attempt
+from hornet.runs.rows import number
 
 NUM_ROWS = 100
 NUM_KEYS = 3

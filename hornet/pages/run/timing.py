@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hornet.pages.run.attempts import Attempt
-from hornet.pages.run.files import Row, column, number, present
+from hornet.runs.attempts import Attempt, find_step_seconds
+from hornet.runs.rows import Row, number
 
 PHASES = {
     "data_seconds": "waiting for data",
@@ -31,12 +30,6 @@ class Timing:
     """All attempts together; between two attempts no time is counted."""
     parts: dict[str, float]
     """Seconds by name, nothing twice; `other` is what is left of the total."""
-
-
-def find_step_seconds(metrics: Sequence[Row]) -> float:
-    """Return the usual time of a step: the median row's; 0 without rows."""
-    seconds = present(column(list(metrics), "step_seconds"))
-    return statistics.median(seconds) if seconds else 0.0
 
 
 def split_time(attempts: Sequence[Attempt], metrics: Sequence[Row], events: Sequence[Row]) -> Timing:

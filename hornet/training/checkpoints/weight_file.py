@@ -37,6 +37,13 @@ def find_weights_in_folder(folder: Path) -> Path | None:
     return next((folder / name for name in FOLDER_FILES if (folder / name).exists()), None)
 
 
+def list_weight_files(path: Path) -> list[Path]:
+    """Return the file, or an index.json and the parts that it lists; raises UserError."""
+    if not path.name.endswith(".index.json"):
+        return [path]
+    return [path, *(path.parent / name for name in sorted(set(_read_index(path).values())))]
+
+
 def read_weight_file(path: Path) -> Any:
     """Return the content of a file of torch.save or safetensors, or of all parts that an index.json lists, on the CPU.
 

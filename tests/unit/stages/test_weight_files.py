@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import hornet  # noqa: F401  registers the models
 from finetune.start import fit_weights
 from hornet.errors import UserError
 from hornet.shards.label_space import LabelSpace, number_classes
-from hornet.stages.pretrained import Pretrained, load_weights, read_pretrained
+from hornet.stages.pretrained import Pretrained, identify_weights, load_weights, read_pretrained
 
 
 def make_state(fill=None, **arguments):
@@ -446,3 +447,21 @@ def test_a_folder_without_weights_says_what_was_looked_for(tmp_path):
     )
     (tmp_path / ".metadata").touch()
     assert "dcp_to_torch" in refusal(tmp_path)
+
+
+def test_weights_are_identified_by_their_content(tmp_path):
+    one = save(tmp_path, {"a": torch.ones(2)}, "one.pth")
+    (tmp_path / "copy.pth").write_bytes(one.read_bytes())
+    other = save(tmp_path, {"a": torch.zeros(2)}, "other.pth")
+    assert identify_weights(one) == hashlib.sha256(one.read_bytes()).hexdigest()
+    assert identify_weights(tmp_path / "copy.pth") == identify_weights(one) != identify_weights(other)
+
+
+def test_weights_in_parts_are_identified_by_all_of_them(tmp_path):
+    parts = {"a": "1.safetensors", "b": "2.safetensors"}
+    for name, file in parts.items():
+        save_file({name: torch.ones(2)}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
+    before = identify_weights(tmp_path)
+    save_file({"b": torch.zeros(2)}, tmp_path / "2.safetensors")
+    assert identify_weights(tmp_path) != before

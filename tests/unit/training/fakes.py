@@ -89,6 +89,7 @@ def make_components(engine, **changes):
         "engine": engine,
         "identity": {},
         "description": {},
+        "about": {},
         "parameter_shapes": {},
         "flops_per_image": 1e9,
         "iterate": lambda first, count: iter(()),

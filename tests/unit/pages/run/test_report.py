@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
-from hornet.pages.run.attempts import find_attempts
 from hornet.pages.run.curves import thin
 from hornet.pages.run.files import read_run
 from hornet.pages.run.page import write_report
 from hornet.pages.run.timing import split_time
+from hornet.runs.attempts import find_attempts
 from tests.unit.pages.run.browser import CHROMIUM, Browser
 from tests.unit.pages.run.making import EVENTS, EVIL, START, make_metrics, make_run, write_rows
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from hornet.pages.run.files import Row, number
+from hornet.runs.rows import Row, column, number, present
 
 ENDS = ("stopped", "finished", "failed")
 
@@ -43,6 +44,12 @@ class Attempt:
     def seconds(self) -> float:
         """From its start to its end."""
         return self.last_sign - self.start
+
+
+def find_step_seconds(metrics: Sequence[Row]) -> float:
+    """Return the usual time of a step: the median row's; 0 without rows."""
+    seconds = present(column(metrics, "step_seconds"))
+    return statistics.median(seconds) if seconds else 0.0
 
 
 def find_attempts(events: Sequence[Row], metrics: Sequence[Row], *, step_seconds: float) -> list[Attempt]:
