@@ -15,6 +15,9 @@ from hornet.training.config import Weights
 LAWS = ("power", "saturating", "bounded", "chinchilla", "bounded_joint", "kaplan")
 """Those that a study may be asked to try; each is in laws.py."""
 
+FOLDERS = ("cells", "figures", "lists", "logs", "measure")
+"""What a study keeps beside its groups."""
+
 AXES = ("families", "sizes", "fractions", "seeds")
 
 
@@ -100,7 +103,8 @@ class ExecutionConfig(Settings):
         elif self.cores < self.threads:
             yield f"cores: {self.cores} are fewer than the {self.threads} threads of one run"
         if not 0 < self.run_memory_gb <= self.memory_gb:
-            yield f"run_memory_gb: must be over 0 and at most memory_gb ({self.memory_gb:g}), not {self.run_memory_gb:g}"
+            most = f"memory_gb ({self.memory_gb:g})"
+            yield f"run_memory_gb: must be over 0 and at most {most}, not {self.run_memory_gb:g}"
         for name in ("gpus", "retries"):
             if getattr(self, name) < 0:
                 yield f"{name}: must be 0 or more, not {getattr(self, name)}"
@@ -218,6 +222,8 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     groups: dict[str, GroupConfig] = {}
     asked = values.get("groups")
     for name, content in asked.items() if isinstance(asked, dict) else ():
+        if name in FOLDERS:
+            problems.append(f"groups.{name}: is where the study keeps its {name}; choose another name")
         if not isinstance(content, dict):
             problems.append(f"groups.{name}: must hold keys")
             continue

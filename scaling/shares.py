@@ -50,7 +50,10 @@ def name_share(source: Path, fraction: float, *, seed: int, beside: Path | None)
 
 
 def make_shares(shares: Sequence[Share]) -> None:
-    """Make those that are not here; raises UserError if a set is missing, or shares do not lie inside one another."""
+    """Make those that are not here.
+
+    Raises UserError if a set is missing, or if shares do not lie inside one another.
+    """
     for share in shares:
         if not share.is_here:
             make_subset(
