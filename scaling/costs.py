@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
+from finetune.config import FinetuneConfig
 from hornet.config import build_config, to_values, to_yaml
 from hornet.durable import read_json_lines, write_json, write_text
 from hornet.errors import UserError
+from hornet.stages.config import StageConfig
+from pretrain.config import PretrainConfig
 from scaling.cells import Cell
 from scaling.config import Study
 from scaling.networks import NetworkFacts, key_of
@@ -53,7 +56,7 @@ def estimate(
     """Return what each cell's run takes in all, by the cell's name; nothing of those that nothing is known of."""
     speeds = read_speeds(study)
     for cell in cells:
-        summary = standings[cell.name].summary
+        summary = standings[cell.name].summary if cell.name in standings else None
         if summary is not None and _speed_key(study, cell) not in speeds:
             speeds[_speed_key(study, cell)] = _speed_of(summary)
     flops = {_speed_key(study, cell): networks[cell.name].flops_per_image for cell in cells}
@@ -151,15 +154,14 @@ def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[di
     from hornet.planning.basis import find_basis
     from hornet.planning.plan import make_plan
     from hornet.planning.question import Question
-    from pretrain.config import PretrainConfig
 
     costs: dict[str, Cost] = {}
     problems: list[str] = []
-    plans: dict[tuple[object, ...], float] = {}
+    steps: dict[tuple[object, ...], float] = {}
     for cell in cells:
-        config, evaluation = cell.config, cell.evaluation
-        key = (key_of(cell), config.global_batch_size, config.micro_batch_size, cell.num_steps, evaluation)
-        if key not in plans:
+        config = cell.config
+        key = (key_of(cell), config.global_batch_size, config.micro_batch_size)
+        if key not in steps:
             zero = config.zero if isinstance(config, PretrainConfig) else None
             question = Question(
                 gpu=get_gpu(kind),
@@ -167,13 +169,18 @@ def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[di
                 num_samples=cell.train.num_samples,
                 num_classes=cell.train.num_classes,
             )
-            precision = config.precision if zero is None else zero.precision  # type: ignore[attr-defined]
+            precision = config.zero.precision if isinstance(config, PretrainConfig) else _read_precision(config)
             try:
                 plan = make_plan(find_basis(config, question, zero=zero, precision=precision, run=None))
             except UserError as error:
                 problems.append(f"{cell.name}: {error}")
                 continue
             problems += [f"{cell.name}: {problem}" for problem in plan.problems]
-            plans[key] = plan.fleet.duration.hours * 3600
-        costs[cell.name] = Cost(seconds=plans[key], source=f"{num_gpus} {kind}")
+            steps[key] = plan.fleet.duration.step_seconds
+        costs[cell.name] = Cost(seconds=steps[key] * cell.num_steps, source=f"{num_gpus} {kind}")
     return costs, problems
+
+
+def _read_precision(config: StageConfig) -> Literal["bf16", "fp32"]:
+    assert isinstance(config, FinetuneConfig)
+    return config.precision

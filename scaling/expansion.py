@@ -133,8 +133,8 @@ def _make_cell(
             f"than one global batch ({config.global_batch_size}); use a larger share or a smaller global_batch_size"
         )
     config = _build(values, parent=parent, source=path, problems=problems)
-    evaluation = config.evaluation and find_facts(config.evaluation)
-    if evaluation is None:
+    evaluation = None if config.evaluation is None else find_facts(config.evaluation)
+    if evaluation is None and all(other.from_ != name for other in study.groups.values()):
         raise UserError(f"{path}: has no evaluation, so nothing would be measured; give evaluation.shards")
     return Cell(
         group=name,
@@ -148,7 +148,7 @@ def _make_cell(
         train=facts,
         evaluation=evaluation,
         digest=_digest(config, facts, evaluation, parent),
-        parent=parent and parent.name,
+        parent=None if parent is None else parent.name,
         is_held_out=group.predict_first,
         run=f"{name}/{at.key}",
         share=share,
@@ -208,13 +208,13 @@ def _build(values: Mapping[str, Any], *, parent: Cell | None, source: str, probl
     return build_config(PretrainConfig, values, source=source, problems=problems)
 
 
-def _digest(config: StageConfig, train: SetFacts, evaluation: SetFacts, parent: Cell | None) -> str | None:
-    prints = (train.fingerprint, evaluation.fingerprint)
-    if train.fingerprint is None or None in prints or (parent is not None and parent.digest is None):
+def _digest(config: StageConfig, train: SetFacts, evaluation: SetFacts | None, parent: Cell | None) -> str | None:
+    measured = None if evaluation is None else evaluation.fingerprint
+    is_known = evaluation is None or measured is not None
+    if train.fingerprint is None or not is_known or (parent is not None and parent.digest is None):
         return None
-    return digest_parts(
-        config, train=train.fingerprint, evaluation=evaluation.fingerprint, parent=parent and parent.digest
-    )
+    start = None if parent is None else parent.digest
+    return digest_parts(config, train=train.fingerprint, evaluation=measured, parent=start)
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

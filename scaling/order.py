@@ -1,4 +1,4 @@
-"""In which order runs tell most: corners of the grid first, then its inside, then further seeds, then what needs them."""
+"""In which order runs tell most: corners of the grid first, its inside, further seeds, then what needs those."""
 
 from __future__ import annotations
 

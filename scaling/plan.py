@@ -34,11 +34,11 @@ class PlanRow:
     seed: int
     model: str
     num_parameters: int
-    N: int  # noqa: N815 - the laws' names
+    N: int
     """Parameters without the classifier."""
-    U: int  # noqa: N815
+    U: int
     """Unique images of the training split."""
-    T: int  # noqa: N815
+    T: int
     """Images seen."""
     epochs: float
     training_flops: float
@@ -130,9 +130,7 @@ def order_runs(cells: Sequence[Cell], costs: Mapping[str, Cost]) -> list[Cell]:
     return sort_runs(list_runs(cells), seconds={name: cost.seconds for name, cost in costs.items()})
 
 
-def choose_affordable(
-    runs: Sequence[Cell], costs: Mapping[str, Cost], *, budget: float, slots: int
-) -> list[Cell]:
+def choose_affordable(runs: Sequence[Cell], costs: Mapping[str, Cost], *, budget: float, slots: int) -> list[Cell]:
     """Return the runs that a budget in seconds pays for; raises UserError if a cost is unknown."""
     unknown = [cell.name for cell in runs if cell.name not in costs]
     if unknown:
@@ -155,7 +153,10 @@ def format_plan(plan: StudyPlan) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = []
     for row in rows:
-        cells = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:8], widths[1:8], strict=True))]
+        cells = [
+            row[0].ljust(widths[0]),
+            *(text.rjust(width) for text, width in zip(row[1:8], widths[1:8], strict=True)),
+        ]
         lines.append("  ".join([*cells, row[8]]).rstrip())
     left = "unknown; --measure times a few steps of each network"
     if plan.seconds_left is not None:

@@ -1,11 +1,4 @@
-"""A study of many runs: planned, run, looked at, fitted, shown. Each command can be given again and again.
-
-examples:
-  python launch/scaling.py plan --config configs/scaling/demo.yaml --measure
-  python launch/scaling.py run --config configs/scaling/demo.yaml
-  python launch/scaling.py status --config configs/scaling/demo.yaml
-  python launch/scaling.py report --config configs/scaling/demo.yaml
-"""
+"""A study of many runs: planned, run, looked at, fitted, shown. Each command can be given again and again."""
 
 import argparse
 import re
@@ -14,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, print_to_pipe
 from hornet.cli.configs import find_config
 from hornet.signals import catch_signals, heard_signal, ignore_signals
@@ -22,13 +14,24 @@ from hornet.signals import catch_signals, heard_signal, ignore_signals
 if TYPE_CHECKING:
     from scaling.cells import Cell
     from scaling.config import Study
+    from scaling.results import Result
 
 SOME_FAILED = 1
+
+EPILOG = """examples:
+  python launch/scaling.py plan --config configs/scaling/demo.yaml --measure
+  python launch/scaling.py run --config configs/scaling/demo.yaml
+  python launch/scaling.py status --config configs/scaling/demo.yaml
+  python launch/scaling.py report --config configs/scaling/demo.yaml
+
+What stands in a study's config, and what is written: docs/scaling.md."""
 
 
 def main() -> None:
     """Read the command line and do what it asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name, function, text in COMMANDS:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -144,6 +147,85 @@ def status(options: argparse.Namespace) -> None:
     print_to_pipe("\n".join(lines))
 
 
+def collect(options: argparse.Namespace) -> None:
+    """Write cells.csv."""
+    from scaling.results import FILE, write_results
+
+    study, results = gather(options)
+    write_results(study, results)
+    print_to_pipe(
+        f"{len(results)} runs, {sum(each.value is not None for each in results)} with a result: {study.folder / FILE}"
+    )
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Write fits.json, and predictions.json of what is held out."""
+    from scaling.analysis import fit_study, write_fits, write_predictions
+
+    study, results = gather(options)
+    fits = fit_study(study, results)
+    write_fits(study, fits)
+    problem = write_predictions(study, fits, results)
+    lines = []
+    for found in fits:
+        name = found.family or "all runs"
+        if found.fit is None:
+            lines.append(f"{name}: no law")
+        else:
+            numbers = ", ".join(f"{key} {value:.4g}" for key, value in found.fit.parameters.items())
+            lines.append(f"{name}: {found.fit.law.name}({', '.join(found.fit.law.factors)}): {numbers}")
+            lines += [f"  {flag.code}: {flag.text}" for flag in found.fit.flags]
+        lines += [f"  {remark}" for remark in found.remarks]
+        lines += [f"  not in this fit: {text}" for text in found.without_result]
+    lines += [f"not foretold: {problem}"] if problem else []
+    print_to_pipe("\n".join([*lines, f"written to {study.folder / 'fits.json'}"]))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the page, its Markdown, figures, cells.csv and fits.json."""
+    from scaling.analysis import fit_study, judge_predictions, write_fits
+    from scaling.figures import make_figures, save_figures
+    from scaling.page import list_parts, write_html, write_markdown
+    from scaling.results import write_results
+
+    study, results = gather(options)
+    write_results(study, results)
+    fits = fit_study(study, results)
+    write_fits(study, fits)
+    figures = make_figures(fits, results, metric=study.config.measure.metric)
+    remark = save_figures(figures, study.folder / "figures")
+    parts = list_parts(study, fits, results, judge_predictions(study, results))
+    page = write_html(study, parts, figures, results)
+    write_markdown(study, parts, figures, results, has_files=remark is None)
+    print_to_pipe("\n".join([*([remark] if remark else []), str(page)]))
+
+
+def gather(options: argparse.Namespace) -> "tuple[Study, list[Result]]":
+    """Read the study and what its runs gave."""
+    study, cells = read(options)
+    return study, gather_results(study, cells)
+
+
+def gather_results(study: "Study", cells: "list[Cell]") -> "list[Result]":
+    """Return what the runs of a study gave, those without a result among them."""
+    from scaling.costs import estimate
+    from scaling.networks import describe_networks
+    from scaling.results import collect
+    from scaling.state import look
+
+    networks, standings = describe_networks(cells, study.folder), look(study, cells)
+    costs = estimate(study, cells, networks, {})
+    return collect(study, cells, networks=networks, standings=standings, costs=costs)
+
+
+def foretell(study: "Study", cells: "list[Cell]") -> str | None:
+    """Write the predictions of what is held out; return why one cannot be made, or None."""
+    from scaling.analysis import fit_study, write_predictions
+
+    results = gather_results(study, cells)
+    return write_predictions(study, fit_study(study, results), results)
+
+
 def read(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
     """Read the study and expand it; raises UserError with all that is wrong."""
     from scaling.config import read_study
@@ -182,6 +264,9 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], None], str], ...] = (
     ("plan", plan, "print each run's size, data, operations, state and cost, in the order that tells most"),
     ("run", run, "make all runs that are not finished, or go on with them"),
     ("status", status, "print how the runs stand"),
+    ("collect", collect, "write what the runs gave into cells.csv"),
+    ("fit", fit, "fit laws, and foretell what is held out"),
+    ("report", report, "write one page, its Markdown and figures"),
 )
 
 

@@ -1,14 +1,16 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hornet.config import ConfigError
 from hornet.errors import UserError
 from hornet.shards.manifest import read_manifest
+from scaling.config import read_study
 from scaling.expansion import expand
 from scaling.shares import find_unnested, make_shares
-from tests.unit.scaling.studies import GRID, OVERRIDES, TUNED, make_study
+from tests.unit.scaling.studies import GRID, OVERRIDES, ROOT, TUNED, make_study
 
 
 def problems_of(tmp_path, **sections):
@@ -175,3 +177,27 @@ def test_a_set_that_is_not_here_is_refused_unless_its_counts_are_known(tmp_path)
     cells = expand(make_study(tmp_path, data={"source": str(tmp_path / "imagenet-1k")}))
     assert {cell.digest for cell in cells} == {None}
     assert {cell.train.num_samples for cell in cells} == {1_281_167, round(1_281_167 / 2)}
+
+
+def test_a_pretraining_that_is_only_finetuned_needs_no_evaluation(tmp_path):
+    grid = GRID | {"overrides": [*GRID["overrides"], "evaluation=null"], "fractions": [1.0]}
+    cells = expand(make_study(tmp_path, groups={"grid": grid, "tuned": TUNED}))
+    assert {cell.evaluation is None for cell in cells if cell.group == "grid"} == {True}
+    assert None not in {cell.digest for cell in cells}
+
+
+@pytest.mark.parametrize("name", ["hornet_in1k", "hornet_in22k"])
+def test_shipped_studies_expand_to_the_papers_rows(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cells = {cell.name: cell for cell in expand(read_study(ROOT / f"configs/scaling/{name}.yaml"))}
+    if name == "hornet_in22k":
+        assert len(cells) == 6
+        assert cells["at_384/7x7-large_s0"].config.start.from_ == Path("runs/scaling/hornet_in22k/large/7x7-large_s0")
+        return
+    assert len(cells) == 6 + 18
+    # Half of the images, as many seen: 93,600 steps, with the recipe's 20 of 300 epochs of warm-up.
+    half = cells["shares/gf-tiny_f0.5_i383385600_s0"]
+    assert half.num_steps == 93_600
+    whole = cells["table/gf-tiny_s0"].config
+    assert half.config.schedule.warmup_epochs / half.config.schedule.num_epochs == pytest.approx(20 / 300, rel=1e-6)
+    assert (half.config.schedule.peak_lr, half.config.recipe) == (whole.schedule.peak_lr, whole.recipe)
