@@ -262,7 +262,7 @@ def require_sets(cells: "list[Cell]") -> None:
 
 COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], None], str], ...] = (
     ("plan", plan, "print each run's size, data, operations, state and cost, in the order that tells most"),
-    ("run", run, "make all runs that are not finished, or go on with them"),
+    ("run", run, "start the runs that are not finished, or go on with them"),
     ("status", status, "print how the runs stand"),
     ("collect", collect, "write what the runs gave into cells.csv"),
     ("fit", fit, "fit laws, and foretell what is held out"),

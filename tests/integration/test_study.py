@@ -13,7 +13,7 @@ import pytest
 from tests.unit.scaling.studies import GRID, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = GRID | {"families": ["gf"], "sizes": ["atto"], "fractions": [1.0], "epochs": [3]}
+SMALL = GRID | {"families": ["gf"], "sizes": ["atto"], "fractions": [1.0], "epochs": [1]}
 
 
 def call(command, path, **options):
@@ -26,7 +26,7 @@ def test_a_killed_study_goes_on_and_ends_with_a_page(tmp_path):
     path = write_study(tmp_path, groups={"grid": SMALL})
     folder = tmp_path / "runs/toy"
     first = call("run", path, start_new_session=True)
-    metrics = folder / "grid/gf-atto_f1_e3_s0/metrics.jsonl"
+    metrics = folder / "grid/gf-atto_f1_e1_s0/metrics.jsonl"
     while not metrics.exists() and first.poll() is None:
         time.sleep(0.1)
     os.killpg(first.pid, signal.SIGKILL)
@@ -36,7 +36,7 @@ def test_a_killed_study_goes_on_and_ends_with_a_page(tmp_path):
     assert second.returncode == 0, text
     assert "2 finished" in text.splitlines()[-1]
     for seed in (0, 1):
-        events = (folder / f"grid/gf-atto_f1_e3_s{seed}/events.jsonl").read_text()
+        events = (folder / f"grid/gf-atto_f1_e1_s{seed}/events.jsonl").read_text()
         assert events.count('"event": "finished"') == 1
     third = call("run", path)  # nothing is left
     text, _ = third.communicate(timeout=200)
@@ -45,6 +45,6 @@ def test_a_killed_study_goes_on_and_ends_with_a_page(tmp_path):
     report = call("report", path)
     text, _ = report.communicate(timeout=300)
     assert report.returncode == 0, text
-    assert "gf-atto_f1_e3_s1" in (folder / "report.html").read_text()
+    assert "gf-atto_f1_e1_s1" in (folder / "report.html").read_text()
     fits = json.loads((folder / "fits.json").read_text())
     assert fits["families"][0]["remarks"]  # one cell: what cannot be said is said
