@@ -140,7 +140,7 @@ def make_components(num_steps: int) -> Components:
     def iterate(_first: int, count: int) -> Iterator[Batch]:
         return itertools.repeat(batch, count)
 
-    settings: dict[str, Any] = {"identity": {"model": "idle"}, "description": {}, "parameter_shapes": {}}
+    empty: dict[str, Any] = {"description": {}, "about": {}, "parameter_shapes": {}, "filters": ()}
     return Components(
         engine=IdleEngine(),
         flops_per_image=1e9,
@@ -159,7 +159,8 @@ def make_components(num_steps: int) -> Components:
         tracking=TrackingConfig(),
         profile=ProfileConfig(),
         render_images=lambda _batch, _step: torch.zeros(3, 8, 8),
-        **settings,
+        identity={"model": "idle"},
+        **empty,
     )
 
 

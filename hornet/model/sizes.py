@@ -27,6 +27,7 @@ class Size:
 
 SIZES = {
     # Ours, for work on CPUs.
+    "zepto": Size(width=8, depths=(2, 2, 6, 2)),
     "atto": Size(width=16, depths=(2, 2, 6, 2)),
     "femto": Size(width=24, depths=(2, 2, 6, 2)),
     "pico": Size(width=32, depths=(2, 2, 6, 2)),
@@ -41,6 +42,9 @@ SIZES = {
     "huge": Size(width=352, depths=(2, 3, 18, 2)),
 }
 SIZES_AT_384 = ("base", "large")
+MATCHED_CONVNEXT_WIDTHS = {"zepto": 9, "atto": 19, "femto": 28, "pico": 38, "nano": 57}
+"""Width of the first stage of the ConvNeXt that has the depths of a HorNet with global filters, and its parameters and
+multiply-adds at once, at 64 pixels (peers.py)."""
 
 
 def _list_variants() -> dict[str, dict[str, Any]]:

@@ -15,7 +15,8 @@ from timm.layers import is_scriptable
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
 
-import hornet.model.plug_in_variants  # noqa: F401  # registers names of its own
+import hornet.model.peers  # registers names of its own
+import hornet.model.plug_in_variants  # noqa: F401  # as that
 from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE, NO_TORCHSCRIPT, STEM_STRIDE, VARIANTS, describe_preprocessing
 

@@ -30,6 +30,9 @@ def build(options: argparse.Namespace) -> None:
             other_classes=options.other_classes,
             min_images_per_class=options.min_images_per_class,
             validation_per_class=options.validation_per_class,
+            validation_share=options.validation_share,
+            validation_seed=options.validation_seed,
+            validation_at_least=options.validation_at_least,
         ),
         image=ImageOptions(
             check=options.check,
@@ -89,6 +92,9 @@ def add_build(commands: Commands) -> None:
     group.add_argument(
         "--validation-per-class", type=int, default=0, metavar="N", help="first N by name to split `validation`"
     )
+    group.add_argument("--validation-share", type=float, default=0.0, metavar="S", help="that of each class at random")
+    group.add_argument("--validation-seed", type=int, default=0, metavar="N", help="of the share (default 0)")
+    group.add_argument("--validation-at-least", type=int, default=1, metavar="N", help="of each class (default 1)")
 
     group = command.add_argument_group("images (default: JPEG, PNG, WebP byte for byte, GIF and BMP as PNG)")
     group.add_argument("--check", choices=["decode", "header"], default="decode", help="what is looked at (decode)")

@@ -42,7 +42,7 @@ LOCK_SECONDS = 5.0  # how long workers of a killed build may take to notice
 
 
 def build(plan: BuildPlan) -> BuildReport:
-    """Build the split, or both with `validation_per_class`. The same source and plan give the same bytes.
+    """Build the split, or both if some images are for validation. The same source and plan give the same bytes.
 
     Raises UserError, with what is wrong and what to do.
     """

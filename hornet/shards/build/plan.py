@@ -68,8 +68,9 @@ class BuildPlan:
                 raise UserError(f"{key}: must be usable in a file name, not {value!r}")
         if self.spool is not None and self.spool.exists() and not self.spool.is_dir():
             raise UserError(f"spool: {self.spool} is a file; give a folder")
-        if self.selection.validation_per_class and self.split == "validation":
-            raise UserError("validation-per-class: makes a split `validation`, so --split must have another name")
+        if self.selection.has_validation and self.split == "validation":
+            option = "validation-share" if self.selection.validation_share else "validation-per-class"
+            raise UserError(f"{option}: makes a split `validation`, so --split must have another name")
 
     @property
     def work(self) -> Path:
@@ -87,7 +88,7 @@ class BuildPlan:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that are made."""
-        return (self.split, "validation") if self.selection.validation_per_class else (self.split,)
+        return (self.split, "validation") if self.selection.has_validation else (self.split,)
 
     def describe(self) -> dict[str, Any]:
         """Return what the set's bytes depend on, beside the source's: JSON."""
@@ -99,7 +100,7 @@ class BuildPlan:
             "source": str(self.source.resolve()),
             "seed": self.seed,
             "samples_per_shard": self.samples_per_shard,
-            "selection": asdict(self.selection),
+            "selection": self.selection.describe(),
             "picture": asdict(self.image),
         }
 

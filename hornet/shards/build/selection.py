@@ -5,9 +5,10 @@ Not here: reading images (`writing.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,43 @@ class Selection:
     """Classes with fewer are dropped from a label space that is made from the source."""
     validation_per_class: int = 0
     """Images of each class, the first by name, that go to split `validation` instead."""
+    validation_share: float = 0.0
+    """Share of each class, taken at random, that goes to split `validation` instead."""
+    validation_seed: int = 0
+    """Of that taking at random."""
+    validation_at_least: int = 1
+    """Images of each class that go there at least, however small its share."""
 
     def __post_init__(self) -> None:
         if self.min_images_per_class < 1:
             raise UserError(f"min-images-per-class: must be at least 1, not {self.min_images_per_class}")
         if self.validation_per_class < 0:
             raise UserError(f"validation-per-class: must be 0 or more, not {self.validation_per_class}")
+        if not 0 <= self.validation_share < 1:
+            raise UserError(f"validation-share: must be at least 0 and below 1, not {self.validation_share:g}")
+        if self.validation_at_least < 1:
+            raise UserError(f"validation-at-least: must be at least 1, not {self.validation_at_least}")
+        if self.validation_share and self.validation_per_class:
+            raise UserError("validation-share: takes images at random, validation-per-class the first; give only one")
+        if not self.validation_share and (self.validation_seed, self.validation_at_least) != (0, 1):
+            raise UserError("validation-seed, validation-at-least: mean nothing without validation-share; give it too")
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether a split `validation` is made beside the other."""
+        return self.validation_per_class > 0 or self.validation_share > 0
+
+    def count_validation(self, num_images: int) -> int:
+        """Return how many images of a class of so many are for validation; one at least is always left to train on."""
+        if not self.validation_share:
+            return min(num_images, self.validation_per_class)
+        wanted = max(self.validation_at_least, math.floor(self.validation_share * num_images + 0.5))
+        return max(0, min(num_images - 1, wanted))
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the set's bytes depend on, as JSON values; without what a plan of 0.1.0 had not, while unused."""
+        came_later = {"validation_share", "validation_seed", "validation_at_least"}
+        return {key: value for key, value in asdict(self).items() if self.validation_share or key not in came_later}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +131,26 @@ def split_items(
 
     Raises UserError if a class would have no training image left.
     """
-    if not selection.validation_per_class:
+    if not selection.has_validation:
         return {split: np.flatnonzero(labels >= 0).astype(np.uint32)}
     order = np.argsort(labels, kind="stable").astype(np.uint32)  # by class, and in a class by the listing's order
     counts = np.bincount(labels + 1, minlength=len(classes) + 1)
-    short = [classes[label] for label, count in enumerate(counts[1:]) if 0 < count <= selection.validation_per_class]
+    has_share = selection.validation_share > 0
+    least = selection.validation_at_least if has_share else selection.validation_per_class
+    short = [classes[label] for label, count in enumerate(counts[1:]) if 0 < count <= least]
     if short:
         raise UserError(
-            f"validation-per-class: {len(short)} classes have {selection.validation_per_class} images or fewer, so "
-            f"none would be left to train on ({_name_some(short)}); make it smaller, or drop them with "
-            f"--min-images-per-class {selection.validation_per_class + 1}"
+            f"validation-{'at-least' if has_share else 'per-class'}: {len(short)} classes have {least} images or "
+            f"fewer, so none would be left to train on ({_name_some(short)}); make it smaller, or drop them with "
+            f"--min-images-per-class {least + 1}"
         )
     is_validation = np.zeros(len(labels), bool)
     starts = np.cumsum(counts)
-    for start, count in zip(starts[:-1].tolist(), counts[1:].tolist(), strict=True):
-        is_validation[order[start : start + min(count, selection.validation_per_class)]] = True
+    for name, start, count in zip(classes, starts[:-1].tolist(), counts[1:].tolist(), strict=True):
+        of_class = order[start : start + count]
+        if has_share:  # by the class's name, so other classes change nothing
+            of_class = of_class[permute(count, "validation", selection.validation_seed, name)]
+        is_validation[of_class[: selection.count_validation(count)]] = True
     return {
         split: np.flatnonzero((labels >= 0) & ~is_validation).astype(np.uint32),
         "validation": np.flatnonzero(is_validation).astype(np.uint32),

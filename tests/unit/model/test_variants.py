@@ -87,7 +87,7 @@ def test_parameter_counts_are_exact(size: str, width: int, num_classes: int) -> 
 
 
 def test_all_promised_names_are_registered() -> None:
-    sizes = ["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
+    sizes = ["zepto", "atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
     promised = {f"hornet_{size}_{kind}" for size in sizes for kind in ("7x7", "gf")}
     promised |= {"hornet_base_gf_img384", "hornet_large_gf_img384"}
     promised |= {f"hornet_isotropic_{shape}_small_{kind}" for shape in ("deit", "convnext") for kind in ("7x7", "gf")}
@@ -102,7 +102,7 @@ def test_every_variant_runs(name: str) -> None:
 
 def test_sizes_grow_in_order() -> None:
     for kind in ("7x7", "gf"):
-        sizes = ["atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
+        sizes = ["zepto", "atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
         counts = [count_parameters(build_on_meta(f"hornet_{size}_{kind}")) for size in sizes]
         assert counts == sorted(counts)
         assert counts[0] < 1e6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import resource
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,22 @@ def test_validation_takes_the_first_of_each_class(source: Path, tmp_path: Path) 
     make(source, tmp_path / "out", selection=Selection(validation_per_class=2))
     assert keys(tmp_path / "out", "validation") == {"cat/cat_10", "cat/cat_11", "dog/dog_0", "dog/dog_1"}
     assert len(keys(tmp_path / "out", "train")) == 8
+
+
+def test_validation_takes_a_random_share_whatever_the_order_of_the_folder(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    for file in sorted(source.rglob("*.*"), reverse=True):  # the order in which a folder lists its files
+        (copy / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy / file.parent.name)
+    share = Selection(validation_share=0.4, validation_at_least=2)
+    make(source, tmp_path / "out", selection=share)
+    make(copy, tmp_path / "other", selection=share)
+    taken = keys(tmp_path / "out", "validation")
+    assert taken == keys(tmp_path / "other", "validation")
+    assert sorted(key.split("/")[0] for key in taken) == ["cat"] * 2 + ["dog"] * 3
+    assert not taken & keys(tmp_path / "out", "train")
+    with pytest.raises(UserError, match="validation-share: makes a split `validation`, so --split must have another"):
+        plan(source, tmp_path / "out", selection=share, split="validation")
 
 
 def test_the_same_command_again_has_nothing_to_do_and_another_is_refused(source: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,6 +88,73 @@ def test_a_class_without_training_images_is_refused_with_advice() -> None:
         split_items(
             np.array([0, 0, 0, 1, 1], np.int32), Selection(validation_per_class=2), split="train", classes=("a", "b")
         )
+
+
+CLASSES = ("ant", "bee", "cat", "dog", "emu")
+
+
+def split_share(labels: list[int], share: float, *, classes: Sequence[str] = CLASSES, **options: int) -> list[int]:
+    """Return the validation images, having seen that the two splits are disjoint and complete."""
+    selection = Selection(validation_share=share, **options)  # type: ignore[arg-type]
+    splits = split_items(np.array(labels, np.int32), selection, split="train", classes=classes)
+    both = [*splits["train"].tolist(), *splits["validation"].tolist()]
+    assert sorted(both) == [number for number, label in enumerate(labels) if label >= 0]
+    return splits["validation"].tolist()
+
+
+@given(st.lists(st.integers(-1, 4), max_size=80), st.floats(0.01, 0.99), st.integers(1, 4), st.integers(0, 9))
+def test_a_share_is_taken_of_each_class_and_leaves_some_to_train_on(
+    labels: list[int], share: float, at_least: int, seed: int
+) -> None:
+    counts = [labels.count(label) for label in range(5)]
+    if any(0 < count <= at_least for count in counts):
+        with pytest.raises(UserError, match="validation-at-least"):
+            split_share(labels, share, validation_at_least=at_least)
+        return
+    validation = split_share(labels, share, validation_at_least=at_least, validation_seed=seed)
+    for label, count in enumerate(counts):
+        taken = sum(labels[number] == label for number in validation)
+        assert abs(taken - share * count) <= 0.5 or taken in (at_least, count - 1)
+        assert not count or at_least <= taken < count
+    assert validation == split_share(labels, share, validation_at_least=at_least, validation_seed=seed)
+
+
+def test_a_share_depends_on_the_seed_and_on_nothing_but_its_class() -> None:
+    labels = [0] * 40 + [1] * 60
+    one = split_share(labels, 0.25)
+    assert one != split_share(labels, 0.25, validation_seed=1)
+    assert one != list(range(10)) + list(range(40, 55)), "not the first by name"
+    ants = [number for number in one if number < 40]
+    swapped = split_share([0] * 70 + [1] * 40, 0.25, classes=("bee", "ant"))
+    assert [number - 70 for number in swapped if number >= 70] == ants, "whatever comes before them"
+    assert split_share([0] * 40, 0.25) == ants
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"validation_share": 1.0}, "validation-share: must be at least 0 and below 1, not 1"),
+        ({"validation_share": -0.1}, "validation-share: must be at least 0 and below 1, not -0.1"),
+        ({"validation_share": float("nan")}, "validation-share: must be at least 0 and below 1, not nan"),
+        ({"validation_share": 0.1, "validation_at_least": 0}, "validation-at-least: must be at least 1, not 0"),
+        ({"validation_share": 0.1, "validation_per_class": 2}, "validation-per-class the first; give only one"),
+        ({"validation_seed": 1}, "validation-seed, validation-at-least: mean nothing without validation-share"),
+        ({"validation_at_least": 3}, "validation-seed, validation-at-least: mean nothing without validation-share"),
+    ],
+)
+def test_a_share_that_makes_no_sense_is_refused(options: dict[str, float], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        Selection(**options)  # type: ignore[arg-type]
+
+
+def test_a_class_too_small_for_its_least_share_is_refused_with_advice() -> None:
+    with pytest.raises(UserError, match=r"at-least: 1 classes have 3 images or fewer.*\(bee\).*-per-class 4$"):
+        split_share([0] * 9 + [1] * 3, 0.2, validation_at_least=3)
+
+
+def test_a_plan_says_nothing_of_a_share_without_one() -> None:
+    assert list(Selection().describe()) == ["other_classes", "min_images_per_class", "validation_per_class"]
+    assert Selection(validation_share=0.2).describe()["validation_seed"] == 0
 
 
 def test_shuffles_are_permutations_that_depend_on_split_and_seed() -> None:
