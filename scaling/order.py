@@ -12,16 +12,16 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
 
     First the smallest and largest of each list with its first seed, of all families: a law can be fitted once they are
     there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all others. Within
-    these, what takes least comes first. Finetunings follow their parents, and runs that are to be foretold end it.
+    these, what takes least comes first, and without costs what the study names first. Finetunings follow their parents, and runs that are to be foretold end it.
     """
     corners = _find_corners([cell for cell in cells if cell.stage == "pretrain" and not cell.is_held_out])
     first = {cell.group: cell.seed for cell in reversed(cells)}
 
-    def rank(cell: Cell) -> tuple[int, float, str]:
+    def rank(cell: Cell) -> tuple[int, float]:
         is_first, is_corner = cell.seed == first[cell.group], cell.name in corners
         stage = 0 if is_corner and is_first else 1 if is_first else 2 if is_corner else 3
         stage = 5 if cell.is_held_out else 4 if cell.stage == "finetune" else stage
-        return stage, seconds.get(cell.name, 0.0), cell.name
+        return stage, seconds.get(cell.name, 0.0)
 
     return sorted(cells, key=rank)
 

@@ -42,10 +42,11 @@ def submit(study: Study, cells: Sequence[Cell], runs: Sequence[Cell], *, options
     numbers = {cell.run: number for number, cell in enumerate(first, start=1)}
     owners = {cell.name: cell.run for cell in cells}
     finetunings = [cell for cell in started if cell.stage == "finetune"]
+    pending = {cell.run for cell in runs}
     for group in dict.fromkeys(cell.group for cell in finetunings):
-        mine = [cell for cell in finetunings if cell.group == group]
-        behind = {numbers[owners[cell.parent or ""]]: cell for cell in mine if owners[cell.parent or ""] in numbers}
-        now = [cell for cell in mine if owners[cell.parent or ""] not in {*numbers, *waiting}]
+        mine = [(cell, owners[cell.parent or ""]) for cell in finetunings if cell.group == group]
+        behind = {numbers[parent]: cell for cell, parent in mine if parent in numbers}
+        now = [cell for cell, parent in mine if parent not in pending]
         if behind:  # element i waits for element i of the parents' array
             texts = [NO_RUN] * max(behind)
             for number, cell in behind.items():
@@ -59,6 +60,9 @@ def submit(study: Study, cells: Sequence[Cell], runs: Sequence[Cell], *, options
             after = _call_sbatch(study, texts, list(range(1, len(now) + 1)), options)
             jobs |= {cell.run: after for cell in now}
             lines.append(f"job {after}: {len(now)} finetunings of {group}, whose parents are finished")
+        late = len(mine) - len(behind) - len(now)
+        if late:
+            lines.append(f"{late} finetunings of {group} wait for parents that were submitted before: this again, then")
     write_json(study.folder / SUBMITTED, jobs)
     left = [cell for cell in started if cell.is_held_out and cell not in held_out]
     if waiting:

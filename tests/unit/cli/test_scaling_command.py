@@ -27,7 +27,7 @@ def test_a_budget_is_a_length_of_time_with_its_unit(text, seconds):
 
 @pytest.mark.parametrize("text", ["2", "h", "-1h", "0h", "1w"])
 def test_another_budget_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a length of time such as 90min, 2h or 1.5d"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a length of time such as 90min, 2h or 1\.5d"):
         read_seconds(text)
 
 

@@ -75,6 +75,18 @@ def test_what_is_in_the_queue_is_not_submitted_again(tmp_path, calls):
     assert submit(study, cells, cells, options=[]) == "job 102: 4 pretrainings"
 
 
+def test_a_finetuning_whose_parent_is_in_the_queue_already_is_told_to_wait(tmp_path, calls):
+    study = make_study(tmp_path, groups={"grid": SMALL, "tuned": TUNED})
+    cells = expand(study)
+    submit(study, cells, [cell for cell in cells if cell.group == "grid"], options=[])
+    (calls.folder / "alive").write_text("101\n")
+    assert submit(study, cells, cells, options=[]).splitlines() == [
+        "4 finetunings of tuned wait for parents that were submitted before: this again, then",
+        "4 runs are in the queue already",
+    ]
+    assert len(calls()) == 1
+
+
 def test_what_is_held_out_is_submitted_once_it_is_foretold(tmp_path, calls):
     study = make_study(tmp_path, groups={"large": SMALL | {"sizes": ["pico"], "predict_first": True}})
     cells = expand(study)
