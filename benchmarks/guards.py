@@ -155,6 +155,7 @@ def make_components(num_steps: int) -> Components:
         max_bad_sample_rate=1e-3,
         guard=GuardConfig(),
         evaluate=None,
+        keeps_image_results=False,
         evaluated_weights=("raw",),
         tracking=TrackingConfig(),
         profile=ProfileConfig(),

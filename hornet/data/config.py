@@ -143,6 +143,8 @@ class EvaluationConfig(Settings):
     """Batches that each worker prepares ahead."""
     max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
+    per_image: bool = resumable(False)
+    """Write loss and hit of each image of a training run's last evaluation to runs/NAME/per_image."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How tars at a URL are read."""
 

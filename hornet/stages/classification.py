@@ -24,6 +24,7 @@ from hornet.shards.label_report import describe_space, explain_mismatch
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint
 from hornet.training.evaluate import Evaluation, evaluate
+from hornet.training.image_results import ImageResults
 from hornet.training.rendering import render_images
 from hornet.world import World
 
@@ -72,8 +73,8 @@ class Classification:
         loss: Tensor = _soft_cross_entropy(model(inputs.images_bchw).float(), inputs.targets_bk)
         return loss
 
-    def evaluate(self, model: nn.Module) -> Evaluation:
-        """Evaluate a model in eval mode on the labelled set. Collective.
+    def evaluate(self, model: nn.Module, images: ImageResults | None = None) -> Evaluation:
+        """Evaluate a model in eval mode on the labelled set, each image into `images` if given. Collective.
 
         Raises UserError on all ranks if too many images could not be read.
         """
@@ -83,7 +84,8 @@ class Classification:
             self.beat()
             return normalise(batch, mean=self.mixing.mean, std=self.mixing.std, device=self.device)
 
-        evaluation = evaluate(model, self.labelled.iterate(), normalise=prepare_images, device=self.device)
+        batches = self.labelled.iterate()
+        evaluation = evaluate(model, batches, normalise=prepare_images, device=self.device, images=images)
         if evaluation.num_bad_images > self.labelled.max_bad_sample_rate * self.labelled.num_samples:
             raise UserError(
                 f"{evaluation.num_bad_images} of {self.labelled.num_samples} images to evaluate on could not be read, "

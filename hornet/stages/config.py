@@ -155,3 +155,5 @@ class EvaluateConfig(Settings):
 
     def _find_problems(self) -> Iterator[str]:
         yield from find_image_size_problems(self.evaluation.image_size, model=self.model, key="evaluation.image_size")
+        if self.evaluation.per_image:
+            yield "evaluation.per_image: is for training runs, whose directory takes the file; leave it out here"

@@ -21,6 +21,7 @@ def take_from_run(run: Mapping[str, Any]) -> dict[str, Any]:
     A run that evaluates nothing says the size at least.
     """
     evaluation = run.get("evaluation") or {"image_size": run["data"]["transform"]["image_size"]}
+    evaluation = {key: value for key, value in evaluation.items() if key != "per_image"}  # of the run's own alone
     precision = run["zero"]["precision"] if "zero" in run else run["precision"]
     return {"evaluation": evaluation, "precision": precision}
 

@@ -64,8 +64,8 @@ def run_stage(
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
-    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network, with the
-    weights of `start_from` if it reads any.
+    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network and, if
+    there is one, of `start_from`.
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
@@ -101,16 +101,13 @@ def run_stage(
                     require_room(stream, labelled, world=world)
             with errors_shared():
                 require_statistics(model, stream.micro_batch_size)
-            # Both before ZeRO-3 takes the parameters apart.
-            shapes, filters = list_shapes(model), list(get_filter_grids(model))
-            engine = build_engine(model, task, checkpoint)
             components = assemble(
                 config,
                 stream=stream,
                 task=task,
-                parameter_shapes=shapes,
-                filters=filters,
-                engine=engine,
+                parameter_shapes=list_shapes(model),  # it and the next before ZeRO-3 takes the parameters apart
+                filters=list(get_filter_grids(model)),
+                engine=build_engine(model, task, checkpoint),
                 identity=identity,
                 parent=find_parent(start_from, checkpoint, world=world),
                 flops_per_image=flops_per_image,
@@ -248,6 +245,7 @@ def assemble(
         max_bad_sample_rate=config.data.max_bad_sample_rate,
         guard=config.guard,
         evaluate=None if task.labelled is None else task.evaluate,
+        keeps_image_results=config.evaluation is not None and config.evaluation.per_image,
         evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
         tracking=config.tracking,
         profile=config.profile,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hornet.batch import Batch
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
-from hornet.training.evaluate import Evaluation
+from hornet.training.evaluate import Evaluate
 from hornet.training.loop import Engine
 from hornet.training.schedule import Schedule
 
@@ -51,8 +51,10 @@ class Components:
     """Share of bad samples above which the run fails."""
     guard: GuardConfig
     """Which steps are dropped, and what follows from it."""
-    evaluate: Callable[[nn.Module], Evaluation] | None
+    evaluate: Evaluate | None
     """Evaluates a model in eval mode; None where there is no labelled set."""
+    keeps_image_results: bool
+    """Whether the last evaluation's results of each image are written."""
     evaluated_weights: Sequence[Weights]
     """Which weights an evaluation measures, in this order: raw, ema."""
     tracking: TrackingConfig

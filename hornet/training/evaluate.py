@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hornet.batch import Batch
+from hornet.training.image_results import ImageResults
 from hornet.training.process_group import sum_over_ranks
 
 
@@ -31,13 +32,25 @@ class Evaluation:
     """Images that could not be read; they are left out of the shares."""
 
 
+class Evaluate(Protocol):
+    """Evaluates a model in eval mode on a labelled set, and adds each image to `images`, if given. Collective."""
+
+    def __call__(self, model: nn.Module, images: ImageResults | None = None) -> Evaluation: ...  # noqa: D102
+
+
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, batches: Iterable[Batch], *, normalise: Callable[[Batch], Tensor], device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    normalise: Callable[[Batch], Tensor],
+    device: torch.device,
+    images: ImageResults | None = None,
 ) -> Evaluation:
     """Evaluate `model` over this rank's batches and sum over ranks. Collective; all ranks must have as many batches.
 
-    `normalise` turns a batch's uint8 images into the model's float input on the device.
+    `normalise` turns a batch's uint8 images into the model's float input on the device. This rank's images are added
+    to `images`, if given.
     """
     sums = torch.zeros(5, dtype=torch.float64)
     for batch in batches:
@@ -52,6 +65,8 @@ def evaluate(
         sums[:3] += counts
         sums[3] += losses.double().sum().cpu()
         sums[4] += len(batch.bad_samples)
+        if images is not None:
+            images.add(batch.key_hashes[batch.is_real], losses, hits[:, 0][is_real])
     top1, top5, num_images, loss, num_bad = sum_over_ranks(sums).tolist()
     counted = max(1.0, num_images)
     return Evaluation(

@@ -14,13 +14,14 @@ import torch
 
 from hornet.batch import Batch
 from hornet.runs.directory import RunDirectory
-from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint
+from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint, name_of
 from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.components import Components
 from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
 from hornet.training.evaluate import find_best
 from hornet.training.guard import DroppedInARowError, NumericalGuard
+from hornet.training.image_results import FOLDER, ImageResults
 from hornet.training.interruption import Interruption, explain_stop
 from hornet.training.loop import Request, RunState, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder
@@ -213,10 +214,14 @@ def _evaluate(
 ) -> None:
     if components.evaluate is None:
         return
+    is_last = state.step == components.schedule.num_steps
     for kind in weights:
         started = time.perf_counter()
+        images = ImageResults() if components.keeps_image_results and is_last else None
         with components.engine.evaluation_model(kind) as model:
-            evaluation = components.evaluate(model)
+            evaluation = components.evaluate(model, images)
+        if images is not None:  # before the row: a run that is killed between the two evaluates again
+            run.write_file(f"{FOLDER}/{name_of(state.step)}_{kind}.npz", images.gather())
         recorder.show_evaluation({"step": state.step, "weights": kind, **asdict(evaluation)})
         run.append_event("evaluate", step=state.step, seconds=time.perf_counter() - started, weights=kind)
 

@@ -1,6 +1,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
@@ -43,6 +44,7 @@ def assert_same_checkpoint(one, other):
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining, tmp_path, stage):
     changes = {"zero__stage": stage, "optimizer__ema_decay": 0.9, "cadence__norms_every_steps": 5}
+    changes["evaluation__per_image"] = True
     config = pretraining(**changes)
     undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
     launch("pretrain.py", "--config", config, "run.name=undisturbed")
@@ -65,6 +67,7 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
     summaries = [json.loads((run / "summary.json").read_text()) for run in (undisturbed, killed)]
     assert summaries[0]["evaluations"] == summaries[1]["evaluations"]
     assert {row["weights"]: row["num_images"] for row in summaries[0]["evaluations"]} == {"raw": 13, "ema": 13}
+    assert_image_results(undisturbed, killed, rows=summaries[0]["evaluations"])
     digest = digest_run(load_config(PretrainConfig, path=config))
     assert [(row["digest"], row["parent"]) for row in summaries] == [(digest, None)] * 2
     assert [row["num_attempts"] for row in summaries] == [1, 2]
@@ -75,6 +78,20 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining,
     norms = [read_rows(run, "norms") for run in (undisturbed, killed)]
     assert [row["step"] for row in norms[0]] == [5, 10]
     assert norms[0] == norms[1], "measured where the optimizer steps, so equal to the bit"
+
+
+def assert_image_results(undisturbed, killed, *, rows):
+    """Each of the 13 images once, though two ranks shared them and padded the last batch."""
+    for row in rows:
+        name = f"per_image/step_00000012_{row['weights']}.npz"
+        with (
+            np.load(undisturbed / name, allow_pickle=False) as one,
+            np.load(killed / name, allow_pickle=False) as other,
+        ):
+            assert all((one[key] == other[key]).all() for key in ("key_hash", "loss", "hit"))
+            assert len(np.unique(one["key_hash"])) == len(one["loss"]) == row["num_images"]
+            assert one["hit"].mean() * 100 == pytest.approx(row["top1"])
+            assert one["loss"].astype(float).mean() == pytest.approx(row["loss"], rel=1e-3)
 
 
 def assert_diary(killed, *, last_step):

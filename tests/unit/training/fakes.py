@@ -103,6 +103,7 @@ def make_components(engine, **changes):
         "max_bad_sample_rate": 0.1,
         "guard": GuardConfig(),
         "evaluate": None,
+        "keeps_image_results": False,
         "evaluated_weights": ("raw",),
         "tracking": TrackingConfig(),
         "profile": ProfileConfig(),
