@@ -12,7 +12,8 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
 
     First the smallest and largest of each list with its first seed, of all families: a law can be fitted once they are
     there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all others. Within
-    these, what takes least comes first, and without costs what the study names first. Finetunings follow their parents, and runs that are to be foretold end it.
+    these, what takes least comes first, and without costs what the study names first. Finetunings follow their parents,
+    and runs that are to be foretold end it.
     """
     corners = _find_corners([cell for cell in cells if cell.stage == "pretrain" and not cell.is_held_out])
     first = {cell.group: cell.seed for cell in reversed(cells)}

@@ -75,8 +75,15 @@ def test_a_length_in_images_is_the_same_for_every_share(tmp_path):
 
 
 def test_groups_that_ask_for_the_same_thing_share_one_run(tmp_path):
-    study = make_study(tmp_path, groups={"grid": GRID, "again": GRID | {"fractions": [1.0], "epochs": [2, 3]}})
-    cells = {cell.name: cell for cell in expand_with_shares(study)}
+    small = GRID | {"families": ["gf"], "sizes": ["atto"], "fractions": [1.0], "seeds": [0]}
+    overrides = [
+        *OVERRIDES,
+        "model.name=hornet_{size}_{family}",
+        "schedule.warmup_epochs=0",
+    ]  # the same, said otherwise
+    again = small | {"epochs": [2, 3], "overrides": overrides}
+    study = make_study(tmp_path, groups={"grid": small, "again": again})
+    cells = {cell.name: cell for cell in expand(study)}
     assert cells["again/gf-atto_f1_e2_s0"].run == "grid/gf-atto_f1_e2_s0"
     assert cells["again/gf-atto_f1_e3_s0"].run == "again/gf-atto_f1_e3_s0"
     (study.folder / "again/gf-atto_f1_e2_s0").mkdir(parents=True)  # whoever has begun goes on
