@@ -20,6 +20,7 @@ from hornet.config import ConfigError, build_config, read_yaml
 from hornet.overrides import apply_overrides
 from hornet.stages.config import EvaluateConfig, ExportConfig
 from pretrain.config import PretrainConfig
+from scaling.config import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").rglob("*.yaml"))]
@@ -169,6 +170,14 @@ def find_config_problem(name, options):
             problems += error.problems
         return "; ".join(problems) or None
     if path is None and name != "evaluate":
+        return None
+    if name == "scaling":
+        try:
+            read_study(
+                ROOT / path if (ROOT / path).is_file() else ROOT / "configs/scaling/demo.yaml", options.overrides
+            )
+        except ConfigError as error:
+            return str(error)
         return None
     base = EvaluateConfig if name == "evaluate" else STAGES.get(name)
     values = {"source": "X"}

@@ -28,6 +28,7 @@ COMMANDS = {
     "export": Command("export", "train", "weights for timm's hub, as the original's file, as ONNX"),
     "report": Command("report", "train", "a run on one HTML page"),
     "verify-resume": Command("verify_resume", "train", "is a killed and resumed run the undisturbed one? tried here"),
+    "scaling": Command("scaling", "scaling", "a study of many runs: plan, run, fit, report"),
     "configs": Command("configs", "shards", "list the configs that come with the package"),
     "demo": Command("demo", "dev", "the whole job on small data, in a few minutes"),
     "openclipart": Command("openclipart", "shards", "a small realistic data set without ImageNet"),

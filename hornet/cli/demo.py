@@ -26,30 +26,17 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def main() -> None:
     """Run every stage, each with the command a user would give."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--data", action="store_true", help="make only the digits' shards, in data/demo/, for a study")
+    options = parser.parse_args()
     if not (ROOT / "launch").exists():
         print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
     started = time.monotonic()
-    for folder in (DATA, RUNS):
+    for folder in (DATA,) if options.data else (DATA, RUNS):
         shutil.rmtree(folder, ignore_errors=True)
-    write_images(DATA / "images")
-    for split in ("train", "validation"):
-        call(
-            "shards: " + split,
-            python(
-                "launch/shards.py",
-                "build",
-                DATA / "images" / split,
-                DATA / "shards",
-                "--split",
-                split,
-                "--name",
-                "digits",
-                "--samples-per-shard",
-                "200",
-            ),
-        )
+    make_shards()
+    if options.data:
+        return
     pretraining = [
         BIN / "deepspeed",
         "--num_gpus",
@@ -67,6 +54,27 @@ def main() -> None:
     call("evaluation", python("launch/evaluate.py", "runs/demo/finetune", "weights=ema"))
     render_curves(RUNS / "curves.png")
     print_ending(seconds=time.monotonic() - started)
+
+
+def make_shards() -> None:
+    """Write the digits as images, and shards of them."""
+    write_images(DATA / "images")
+    for split in ("train", "validation"):
+        call(
+            "shards: " + split,
+            python(
+                "launch/shards.py",
+                "build",
+                DATA / "images" / split,
+                DATA / "shards",
+                "--split",
+                split,
+                "--name",
+                "digits",
+                "--samples-per-shard",
+                "200",
+            ),
+        )
 
 
 def write_images(folder: Path) -> None:

@@ -14,7 +14,8 @@ from hornet.stages.recipe import PUBLISHED, list_departures
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "configs").rglob("*.yaml"))
+FILES = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "scaling"]
+"""Of runs; studies of many are loaded by tests/unit/scaling/test_expansion.py."""
 DEMO = load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml")
 
 

@@ -38,6 +38,7 @@ REFUSED = [
     (["launch/evaluate.py", "absent"], "absent: 1 problem\ndoes not exist"),
     (["launch/evaluate.py", "README.md", "evaluation.shard=x"], "evaluation.shard: unknown key"),
     (["launch/verify_resume.py", "--config", TUNING, "start.fro=x"], "start.fro: unknown key"),
+    (["launch/scaling.py", "plan", "--config", "configs/scaling/demo.yaml", "fit.law=x"], "fit.law: unknown key"),
     (["launch/verify_resume.py", "--config", DEMO, "--steps", "3"], "--steps: must be at least 8"),
 ]
 

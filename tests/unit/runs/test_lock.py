@@ -83,3 +83,10 @@ def test_who_was_taken_over_notices_and_leaves_the_new_owner_alone(tmp_path):
         time.sleep(0.2)
         assert (tmp_path / FILE).stat().st_mtime == before, "its beat is not ours"
     assert json.loads((tmp_path / FILE).read_text())["token"] == "theirs"
+
+
+def test_who_is_at_work_can_be_asked_without_taking_over(tmp_path):
+    assert Lock(tmp_path).find_owner() is None
+    with Lock(tmp_path):
+        assert Lock(tmp_path).find_owner() == f"process {os.getpid()} on {platform.node()}"
+    assert Lock(tmp_path).find_owner() is None

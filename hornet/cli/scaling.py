@@ -1,0 +1,274 @@
+"""A study of many runs: planned, run, looked at, fitted, shown. Each command can be given again and again."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, print_to_pipe
+from hornet.cli.configs import find_config
+from hornet.signals import catch_signals, heard_signal, ignore_signals
+
+if TYPE_CHECKING:
+    from scaling.cells import Cell
+    from scaling.config import Study
+    from scaling.results import Result
+
+SOME_FAILED = 1
+
+EPILOG = """examples:
+  python launch/scaling.py plan --config configs/scaling/demo.yaml --measure
+  python launch/scaling.py run --config configs/scaling/demo.yaml
+  python launch/scaling.py status --config configs/scaling/demo.yaml
+  python launch/scaling.py report --config configs/scaling/demo.yaml
+
+What stands in a study's config, and what is written: docs/scaling.md."""
+
+
+def main() -> None:
+    """Read the command line and do what it asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for name, function, text in COMMANDS:
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.add_argument("--config", type=Path, required=True, metavar="FILE", help="of the study; docs/scaling.md")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the study's config")
+        command.set_defaults(run=function)
+        if name in ("plan", "run"):
+            command.add_argument("--budget", type=read_seconds, metavar="TIME", help="such as 90min, 2h, 1.5d")
+        if name == "plan":
+            command.add_argument("--measure", action="store_true", help="time a few steps of each network here")
+            command.add_argument("--gpu", metavar="KIND", help="cost on GPUs of this kind (launch/plan.py lists them)")
+            command.add_argument("--gpus", type=int, default=8, metavar="N", help="of a run (default %(default)s)")
+        if name == "run":
+            command.add_argument("--slurm", action="store_true", help="submit job arrays instead of running here")
+            command.add_argument(
+                "--sbatch", action="append", default=[], metavar="OPTION", help="with --slurm: --sbatch=--partition=gpu"
+            )
+    options = parser.parse_args()
+    exit_on_bad_input(lambda: options.run(options))
+
+
+def read_seconds(text: str) -> float:
+    """Read a length of time with its unit: 45s, 90min, 2h, 1.5d."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
+    if match is None or float(match.group(1)) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90min, 2h or 1.5d")
+    return float(match.group(1)) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match.group(2)]
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Print the plan, and write it into the study's folder."""
+    from scaling.costs import estimate, measure, plan_on_gpus
+    from scaling.networks import describe_networks
+    from scaling.plan import format_plan, make_plan, write_plan
+    from scaling.state import look
+
+    study, cells = prepare(options)
+    networks = describe_networks(cells, study.folder)
+    if options.measure:
+        from scaling.pool import hold_study, start_run
+
+        with hold_study(study):
+            measure(study, cells, start=lambda cell, config, log: start_run(study, cell, config, log).wait())
+    standings = look(study, cells)
+    problems: list[str] = []
+    if options.gpu:
+        costs, problems = plan_on_gpus(cells, kind=options.gpu, num_gpus=options.gpus)
+    else:
+        costs = estimate(study, cells, networks, standings)
+    made = make_plan(
+        study, cells, networks=networks, standings=standings, costs=costs, budget=options.budget, problems=problems,
+        slots=1 if options.gpu else study.config.execution.num_slots,
+    )  # fmt: skip
+    write_plan(study, made)
+    print_to_pipe(f"{format_plan(made)}\nwritten to {study.folder / 'plan.json'}")
+    sys.exit(SOME_FAILED if problems else 0)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Bring the study to its end on this machine, or hand it to SLURM."""
+    catch_signals()
+    from scaling.costs import estimate
+    from scaling.networks import describe_networks
+    from scaling.plan import choose_affordable, order_runs
+    from scaling.pool import Pool, hold_study
+    from scaling.state import count_states, look, require_nothing_stale
+
+    study, cells = prepare(options)
+    require_sets(cells)
+    with hold_study(study):
+        standings = look(study, cells)
+        require_nothing_stale(standings)
+        networks = describe_networks(cells, study.folder)
+        costs = estimate(study, cells, networks, standings)
+        runs = [cell for cell in order_runs(cells, costs) if standings[cell.name].state != "finished"]
+        if options.budget is not None:
+            slots = study.config.execution.num_slots
+            runs = choose_affordable(runs, costs, budget=options.budget, slots=slots)
+        if options.slurm:
+            from scaling.slurm import submit
+
+            print_to_pipe(submit(study, cells, runs, options=options.sbatch))
+            return
+        pool = Pool(
+            study=study,
+            cells=cells,
+            seconds={name: cost.seconds for name, cost in costs.items()},
+            ask_to_stop=heard_signal,
+            foretell=lambda: foretell(study, cells),
+        )
+        asked = pool.run(runs)
+        ignore_signals()  # a late one would turn the exit code into its own
+        print(f"{study.folder}: {count_states(look(study, cells).values())}", flush=True)
+    sys.exit(INTERRUPTED if asked else SOME_FAILED if pool.failed else 0)
+
+
+def status(options: argparse.Namespace) -> None:
+    """Print how the study stands."""
+    from hornet.runs.lock import Lock
+    from scaling.state import count_states, list_runs, look
+
+    study, cells = read(options)
+    standings = look(study, cells)
+    runs = list_runs(cells)
+    owner = Lock(study.folder).find_owner() if study.folder.exists() else None
+    lines = [f"{study.folder}: {count_states(standings[cell.name] for cell in runs)}"]
+    lines += [f"{owner} is running it" if owner else "nobody is running it"]
+    for state in ("started", "failed", "stale"):
+        for cell in runs:
+            standing = standings[cell.name]
+            if standing.state == state:
+                lines.append(f"  {state:8} {cell.name}" + (f": {standing.reason}" if standing.reason else ""))
+    print_to_pipe("\n".join(lines))
+
+
+def collect(options: argparse.Namespace) -> None:
+    """Write cells.csv."""
+    from scaling.results import FILE, write_results
+
+    study, results = gather(options)
+    write_results(study, results)
+    print_to_pipe(
+        f"{len(results)} runs, {sum(each.value is not None for each in results)} with a result: {study.folder / FILE}"
+    )
+
+
+def fit(options: argparse.Namespace) -> None:
+    """Write fits.json, and predictions.json of what is held out."""
+    from scaling.analysis import fit_study, write_fits, write_predictions
+
+    study, results = gather(options)
+    fits = fit_study(study, results)
+    write_fits(study, fits)
+    problem = write_predictions(study, fits, results)
+    lines = []
+    for found in fits:
+        name = found.family or "all runs"
+        if found.fit is None:
+            lines.append(f"{name}: no law")
+        else:
+            numbers = ", ".join(f"{key} {value:.4g}" for key, value in found.fit.parameters.items())
+            lines.append(f"{name}: {found.fit.law.name}({', '.join(found.fit.law.factors)}): {numbers}")
+            lines += [f"  {flag.code}: {flag.text}" for flag in found.fit.flags]
+        lines += [f"  {remark}" for remark in found.remarks]
+        lines += [f"  not in this fit: {text}" for text in found.without_result]
+    lines += [f"not foretold: {problem}"] if problem else []
+    print_to_pipe("\n".join([*lines, f"written to {study.folder / 'fits.json'}"]))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the page, its Markdown, figures, cells.csv and fits.json."""
+    from scaling.analysis import fit_study, judge_predictions, write_fits
+    from scaling.figures import make_figures, save_figures
+    from scaling.page import list_parts, write_html, write_markdown
+    from scaling.results import write_results
+
+    study, results = gather(options)
+    write_results(study, results)
+    fits = fit_study(study, results)
+    write_fits(study, fits)
+    figures = make_figures(fits, results, metric=study.config.measure.metric)
+    remark = save_figures(figures, study.folder / "figures")
+    parts = list_parts(study, fits, results, judge_predictions(study, results))
+    page = write_html(study, parts, figures, results)
+    write_markdown(study, parts, figures, results, has_files=remark is None)
+    print_to_pipe("\n".join([*([remark] if remark else []), str(page)]))
+
+
+def gather(options: argparse.Namespace) -> "tuple[Study, list[Result]]":
+    """Read the study and what its runs gave."""
+    study, cells = read(options)
+    return study, gather_results(study, cells)
+
+
+def gather_results(study: "Study", cells: "list[Cell]") -> "list[Result]":
+    """Return what the runs of a study gave, those without a result among them."""
+    from scaling.costs import estimate
+    from scaling.networks import describe_networks
+    from scaling.results import collect
+    from scaling.state import look
+
+    networks, standings = describe_networks(cells, study.folder), look(study, cells)
+    costs = estimate(study, cells, networks, {})
+    return collect(study, cells, networks=networks, standings=standings, costs=costs)
+
+
+def foretell(study: "Study", cells: "list[Cell]") -> str | None:
+    """Write the predictions of what is held out; return why one cannot be made, or None."""
+    from scaling.analysis import fit_study, write_predictions
+
+    results = gather_results(study, cells)
+    return write_predictions(study, fit_study(study, results), results)
+
+
+def read(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
+    """Read the study and expand it; raises UserError with all that is wrong."""
+    from scaling.config import read_study
+    from scaling.expansion import expand
+
+    study = read_study(find_config(options.config), options.overrides)
+    return study, expand(study, find_base=find_config)
+
+
+def prepare(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
+    """As `read`, and make the shares of sets that are not here yet."""
+    from scaling.shares import make_shares
+
+    study, cells = read(options)
+    shares = [share for share in dict.fromkeys(cell.share for cell in cells) if share is not None]
+    make_shares([share for share in shares if (share.source / "_info.json").exists()])
+    return read(options) if any(cell.digest is None for cell in cells) else (study, cells)
+
+
+def require_sets(cells: "list[Cell]") -> None:
+    """Raise UserError if a set is missing that runs need."""
+    from hornet.errors import UserError
+
+    missing = {
+        str(data.shards)
+        for cell in cells
+        if cell.digest is None
+        for data, facts in ((cell.config.data, cell.train), (cell.config.evaluation, cell.evaluation))
+        if data is not None and facts is not None and facts.fingerprint is None
+    }
+    if missing:
+        raise UserError("\n".join(f"{place}: there is no set of shards; build it first" for place in sorted(missing)))
+
+
+COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], None], str], ...] = (
+    ("plan", plan, "print each run's size, data, operations, state and cost, in the order that tells most"),
+    ("run", run, "start the runs that are not finished, or go on with them"),
+    ("status", status, "print how the runs stand"),
+    ("collect", collect, "write what the runs gave into cells.csv"),
+    ("fit", fit, "fit laws, and foretell what is held out"),
+    ("report", report, "write one page, its Markdown and figures"),
+)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""In which order runs tell most: corners of the grid first, its inside, further seeds, then what needs those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from scaling.cells import Cell
+
+
+def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Cell]:
+    """Return the cells in the order in which they are to run.
+
+    First the smallest and largest of each list with its first seed, of all families: a law can be fitted once they are
+    there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all others. Within
+    these, what takes least comes first, and without costs what the study names first. Finetunings follow their parents,
+    and runs that are to be foretold end it.
+    """
+    corners = _find_corners([cell for cell in cells if cell.stage == "pretrain" and not cell.is_held_out])
+    first = {cell.group: cell.seed for cell in reversed(cells)}
+
+    def rank(cell: Cell) -> tuple[int, float]:
+        is_first, is_corner = cell.seed == first[cell.group], cell.name in corners
+        stage = 0 if is_corner and is_first else 1 if is_first else 2 if is_corner else 3
+        stage = 5 if cell.is_held_out else 4 if cell.stage == "finetune" else stage
+        return stage, seconds.get(cell.name, 0.0)
+
+    return sorted(cells, key=rank)
+
+
+def keep_within(cells: Sequence[Cell], *, seconds: Mapping[str, float], budget: float, slots: int) -> list[Cell]:
+    """Return the longest beginning of the order that ends within `budget` seconds on `slots` runs at a time.
+
+    A finetuning whose parent is left out, is left out too.
+    """
+    kept: list[Cell] = []
+    used = 0.0
+    for cell in cells:
+        used += seconds[cell.name]
+        if used > budget * slots:
+            break
+        kept.append(cell)
+    left_out = {cell.name for cell in cells} - {cell.name for cell in kept}
+    return [cell for cell in kept if cell.parent not in left_out]
+
+
+def _find_corners(cells: Sequence[Cell]) -> set[str]:
+    """Return the names of cells whose size, share and length are each the least or the most of their group."""
+    corners = set()
+    for cell in cells:
+        mine = [other for other in cells if other.group == cell.group]
+        sizes = [other.size for other in mine]
+        fractions = [other.fraction for other in mine]
+        lengths = [other.images_seen for other in mine if (other.size, other.fraction) == (cell.size, cell.fraction)]
+        ends = ({sizes[0], sizes[-1]}, {min(fractions), max(fractions)}, {min(lengths), max(lengths)})
+        if cell.size in ends[0] and cell.fraction in ends[1] and cell.images_seen in ends[2]:
+            corners.add(cell.name)
+    return corners

@@ -1,0 +1,152 @@
+"""What the runs of a study gave: a row a run, finished or not, as records for fits and as cells.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from hornet.durable import write_text
+from scaling.cells import Cell
+from scaling.config import Study
+from scaling.costs import Cost
+from scaling.measurements import Measurement
+from scaling.networks import NetworkFacts
+from scaling.state import Standing, list_runs, read_json
+
+FILE = "cells.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run."""
+
+    name: str
+    group: str
+    stage: str
+    family: str
+    size: str
+    fraction: float
+    seed: int
+    place: str
+    """What of the grid it is, whatever family and seed."""
+    is_held_out: bool
+    parent: str | None
+    model: str
+    num_classes: int
+    N: int
+    """Parameters without the classifier."""
+    num_parameters: int
+    U: int
+    """Unique images."""
+    T: int
+    """Images seen."""
+    C: float
+    """Training FLOPs."""
+    state: str
+    reason: str
+    """Why there is no value."""
+    value: float | None
+    """The study's metric; None without a result."""
+    loss: float | None
+    top1: float | None
+    """Percent."""
+    seconds: float | None
+    """Of all attempts."""
+    seconds_planned: float | None
+    images_per_second: float | None
+    digest: str | None
+    commit: str | None
+    """Of the code."""
+
+
+def collect(
+    study: Study,
+    cells: Sequence[Cell],
+    *,
+    networks: Mapping[str, NetworkFacts],
+    standings: Mapping[str, Standing],
+    costs: Mapping[str, Cost],
+) -> list[Result]:
+    """Return a row for each run of the study, those without a result among them."""
+    return [
+        _read(study, cell, networks[cell.name], standings[cell.name], costs.get(cell.name)) for cell in list_runs(cells)
+    ]
+
+
+def write_results(study: Study, results: Sequence[Result]) -> None:
+    """Write cells.csv into the study's folder."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [field.name for field in fields(Result)]
+    writer.writerow(names)
+    for result in results:
+        values = [getattr(result, name) for name in names]
+        writer.writerow(["" if value is None else value for value in values])
+    study.folder.mkdir(parents=True, exist_ok=True)
+    write_text(study.folder / FILE, text.getvalue())
+
+
+def list_measurements(results: Sequence[Result], *, held_out: bool = False) -> list[Measurement]:
+    """Return the pretrainings as records for fits: those to learn from, or those to foretell."""
+    return [
+        Measurement(
+            name=result.name,
+            factors={"N": result.N, "U": result.U, "T": result.T, "C": result.C},
+            value=result.value,
+            seed=result.seed,
+            family=result.family,
+            cell=result.place,
+        )
+        for result in results
+        if result.stage == "pretrain" and result.is_held_out == held_out
+    ]
+
+
+def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cost: Cost | None) -> Result:
+    summary: Mapping[str, Any] = standing.summary or {}
+    evaluation, reason = _find_evaluation(study, summary) if summary else (None, standing.reason)
+    loss, top1 = (evaluation or {}).get("loss"), (evaluation or {}).get("top1")
+    value = loss if study.config.measure.metric == "loss" else None if top1 is None else 1 - top1 / 100
+    if evaluation is not None and not (value is not None and value > 0):
+        value, reason = None, f"its {study.config.measure.metric} is {value}, and laws are of positive numbers"
+    if summary and cell.evaluation is None:
+        reason = "it is not evaluated"
+    environment = read_json(study.folder / cell.run / "environment.json") if summary else {}
+    return Result(
+        name=cell.name,
+        group=cell.group,
+        stage=cell.stage,
+        family=cell.family,
+        size=cell.size,
+        fraction=cell.fraction,
+        seed=cell.seed,
+        place=cell.place,
+        is_held_out=cell.is_held_out,
+        parent=cell.parent,
+        model=cell.config.model.name,
+        num_classes=cell.train.num_classes,
+        N=facts.size,
+        num_parameters=facts.num_parameters,
+        U=cell.train.num_samples,
+        T=cell.images_seen,
+        C=float(summary.get("training_flops") or cell.images_seen * facts.flops_per_image),
+        state=standing.state,
+        reason=reason,
+        value=value,
+        loss=loss,
+        top1=top1,
+        seconds=summary.get("seconds"),
+        seconds_planned=None if cost is None else cost.seconds,
+        images_per_second=summary.get("images_per_second"),
+        digest=cell.digest,
+        commit=(environment.get("git") or {}).get("commit"),
+    )
+
+
+def _find_evaluation(study: Study, summary: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
+    wanted = study.config.measure.weights
+    rows = [row for row in summary.get("evaluations") or () if row["weights"] == wanted]
+    return (rows[-1], "") if rows else (None, f"its last step was not evaluated with {wanted} weights")

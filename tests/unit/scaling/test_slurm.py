@@ -1,0 +1,115 @@
+import json
+import shutil
+
+import pytest
+
+from hornet.errors import UserError
+from scaling.expansion import expand
+from scaling.slurm import submit
+from tests.unit.scaling.studies import GRID, TUNED, make_study
+
+SMALL = GRID | {"families": ["gf"], "fractions": [1.0]}
+SBATCH = """#!/bin/sh
+number=$(($(cat {0}/number 2>/dev/null || echo 100) + 1))
+echo $number > {0}/number
+echo "$@" >> {0}/calls
+echo $number
+"""
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Put stand-ins of sbatch and squeue on the path; return what sbatch was given, a list for each call."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("sbatch", SBATCH.format(programs)), ("squeue", f"#!/bin/sh\ncat {programs}/alive\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (programs / "alive").touch()
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+
+    def read():
+        path = programs / "calls"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+    read.folder = programs
+    return read
+
+
+def finish(study, cell):
+    (study.folder / cell.run).mkdir(parents=True)
+    (study.folder / cell.run / "summary.json").write_text(json.dumps({"digest": cell.digest}))
+
+
+def test_each_finetuning_waits_for_its_own_parent(tmp_path, calls):
+    study = make_study(tmp_path, groups={"grid": SMALL, "tuned": TUNED})
+    cells = expand(study)
+    finish(study, cells[0])
+    text = submit(study, cells, cells[1:], options=["--partition=gpu"])
+    assert text.splitlines() == [
+        "job 101: 3 pretrainings",
+        "job 102: 3 finetunings of tuned, each after its parent in job 101",
+        "job 103: 1 finetunings of tuned, whose parents are finished",
+    ]
+    first, behind, now = calls()
+    assert first[:3] == ["--parsable", "--array=1-3", "--partition=gpu"]
+    assert behind[1:5] == [
+        "--array=1-3", "--partition=gpu", "--dependency=aftercorr:101", "--kill-on-invalid-dep=yes",
+    ]  # fmt: skip
+    assert now[1] == "--array=1-1"
+    parents, children = ([line.split()[1] for line in open(call[-1])] for call in (first, behind))  # noqa: PTH123, SIM115
+    names = [path.rpartition("/")[2] for path in parents]
+    assert names == [path.rpartition("/")[2] for path in children]
+    assert all("/grid/" in path for path in parents)
+    assert all("/tuned/" in path for path in children)
+
+
+def test_what_is_in_the_queue_is_not_submitted_again(tmp_path, calls):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    cells = expand(study)
+    submit(study, cells, cells, options=[])
+    (calls.folder / "alive").write_text("101\n")
+    assert submit(study, cells, cells, options=[]) == "4 runs are in the queue already"
+    assert len(calls()) == 1
+    (calls.folder / "alive").write_text("7\n")
+    assert submit(study, cells, cells, options=[]) == "job 102: 4 pretrainings"
+
+
+def test_a_finetuning_whose_parent_is_in_the_queue_already_is_told_to_wait(tmp_path, calls):
+    study = make_study(tmp_path, groups={"grid": SMALL, "tuned": TUNED})
+    cells = expand(study)
+    submit(study, cells, [cell for cell in cells if cell.group == "grid"], options=[])
+    (calls.folder / "alive").write_text("101\n")
+    assert submit(study, cells, cells, options=[]).splitlines() == [
+        "4 finetunings of tuned wait for parents that were submitted before: this again, then",
+        "4 runs are in the queue already",
+    ]
+    assert len(calls()) == 1
+
+
+def test_what_is_held_out_is_submitted_once_it_is_foretold(tmp_path, calls):
+    study = make_study(tmp_path, groups={"large": SMALL | {"sizes": ["pico"], "predict_first": True}})
+    cells = expand(study)
+    assert submit(study, cells, cells, options=[]).startswith("2 runs wait to be foretold: `fit` once the others")
+    assert calls() == []
+    predictions = {"predictions": [{"name": "large/gf-pico_f1_e2"}]}
+    (study.folder / "predictions.json").write_text(json.dumps(predictions))
+    assert submit(study, cells, cells, options=[]) == "job 101: 2 pretrainings"
+
+
+def test_a_machine_without_slurm_is_told_so(tmp_path, monkeypatch):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    cells = expand(study)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/env").symlink_to(shutil.which("env"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(UserError, match=r"--slurm: sbatch was not found; is this a SLURM cluster\?"):
+        submit(study, cells, cells, options=[])
+
+
+def test_what_sbatch_refuses_is_told(tmp_path, calls):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    cells = expand(study)
+    (calls.folder / "sbatch").write_text("#!/bin/sh\necho 'invalid partition specified: x' >&2\nexit 1\n")
+    with pytest.raises(UserError, match="--slurm: sbatch refused: invalid partition specified: x"):
+        submit(study, cells, cells, options=[])
