@@ -105,7 +105,7 @@ def find_facts(data: StreamConfig | EvaluationConfig, *, fraction: float = 1.0) 
     """
     place = str(data.shards)
     if is_url(place):
-        remote = open_shards(place, data.split, remote=data.remote)
+        remote = open_shards(place, data.split, remote=data.remote, index=data.index)
         facts = SetFacts(
             num_samples=remote.num_samples, num_classes=len(remote.label_space), fingerprint=remote.fingerprint
         )
