@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,24 @@ from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, describe_fields, read_settings
 from hornet.durable import replace_non_finite
 from hornet.errors import UserError
+from hornet.model.sizes import NATIVE_SIZE
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import read_run_config
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, take_from_run
+from hornet.training.config import Weights
 from hornet.world import read_world
 
 EPILOG = f"""examples:
   python launch/evaluate.py runs/demo/finetune weights=ema
-  python launch/evaluate.py hornet_tiny_gf.pth model=hornet_tiny_gf \\
-      evaluation.shards=data/imagenet-1k evaluation.image_size=224
+  python launch/evaluate.py hornet_tiny_gf.pth evaluation.shards=data/imagenet-1k
   torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600 weights=both sizes=[224,288,384]
   python launch/evaluate.py runs/large --config configs/evaluate/imagenet_a.yaml evaluation.shards=data/imagenet-a
 
 For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
 config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
-whole image, warped (evaluation.crop_fraction=null). What was used is printed.
+whole image, warped (evaluation.crop_fraction=null). What was used is printed. A HorNet is recognised by what its file
+holds; of other networks model says the name.
 
 Of a run, evaluation.json, evaluation.md and evaluation.svg are written to RUN/evaluations/SET_SPLIT, else to output.
 docs/evaluate.md explains the numbers, and the protocols of ImageNet's relatives.
@@ -73,7 +76,25 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
             given = {**given, "evaluation": {**values["evaluation"], **section}}
         values |= given
     problems += apply_overrides(values, overrides)
-    return build_config(EvaluateConfig, add_preprocessing(values), source=str(config or source), problems=problems)
+    name = str(config or source)
+    if "model" not in values and source.is_file():  # all else is looked at first: recognising takes seconds
+        data = {"image_size": NATIVE_SIZE, **add_preprocessing(values)["evaluation"]}
+        build_config(EvaluateConfig, {**values, "evaluation": data}, source=name, problems=problems)
+        values = add_recognised(values)
+    return build_config(EvaluateConfig, add_preprocessing(values), source=name, problems=problems)
+
+
+def add_recognised(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the network of a weight file, and the image size that it is shaped for unless one is given."""
+    from hornet.stages.recognise import recognise_file
+
+    kind: Weights = "ema" if str(values.get("weights")) == "ema" else "raw"
+    found = recognise_file(values["source"], weights=kind)
+    print(f"{values['source']}: is a {found.model}, for {found.image_size} pixels", file=sys.stderr)
+    data = dict(values.get("evaluation") or {})
+    if not values.get("sizes"):
+        data.setdefault("image_size", found.image_size)
+    return {**values, "model": found.model, "evaluation": data}
 
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:

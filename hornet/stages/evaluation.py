@@ -17,13 +17,13 @@ from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
 from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
-from hornet.shards.imagenet import make_layout, name_by_size
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.classification import require_readable
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.corruptions import CorruptionResult, list_corrupted, summarise
 from hornet.stages.judging import Judging, plan_judging
 from hornet.stages.pretrained import Pretrained, adapt, load_weights, read_pretrained, require_head_of
+from hornet.stages.recognise import guess_label_space
 from hornet.training.config import Weights
 from hornet.training.measures import Measurement, Measures
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
@@ -236,10 +236,10 @@ class _Networks:
         head = adapt(start, model).state_dict.get(name)
         num_rows = 0 if head is None or head.dim() == 0 else len(head)
         by_name = self._config.judge.by_name
-        known = name_by_size(num_rows) if by_name or num_rows != len(of_set) else ()
-        if len(known) == 1:
-            _tell(world, f"the head has {num_rows} rows: taken for {known[0]} (label_space says otherwise)")
-            return make_layout(known[0])
+        known = guess_label_space(num_rows) if by_name or num_rows != len(of_set) else None
+        if known is not None:
+            _tell(world, f"the head has {num_rows} rows: taken for {known.name} (label_space says otherwise)")
+            return known
         if by_name and head is not None:
             raise UserError(
                 f"label_space: {start.source} has a head of {num_rows} rows, which does not say what they mean; name "

@@ -1,4 +1,4 @@
-"""What an evaluation by itself tells beyond top-1, top-5 and loss: calibration, classes, confused pairs, several labels.
+"""What an evaluation by itself tells beyond top-1, top-5 and loss: calibration, classes, confusions, several labels.
 
 Counts are whole numbers, summed over ranks: the same on any number of them.
 """

@@ -36,7 +36,9 @@ def test_loads_and_its_model_is_built(path):
 def test_an_evaluation_loads_for_a_weight_file(path):
     config = read_config(ROOT / "README.md", config=path, overrides=["model=hornet_tiny_gf"])
     assert config.evaluation.image_size == (384 if "384" in path.name else 224)
-    assert config.judge.by_name == (config.judge.subset is not None or path.stem in ("imagenet_v2", "imagenet_22k_on_1k"))
+    assert config.judge.by_name == (
+        config.judge.subset is not None or path.stem in ("imagenet_v2", "imagenet_22k_on_1k")
+    )
 
 
 EXPECTED_DEPARTURES = {
