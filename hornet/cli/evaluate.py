@@ -100,7 +100,14 @@ def add_recognised(values: Mapping[str, Any]) -> dict[str, Any]:
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
     """Evaluate, let rank 0 write what was found, and print it."""
     from hornet.stages.evaluation import evaluate_weights  # torch takes seconds, which bad input need not wait for
-    from hornet.stages.results import describe, find_folder, format_corruptions, format_table, write_results
+    from hornet.stages.results import (
+        describe,
+        find_folder,
+        format_corruptions,
+        format_probes,
+        format_table,
+        write_results,
+    )
     from hornet.training.evaluate import format_evaluation, has_finite_loss
 
     world = read_world()
@@ -121,7 +128,8 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
             error = 100 * row.measurement.calibration.error
             print(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
         lines = format_table(evaluated) if len(evaluated.rows) > 1 else []
-        print("\n".join([*lines, *format_corruptions(evaluated), *([f"written to {folder}"] if folder else [])]))
+        lines += [*format_corruptions(evaluated), *format_probes(evaluated)]
+        print("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
     if not all(has_finite_loss(asdict(row.measurement.evaluation)) for row in evaluated.rows):
         print(NOT_FINITE, file=sys.stderr)
 

@@ -150,6 +150,29 @@ class JudgeConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProbeConfig(Settings):
+    """Frozen features, judged by themselves."""
+
+    split: str = "train"
+    """Split of evaluation.shards whose images are the memory: neighbours are sought among them, a linear classifier is
+    fitted to them. They are seen as those that are evaluated, without augmentation."""
+    neighbours: tuple[int, ...] = (10, 20)
+    """Nearest images that vote, for each number a result."""
+    temperature: float = 0.07
+    """A vote weighs exp(cosine / temperature)."""
+    linear_l2: tuple[float, ...] = ()
+    """Weights of the penalty, half the sum of squares, of linear classifiers: a result for each; empty for none."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if not self.neighbours or min(self.neighbours) < 1:
+            yield f"neighbours: must name at least one number, each at least 1, not {list(self.neighbours)}"
+        if self.temperature <= 0:
+            yield f"temperature: must be above 0, not {self.temperature:g}"
+        if any(l2 < 0 for l2 in self.linear_l2):
+            yield f"linear_l2: must be 0 or more, not {min(self.linear_l2):g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
     """What to evaluate, on what."""
 
@@ -177,6 +200,8 @@ class EvaluateConfig(Settings):
     mCE."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     """By which labels."""
+    probe: ProbeConfig | None = None
+    """Judge the features before the head too, by neighbours and linear classifiers; null for no."""
     calibration_bins: int = 15
     """Bins of the calibration error."""
     num_confusions: int = 20
@@ -199,6 +224,10 @@ class EvaluateConfig(Settings):
         for crop in self.crops:
             if crop is not None and not 0 < crop <= 1:
                 yield f"crops: must be over 0 and at most 1, or null, not {crop}"
+        if self.probe is not None and self.probe.split == self.evaluation.split:
+            yield f"probe.split: is {self.probe.split}, which is evaluated; an image would be its own nearest neighbour"
+        if self.probe is not None and self.corruptions:
+            yield "probe: has no meaning with corruptions, whose sets have no split to learn from"
         if self.calibration_bins < 1:
             yield f"calibration_bins: must be at least 1, not {self.calibration_bins}"
         if self.num_confusions < 0:

@@ -23,6 +23,7 @@ from hornet.stages.config import EvaluateConfig
 from hornet.stages.corruptions import CorruptionResult, list_corrupted, summarise
 from hornet.stages.judging import Judging, plan_judging
 from hornet.stages.pretrained import Pretrained, adapt, load_weights, read_pretrained, require_head_of
+from hornet.stages.probing import Probe, judge_features, read_features
 from hornet.stages.recognise import guess_label_space
 from hornet.training.config import Weights
 from hornet.training.measures import Measurement, Measures
@@ -60,6 +61,8 @@ class Evaluated:
     """Of these, those that the weights do not know; their images count as missed and have no loss."""
     rows: tuple[Row, ...]
     """The evaluations."""
+    probes: tuple[Probe, ...] = ()
+    """What the features before the head are worth, at evaluation.image_size."""
 
     def find_corruptions(self) -> list[tuple[Row, CorruptionResult]]:
         """Return for each weights, size and crop its first row and what its corrupted sets give together."""
@@ -102,6 +105,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
             judged=judging.space,
             missing=judging.missing,
             rows=tuple(rows),
+            probes=tuple(_probe(config, networks, world=world, device=device)),
         )
 
 
@@ -178,6 +182,23 @@ def _evaluate_at(
                     crop_fraction=crop,
                     measurement=measurement,
                 )
+
+
+def _probe(config: EvaluateConfig, networks: _Networks, *, world: World, device: torch.device) -> Iterator[Probe]:
+    if config.probe is None:
+        return
+    data = config.evaluation
+    with errors_shared():
+        memory = open_stream(dataclasses.replace(data, split=config.probe.split), world=world)
+        queries = open_stream(data, world=world)
+    models, mixing = networks.build(data.image_size)
+    for kind, model in models.items():
+        known, asked = (
+            read_features(model, stream, mixing=mixing, precision=config.precision, device=device)
+            for stream in (memory, queries)
+        )
+        num_classes = len(queries.label_space)
+        yield judge_features(known, asked, config=config.probe, weights=kind, num_classes=num_classes)
 
 
 class _Networks:

@@ -16,6 +16,7 @@ from hornet.shards.label_report import find_meaning
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.evaluation import Evaluated, Row, describe_missing
 from hornet.stages.preprocessing import list_used
+from hornet.stages.probing import Probe
 from hornet.training.evaluate import has_finite_loss
 from hornet.training.measures import Measurement
 
@@ -65,7 +66,17 @@ def describe(config: EvaluateConfig, evaluated: Evaluated, *, with_classes: bool
         "missing_classes": list(evaluated.missing),
         "results": [_describe_row(row, space.classes, with_classes=with_classes) for row in evaluated.rows],
         "corruptions": [{**_describe_view(row), **asdict(result)} for row, result in evaluated.find_corruptions()],
+        "probes": [_describe_probe(probe) for probe in evaluated.probes],
     }
+
+
+def _describe_probe(probe: Probe) -> dict[str, Any]:
+    results = [
+        {"kind": kind, parameter: value, "top1": share.top1, **asdict(share)}
+        for kind, parameter, shares in (("neighbours", "k", probe.neighbours), ("linear", "l2", probe.linear))
+        for value, share in shares.items()
+    ]
+    return {"weights": probe.weights, "num_features": probe.num_features, "results": results}
 
 
 def _describe_view(row: Row) -> dict[str, Any]:
@@ -143,6 +154,19 @@ def format_corruptions(evaluated: Evaluated) -> list[str]:
     return lines
 
 
+def format_probes(evaluated: Evaluated) -> list[str]:
+    """Return a row of Markdown for each judgement of frozen features, below a head; nothing without any."""
+    if not evaluated.probes:
+        return []
+    lines = [_line(["weights", "features", "judged by", "top-1 %", "images"]), "|" + "---|" * 5]
+    for probe in evaluated.probes:
+        by = [(f"{count} nearest neighbours", share) for count, share in probe.neighbours.items()]
+        by += [(f"linear classifier, l2 {l2:g}", share) for l2, share in probe.linear.items()]
+        start = [probe.weights, str(probe.num_features)]
+        lines += [_line([*start, name, f"{share.top1:.3f}", str(share.num_images)]) for name, share in by]
+    return [*lines, ""]
+
+
 def format_page(config: EvaluateConfig, evaluated: Evaluated) -> str:
     """Return evaluation.md: how it was done, the table, the worst classes and the most confused pairs."""
     space, data = evaluated.judged, config.evaluation
@@ -156,6 +180,7 @@ def format_page(config: EvaluateConfig, evaluated: Evaluated) -> str:
         *format_table(evaluated),
         "",
         *format_corruptions(evaluated),
+        *format_probes(evaluated),
     ]
     for row in evaluated.rows[: 0 if any(row.corruption for row in evaluated.rows) else None]:
         lines += _format_classes(row, space.classes)

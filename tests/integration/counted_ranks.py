@@ -17,6 +17,7 @@ from hornet.shards.label_space import LabelSpace
 from hornet.stages.config import EvaluateConfig, JudgeConfig
 from hornet.stages.evaluation import measure, open_stream
 from hornet.stages.judging import plan_judging
+from hornet.training.probe import Features, classify_by_neighbours, classify_linearly, fit_linear
 
 CLASSES = tuple(f"class_{label:05d}" for label in (3, 1, 4, 0, 9, 2))
 """Of the head: the set's five in another order, and one more."""
@@ -52,8 +53,29 @@ def tell(world, folder):
         measure({"raw": compute_logits if world.rank < world.num_ranks - 1 else fail}, stream, **arguments)
     except UserError as raised:
         error = str(raised)
+    probe = ask_neighbours(world)
     if world.is_main:
-        print(json.dumps({"num_ranks": world.num_ranks, "found": asdict(found), "error": error}), flush=True)
+        line = {"num_ranks": world.num_ranks, "found": asdict(found), "error": error, "probe": probe}
+        print(json.dumps(line), flush=True)
+
+
+def make_features(count, world=None):
+    """Clouds of four classes; of a world each rank has every so-manieth image, padded to equal numbers."""
+    random = torch.Generator().manual_seed(count)
+    labels = torch.randint(4, (count,), generator=random)
+    rows = torch.eye(4, 8)[labels] + 0.9 * torch.randn(count, 8, generator=random)
+    rank, num_ranks = (0, 1) if world is None else (world.rank, world.num_ranks)
+    mine = torch.arange(-(-count // num_ranks)) * num_ranks + rank
+    is_real = mine < count
+    return Features(rows=rows[mine.clamp(max=count - 1)], labels=labels[mine.clamp(max=count - 1)], is_real=is_real)
+
+
+def ask_neighbours(world):
+    memory, queries = make_features(101, world), make_features(53, world)
+    shares = classify_by_neighbours(memory, queries, neighbours=(1, 9), temperature=0.07, num_classes=4, block=5)
+    weight, bias = fit_linear(memory, num_classes=4, l2=0.01, block=16)
+    found = [*shares.values(), classify_linearly(queries, weight, bias)]
+    return {"hits": [share.hits for share in found], "num_images": [share.num_images for share in found]}
 
 
 def fail(images):

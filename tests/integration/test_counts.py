@@ -4,16 +4,19 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from hornet.data.augment.mixing import normalise
 from hornet.data.config import MixingConfig
 from hornet.stages.evaluation import open_stream
 from hornet.world import ALONE
 from tests.integration.conftest import ROOT, make_environment
-from tests.integration.counted_ranks import CLASSES, compute_logits, make_config
+from tests.integration.counted_ranks import CLASSES, compute_logits, make_config, make_features
 from tests.unit.shards.making import make_set
 
 pytestmark = pytest.mark.slow
@@ -79,3 +82,16 @@ def test_an_error_of_one_rank_ends_all(worlds, num_ranks):
         + ("rank 2 failed: " if num_ranks == 3 else "")
         + "lost its set"
     )
+
+
+@pytest.mark.parametrize("num_ranks", SIZES)
+def test_features_are_judged_alike(worlds, num_ranks):
+    memory, queries = ((part.rows.double().numpy(), part.labels.numpy()) for part in map(make_features, (101, 53)))
+    theirs = [
+        KNeighborsClassifier(count, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.07)).fit(*memory)
+        for count in (1, 9)
+    ]
+    theirs.append(LogisticRegression(C=1 / (0.01 * 101), tol=1e-8, max_iter=5000).fit(*memory))
+    found = worlds[num_ranks]["probe"]
+    assert found["num_images"] == [53] * 3
+    assert found["hits"] == [int((model.predict(queries[0]) == queries[1]).sum()) for model in theirs]

@@ -100,9 +100,8 @@ def test_both_kinds_of_weights_of_a_file_side_by_side_at_two_sizes(tmp_path, sha
     states = [timm.create_model("hornet_atto_gf", num_classes=NUM_CLASSES).state_dict() for _ in range(2)]
     torch.save(dict(zip(("model", "model_ema"), states, strict=True)), tmp_path / "x.pth")
     keys = ("model=hornet_atto_gf", f"evaluation.shards={shards}", "sizes=[32,64]", f"output={tmp_path / 'out'}")
-    done = run_python(
-        ROOT / "launch/evaluate.py", tmp_path / "x.pth", "weights=both", "crops=[null,0.9]", "--json", *keys
-    )
+    keys += ("crops=[null,0.9]", "probe={neighbours: [3, 30]}")
+    done = run_python(ROOT / "launch/evaluate.py", tmp_path / "x.pth", "weights=both", "--json", *keys)
     for weights, other in (("raw", "ema"), ("ema", "raw")):
         assert f"x.pth ({weights} weights under" in done.stderr
         assert f"{other} ones are there too" in done.stderr
@@ -111,6 +110,8 @@ def test_both_kinds_of_weights_of_a_file_side_by_side_at_two_sizes(tmp_path, sha
     assert views == [(s, c, w) for s in (32, 64) for c in (None, 0.9) for w in ("raw", "ema")]
     assert len({row["loss"] for row in printed["results"]}) == 8
     assert {row["num_images"] for row in printed["results"]} == {NUM_VALIDATION}
+    probes = [(probe["weights"], [row["num_images"] for row in probe["results"]]) for probe in printed["probes"]]
+    assert probes == [("raw", [NUM_VALIDATION] * 2), ("ema", [NUM_VALIDATION] * 2)]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"evaluation.{e}" for e in ("json", "md", "svg")
     ]

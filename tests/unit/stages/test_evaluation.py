@@ -190,6 +190,11 @@ def test_a_config_goes_over_the_runs_own_section(tmp_path):
         ("crops=[null,1.5]", r"crops: must be over 0 and at most 1, or null, not 1\.5"),
         ("calibration_bins=0", "calibration_bins: must be at least 1, not 0"),
         ("num_confusions=-1", "num_confusions: must be 0 or more, not -1"),
+        ("probe.split=validation", "probe.split: is validation, which is evaluated; an image would be its own"),
+        ("probe.neighbours=[]", "probe.neighbours: must name at least one number, each at least 1, not "),
+        ("probe.neighbours=[10,0]", r"probe.neighbours: .* not \[10, 0\]"),
+        ("probe.temperature=0", "probe.temperature: must be above 0, not 0"),
+        ("probe.linear_l2=[0,-1]", "probe.linear_l2: must be 0 or more, not -1"),
         ("judge.subset=imagenet-a", r"judge\.subset: imagenet-a needs by_name=true"),
     ],
 )
@@ -198,6 +203,12 @@ def test_bad_settings_are_named(tmp_path, override, message):
     file.touch()
     with pytest.raises(ConfigError, match=message):
         read(file, "evaluation.shards=s", "model=hornet_tiny_gf", override)
+
+
+def test_a_probe_has_no_meaning_with_corruptions(tmp_path):
+    run = write_run(tmp_path / "r")
+    with pytest.raises(ConfigError, match="probe: has no meaning with corruptions, whose sets have no split"):
+        read(run, "corruptions=true", "probe={}")
 
 
 def test_the_help_names_the_keys():
