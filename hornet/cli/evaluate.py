@@ -127,7 +127,7 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
         for row in evaluated.rows if len(evaluated.rows) == 1 else ():
             error = 100 * row.measurement.calibration.error
             print(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
-        lines = format_table(evaluated) if len(evaluated.rows) > 1 else []
+        lines = [*format_table(evaluated), ""] if len(evaluated.rows) > 1 else []
         lines += [*format_corruptions(evaluated), *format_probes(evaluated)]
         print("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
     if not all(has_finite_loss(asdict(row.measurement.evaluation)) for row in evaluated.rows):
