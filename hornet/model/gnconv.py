@@ -31,16 +31,25 @@ class GnConv(nn.Module):
     With p0, q = split(proj_in(x)), f = the depthwise convolution and s = `scale`:
         p1 = p0 * s f0(q0);  p(k+1) = pws(k)(p(k)) * s fk(qk);  output = proj_out(pn).
     `filter_grid` None: f is a 7x7 depthwise convolution; else a GlobalLocalFilter of that grid. `is_fused` computes
-    f, s and the first gate in one kernel (`use_kernels`).
+    f, s and the first gate in one kernel (`use_kernels`). `in_channels` of x are `channels` where nothing is said.
     """
 
-    def __init__(self, channels: int, *, order: int, scale: float, filter_grid: FilterGrid | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        order: int,
+        scale: float,
+        filter_grid: FilterGrid | None = None,
+        in_channels: int | None = None,
+    ) -> None:
         super().__init__()
+        self.in_channels = channels if in_channels is None else in_channels
         self.gate_channels = split_channels(channels, order)
         self.scale = scale
         self.is_fused = False
         spatial_channels = sum(self.gate_channels)
-        self.proj_in = PointwiseConv(channels, 2 * channels)
+        self.proj_in = PointwiseConv(self.in_channels, 2 * channels)
         self.dwconv: nn.Module = (
             build_depthwise_conv(spatial_channels, kernel_size=7, bias=True)
             if filter_grid is None
@@ -50,7 +59,7 @@ class GnConv(nn.Module):
         self.pws = nn.ModuleList(PointwiseConv(narrow, wide) for narrow, wide in pairwise(self.gate_channels))
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
-        """(B, H, W, channels) -> the same shape."""
+        """(B, H, W, in_channels) -> (B, H, W, channels)."""
         y, narrowest = self.proj_in(x_bhwc), self.gate_channels[0]
         # By index: torch.fx cannot unpack what has no number known to it.
         if self.is_fused:

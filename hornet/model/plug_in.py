@@ -38,7 +38,8 @@ def open_map(x_bchw: Tensor, channels: int) -> Tensor:
 class GnConv2d(GnConv):
     """gnConv over maps: (B, channels, H, W) -> the same shape, for where a 3x3 or 7x7 convolution of stride 1 stands.
 
-    `order` gates, `channels` a multiple of 2**(order - 1). `scale` is the factor s of each gate, 1/3 as in HorNet.
+    `order` gates, `channels` a multiple of 2**(order - 1); `in_channels` is for a layer that changes their number.
+    `scale` is the factor s of each gate, 1/3 as in HorNet.
     `filter_grid` None takes 7x7 depthwise convolutions within; (H, W // 2 + 1) takes global filters for maps of H x W
     (`channels` a multiple of 2**order then), which are resampled on the fly for maps of another size.
 
@@ -48,12 +49,17 @@ class GnConv2d(GnConv):
     """
 
     def __init__(
-        self, channels: int, *, order: int, scale: float = GNCONV_SCALE, filter_grid: FilterGrid | None = None
+        self,
+        channels: int,
+        *,
+        order: int,
+        scale: float = GNCONV_SCALE,
+        filter_grid: FilterGrid | None = None,
+        in_channels: int | None = None,
     ) -> None:
         if filter_grid is not None:
             _require_filter(channels, order, filter_grid)
-        super().__init__(channels, order=order, scale=scale, filter_grid=filter_grid)
-        self.channels = channels
+        super().__init__(channels, order=order, scale=scale, filter_grid=filter_grid, in_channels=in_channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -61,8 +67,8 @@ class GnConv2d(GnConv):
         initialize_by_fan_in(self)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        """(B, channels, H, W) -> the same shape."""
-        return super().forward(open_map(x_bchw, self.channels)).permute(0, 3, 1, 2)
+        """(B, in_channels, H, W) -> (B, channels, H, W)."""
+        return super().forward(open_map(x_bchw, self.in_channels)).permute(0, 3, 1, 2)
 
 
 def _require_filter(channels: int, order: int, filter_grid: FilterGrid) -> None:

@@ -7,9 +7,8 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal
@@ -59,6 +58,7 @@ def run_proxy(upstream: int) -> Iterator[Proxy]:
 def _make_handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        timeout = 120
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -91,8 +91,11 @@ def _make_handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if fault == "slow":
                 self.wfile.write(body[:5])
                 self.wfile.flush()
-                time.sleep(1.5)  # longer than a try may last
-            if fault in ("reset", "slow"):
+                with suppress(OSError):
+                    self.connection.recv(1)  # until the client has had enough of it
+                self.close_connection = True
+                return
+            if fault == "reset":
                 self.wfile.write(body[5 : len(body) // 2])
                 self.wfile.flush()
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

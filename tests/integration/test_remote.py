@@ -109,7 +109,7 @@ def open_stream(shards: Path | str, *, num_workers: int = 0, bad: float = 0.0, *
         partial_batch="carry",
         max_bad_sample_rate=bad,
         transform=TransformConfig(image_size=16, flip_probability=0.5),
-        remote=RemoteConfig(**{"deadline_seconds": 4.0} | remote),
+        remote=RemoteConfig(**{"deadline_seconds": 120.0} | remote),
     )
     return open_train_stream(config, world=ALONE, seed=3, global_batch_size=BATCH_SIZE, micro_batch_size=4)
 
@@ -131,7 +131,7 @@ def expected(local: Path) -> list[Any]:
     return run(open_stream(local))
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 20) -> bool:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -179,11 +179,12 @@ def test_faults_that_pass_leave_no_trace(
     proxy, url = request.getfixturevalue(server)
     proxy.spoilt.clear()
     proxy.counts.clear()
-    numbers = (0, 7) if fault == "wrong" else (0, 1, 7)
+    # An answer that never ends costs the time of a whole try, which must be long enough for a busy machine.
+    numbers = {"wrong": (0, 7), "slow": (0,)}.get(fault, (0, 1, 7))
     proxy.choose = lambda path, number: fault if path.endswith(".tar") and number in numbers else None
-    cache = {"cache": tmp_path / "cache"} if with_cache else {}
+    settings = {"cache": tmp_path / "cache"} if with_cache else {}
     try:
-        assert run(open_stream(url, num_workers=1, **cache)) == expected
+        assert run(open_stream(url, num_workers=1, deadline_seconds=16.0, **settings)) == expected
     finally:
         proxy.choose = lambda path, number: None
     assert proxy.spoilt.count(fault) >= 4
@@ -218,12 +219,12 @@ def test_another_object_under_the_name_is_never_trained_on(place: Place, expecte
 
 def test_a_server_that_stays_away_ends_the_run_in_time(place: Place, tmp_path: Path) -> None:
     proxy, url = place
-    with closing(open_stream(url, num_workers=1, deadline_seconds=1.0, cache=tmp_path / "cache")) as stream:
+    with closing(open_stream(url, num_workers=1, deadline_seconds=8.0, cache=tmp_path / "cache")) as stream:
         proxy.choose = lambda path, number: "busy"
         started = time.monotonic()
         with pytest.raises(UserError, match=r"toy-0\d\.tar: cannot be read, tried for \d+ s .*; start again when"):
             list(stream.iterate(0, NUM_STEPS))
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 120, "not the five minutes of a run's own setting"
 
 
 def test_a_missing_object_is_named(place: Place, local: Path, tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""Mask R-CNN and Cascade Mask R-CNN (arXiv 1906.09756) on HorNet, from torchvision's parts.
+
+Anchors, assignment and losses are those of the original's object_detection/configs (raoyongming/HorNet at ac9e210).
+Not here: the cascade itself (cascade.py).
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+
+from hornet.dense.backbone import DenseBackbone
+from hornet.dense.cascade import CascadeRoiHeads
+from hornet.dense.pyramid import FeaturePyramid
+
+
+class PyramidBackbone(nn.Module):
+    """Backbone and pyramid as torchvision's detectors want them: a mapping of maps with the same channels."""
+
+    def __init__(self, backbone: DenseBackbone, neck: FeaturePyramid) -> None:
+        super().__init__()
+        self.body = backbone
+        self.neck = neck
+        self.out_channels = neck.out_channels
+
+    def forward(self, images: Tensor) -> "OrderedDict[str, Tensor]":
+        """(B, 3, H, W) -> maps of strides 4 to 32 under "0" to "3", and of stride 64 under "pool"."""
+        *maps, pooled = self.neck(self.body(images))
+        return OrderedDict([*((str(index), x) for index, x in enumerate(maps)), ("pool", pooled)])
+
+
+def build_mask_rcnn(backbone: DenseBackbone, neck: FeaturePyramid, *, num_classes: int, **settings: Any) -> MaskRCNN:
+    """Mask R-CNN for `num_classes` kinds of things, counted without the background; labels are 1 to num_classes.
+
+    `settings` are those of torchvision's MaskRCNN (min_size, max_size, rpn_batch_size_per_image, ...), whose call,
+    targets, losses and detections are the detector's.
+    """
+    return MaskRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
+
+
+def build_cascade_mask_rcnn(
+    backbone: DenseBackbone, neck: FeaturePyramid, *, num_classes: int, **settings: Any
+) -> FasterRCNN:
+    """Cascade Mask R-CNN of three stages, each with four convolutions in its box head; otherwise as build_mask_rcnn.
+
+    `settings` are those of torchvision's FasterRCNN that concern images and proposals.
+    """
+    detector = FasterRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
+    detector.roi_heads = CascadeRoiHeads(neck.out_channels, num_classes=num_classes)
+    return detector
