@@ -20,7 +20,8 @@ class StartConfig:
     """Which weights of a checkpoint or file to take: the last step's, or their moving average."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name (`launch/shards.py labels` lists them, HorNet's released
-    weights are hornet-22k), an `_info.json`, or a list of class names, one a line; null if unknown."""
+    weights are hornet-22k), an `_info.json`, or a list of class names, one a line; null if unknown, which of a HorNet
+    with a known number of rows is guessed."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from finetune.config import FinetuneConfig
-from finetune.start import fit_weights
+from finetune.start import fit_weights, name_released
 from hornet.stages.classification import Classification
 from hornet.stages.micro_batch import EngineLoad
 from hornet.stages.pretrained import read_pretrained
@@ -29,7 +29,8 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
             start = config.start
             with errors_shared():
                 pretrained = read_pretrained(start.from_, weights=start.weights, label_space=start.label_space)
-                report = fit_weights(pretrained, model, label_space=task.label_space)
+                pretrained, remarks = name_released(pretrained)
+                report = [*remarks, *fit_weights(pretrained, model, label_space=task.label_space)]
             if world.is_main:
                 print("\n".join(report), flush=True)
         return AccelerateEngine(

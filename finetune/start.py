@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from hornet.model.resize import FILTER_SUFFIX
 from hornet.shards.label_report import explain_mismatch, guess_by_size
 from hornet.shards.label_space import LabelSpace, map_classes
 from hornet.stages.pretrained import DTYPES, Pretrained, adapt, load_weights
+from hornet.stages.recognise import guess_label_space, recognise
 
 NORM = ("norm.weight", "norm.bias")
 
@@ -36,6 +38,24 @@ def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace)
     report = [_describe_resized(resized)] if resized else []
     report += ["norm: a fresh one before the head, since the start is a backbone without"] if norm else []
     return [f"starting from {start.source}", *report, remark]
+
+
+def name_released(start: Pretrained) -> tuple[Pretrained, list[str]]:
+    """Say what the head of a HorNet's file means, if nobody has and only one known label space is of its size.
+
+    The released weights have 1,000 rows (imagenet-1k) or 10,459 (hornet-22k). Others are returned as they are.
+    """
+    if start.label_space is not None:
+        return start, []
+    try:
+        found = recognise(start.state_dict, source=start.source)
+    except UserError:
+        return start, []
+    space = guess_label_space(found.num_rows)
+    if space is None:
+        return start, []
+    remark = f"{found.model} for {found.image_size} pixels, whose {found.num_rows} rows are taken for {space.name}"
+    return replace(start, label_space=space), [f"{remark} (start.label_space says otherwise)"]
 
 
 def _is_head_like(old: Tensor, new: Tensor, *, num_rows: int) -> bool:

@@ -1,9 +1,10 @@
-"""Evaluate a run, a checkpoint or a weight file on a labelled set: top-1, top-5, loss."""
+"""Evaluate a run, a checkpoint or a weight file on a labelled set: accuracy, loss, calibration, classes."""
 
 import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,27 @@ from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, describe_fields, read_settings
 from hornet.durable import replace_non_finite
 from hornet.errors import UserError
+from hornet.model.sizes import NATIVE_SIZE
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import read_run_config
 from hornet.stages.config import EvaluateConfig
-from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, list_used, take_from_run
+from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, take_from_run
+from hornet.training.config import Weights
 from hornet.world import read_world
 
 EPILOG = f"""examples:
   python launch/evaluate.py runs/demo/finetune weights=ema
-  python launch/evaluate.py hornet_tiny_gf.pth model=hornet_tiny_gf \\
-      evaluation.shards=data/imagenet-1k evaluation.image_size=224
-  torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600
+  python launch/evaluate.py hornet_tiny_gf.pth evaluation.shards=data/imagenet-1k
+  torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600 weights=both sizes=[224,288,384]
+  python launch/evaluate.py runs/large --config configs/evaluate/imagenet_a.yaml evaluation.shards=data/imagenet-a
 
 For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
 config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
-whole image, warped (evaluation.crop_fraction=null). What was used is printed.
+whole image, warped (evaluation.crop_fraction=null). What was used is printed. A HorNet is recognised by what its file
+holds; of other networks model says the name.
+
+Of a run, evaluation.json, evaluation.md and evaluation.svg are written to RUN/evaluations/SET_SPLIT, else to output.
+docs/evaluate.md explains the numbers, and the protocols of ImageNet's relatives.
 
 keys:
 {describe_fields(EvaluateConfig)}"""
@@ -64,30 +71,66 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
             break
     if config is not None:
         given, problems = read_settings(find_config(config))
+        section = given.get("evaluation")
+        if isinstance(section, dict) and isinstance(values.get("evaluation"), dict):
+            given = {**given, "evaluation": {**values["evaluation"], **section}}
         values |= given
     problems += apply_overrides(values, overrides)
-    return build_config(EvaluateConfig, add_preprocessing(values), source=str(config or source), problems=problems)
+    name = str(config or source)
+    if "model" not in values and source.is_file():  # all else is looked at first: recognising takes seconds
+        data = {"image_size": NATIVE_SIZE, **add_preprocessing(values)["evaluation"]}
+        build_config(EvaluateConfig, {**values, "evaluation": data}, source=name, problems=problems)
+        values = add_recognised(values)
+    return build_config(EvaluateConfig, add_preprocessing(values), source=name, problems=problems)
+
+
+def add_recognised(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the network of a weight file, and the image size that it is shaped for unless one is given."""
+    from hornet.stages.recognise import recognise_file
+
+    kind: Weights = "ema" if str(values.get("weights")) == "ema" else "raw"
+    found = recognise_file(values["source"], weights=kind)
+    print(f"{values['source']}: is a {found.model}, for {found.image_size} pixels", file=sys.stderr)
+    data = dict(values.get("evaluation") or {})
+    if not values.get("sizes"):
+        data.setdefault("image_size", found.image_size)
+    return {**values, "model": found.model, "evaluation": data}
 
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
-    """Evaluate, and let rank 0 print the result."""
+    """Evaluate, let rank 0 write what was found, and print it."""
     from hornet.stages.evaluation import evaluate_weights  # torch takes seconds, which bad input need not wait for
+    from hornet.stages.results import (
+        describe,
+        find_folder,
+        format_corruptions,
+        format_probes,
+        format_table,
+        write_results,
+    )
     from hornet.training.evaluate import format_evaluation, has_finite_loss
 
     world = read_world()
-    evaluation = evaluate_weights(config, world=world)
+    evaluated = evaluate_weights(config, world=world)
     if not world.is_main:
         return
+    folder = find_folder(config)
+    if folder is not None:
+        write_results(config, evaluated, folder)
     if as_json:
-        used = {"source": str(config.source), "weights": config.weights, **list_used(config)}
-        print(json.dumps(replace_non_finite({**used, **asdict(evaluation)}), allow_nan=False))
+        print(json.dumps(replace_non_finite(describe(config, evaluated, with_classes=False)), allow_nan=False))
     else:
         data = config.evaluation
         print(
             f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {describe_used(config)}"
         )
-        print(f"  {format_evaluation(asdict(evaluation))}")
-    if not has_finite_loss(asdict(evaluation)):
+        for row in evaluated.rows if len(evaluated.rows) == 1 else ():
+            error = 100 * row.measurement.calibration.error
+            print(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
+        lines = [*format_table(evaluated), ""] if len(evaluated.rows) > 1 else []
+        lines += [*format_corruptions(evaluated), *format_probes(evaluated)]
+        print("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
+    if not all(has_finite_loss(asdict(row.measurement.evaluation)) for row in evaluated.rows):
         print(NOT_FINITE, file=sys.stderr)
 
 

@@ -127,12 +127,18 @@ def _list_unmatched(title: str, names: Sequence[str], where: str) -> list[str]:
     return [f"{title:12} {len(names)} of {where}", *shown, *rest]
 
 
-def _mean(name: str) -> list[str]:
-    """Return a synset's words, as `tench, Tinca tinca`, in a list that is empty if they are not known."""
+def find_meaning(name: str) -> str | None:
+    """Return a synset's words, as `tench, Tinca tinca`; None if they are not known."""
     try:
-        return [str(_imagenet().label_name_to_description(name))]
+        return str(_imagenet().label_name_to_description(name))
     except KeyError:
-        return []
+        return None
+
+
+def _mean(name: str) -> list[str]:
+    """Return a synset's words in a list, which is empty if they are not known."""
+    meaning = find_meaning(name)
+    return [] if meaning is None else [meaning]
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 from hornet import __version__
 from hornet.stages.config import ExportConfig
 from hornet.stages.pretrained import Pretrained
+from hornet.training.evaluate import format_evaluation
 
 
 def make_card(
@@ -31,7 +32,7 @@ def make_card(
         f"{cfg['num_classes']} classes {labels}; {cfg['input_size'][-1]} pixels, {crop}, {cfg['interpolation']}, mean "
         f"{_list(cfg['mean'])}, std {_list(cfg['std'])}. {config.weights} weights, exported by hornet {__version__}.",
         "",
-        *_describe_results(config),
+        *describe_results(config),
         "## Files",
         "",
         *(f"- `{file}`: {what}" for file, what in files.items()),
@@ -59,7 +60,8 @@ def _find_run(config: ExportConfig) -> Path | None:
     return next((folder for folder in folders if (folder / "config.yaml").exists()), None)
 
 
-def _describe_results(config: ExportConfig) -> list[str]:
+def describe_results(config: ExportConfig) -> list[str]:
+    """Return the lines that say what the run's last evaluation of these weights found; none without one."""
     run = _find_run(config)
     rows = _read_rows(run / "evaluations.jsonl") if run is not None else []
     rows = [row for row in rows if row["weights"] == config.weights][-1:]
@@ -69,8 +71,7 @@ def _describe_results(config: ExportConfig) -> list[str]:
         for line in (
             "## Results",
             "",
-            f"Top-1 {100 * row['top1']:.2f} %, top-5 {100 * row['top5']:.2f} %, loss {row['loss']:.4f} on "
-            f"{row['num_images']} images, after {row['step']} steps.",
+            f"After {row['step']} steps: {format_evaluation(row)}.",
             "",
         )
     ]

@@ -86,12 +86,7 @@ class Classification:
 
         batches = self.labelled.iterate()
         evaluation = evaluate(model, batches, normalise=prepare_images, device=self.device, images=images)
-        if evaluation.num_bad_images > self.labelled.max_bad_sample_rate * self.labelled.num_samples:
-            raise UserError(
-                f"{evaluation.num_bad_images} of {self.labelled.num_samples} images to evaluate on could not be read, "
-                f"more than evaluation.max_bad_sample_rate={self.labelled.max_bad_sample_rate:g} allows; "
-                "copy the shards again, or raise it to leave such images out"
-            )
+        require_readable(evaluation, self.labelled)
         return evaluation
 
     def render_images(self, batch: Batch, step: int) -> Tensor:
@@ -99,6 +94,16 @@ class Classification:
         seed = self.derive_step_seed(step, 0)
         inputs = prepare(batch, config=self.mixing, num_classes=self.num_classes, device=self.device, seed=seed)
         return render_images(inputs.images_bchw, mean=self.mixing.mean, std=self.mixing.std)
+
+
+def require_readable(evaluation: Evaluation, labelled: EvaluationStream) -> None:
+    """Raise UserError if more images could not be read than the set's config allows."""
+    if evaluation.num_bad_images > labelled.max_bad_sample_rate * labelled.num_samples:
+        raise UserError(
+            f"{evaluation.num_bad_images} of {labelled.num_samples} images to evaluate on could not be read, "
+            f"more than evaluation.max_bad_sample_rate={labelled.max_bad_sample_rate:g} allows; "
+            "copy the shards again, or raise it to leave such images out"
+        )
 
 
 def require_same_labels(evaluated: LabelSpace, trained: LabelSpace) -> None:

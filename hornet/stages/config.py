@@ -130,13 +130,56 @@ class ExportConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeConfig(Settings):
+    """By which labels logits are judged, where the set's are not those of the weights."""
+
+    by_name: bool = False
+    """Take each class's row of the head by its name (synset) where set and weights number classes differently; else
+    they must be the same."""
+    subset: NameOrPath | None = None
+    """Classes among which the highest logit is sought: imagenet-a or imagenet-r (200 each), a known label space or a
+    list; images of other classes are left out; null for the set's own."""
+    numbers_of: str | None = None
+    """The set's class names are numbers of this label space, as ImageNet-V2's folders are of imagenet-1k."""
+    real_labels: bool = False
+    """Judge by ReaL's labels too, of several classes or none; for ILSVRC-2012's validation set."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.subset is not None and not self.by_name:
+            yield f"subset: {self.subset} needs by_name=true, since its classes are found by name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig(Settings):
+    """Frozen features, judged by themselves."""
+
+    split: str = "train"
+    """Split of evaluation.shards whose images are the memory: neighbours are sought among them, a linear classifier is
+    fitted to them. They are seen as those that are evaluated, without augmentation."""
+    neighbours: tuple[int, ...] = (10, 20)
+    """Nearest images that vote, for each number a result."""
+    temperature: float = 0.07
+    """A vote weighs exp(cosine / temperature)."""
+    linear_l2: tuple[float, ...] = ()
+    """Weights of the penalty, half the sum of squares, of linear classifiers: a result for each; empty for none."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if not self.neighbours or min(self.neighbours) < 1:
+            yield f"neighbours: must name at least one number, each at least 1, not {list(self.neighbours)}"
+        if self.temperature <= 0:
+            yield f"temperature: must be above 0, not {self.temperature:g}"
+        if any(l2 < 0 for l2 in self.linear_l2):
+            yield f"linear_l2: must be 0 or more, not {min(self.linear_l2):g}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Settings):
     """What to evaluate, on what."""
 
     source: Path
     """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
-    weights: Weights = "raw"
-    """Which weights of a checkpoint or file: the last step's, or their moving average."""
+    weights: Weights | Literal["both"] = "raw"
+    """Which weights of a checkpoint or file: the last step's, their moving average, or both side by side."""
     model: str | None = None
     """For a weight file: its network's name in timm; a checkpoint knows its own."""
     module: str | None = None
@@ -144,9 +187,28 @@ class EvaluateConfig(Settings):
     arguments: Arguments | None = None
     """For a weight file: the network's arguments, as model.arguments of a training run."""
     label_space: NameOrPath | None = None
-    """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own."""
+    """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own, or the
+    only known one of that many classes."""
     evaluation: EvaluationConfig
     """The labelled set, and how its images are brought to the network."""
+    sizes: tuple[int, ...] = ()
+    """Image sizes to evaluate at, one after the other; empty for evaluation.image_size alone."""
+    crops: tuple[float | None, ...] = ()
+    """Crop fractions to evaluate with at each size, null to warp; empty for evaluation.crop_fraction alone."""
+    corruptions: bool = False
+    """evaluation.shards is a folder of sets, CORRUPTION/SEVERITY as ImageNet-C's; with all of the 15, the result has
+    mCE."""
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    """By which labels."""
+    probe: ProbeConfig | None = None
+    """Judge the features before the head too, by neighbours and linear classifiers; null for no."""
+    calibration_bins: int = 15
+    """Bins of the calibration error."""
+    num_confusions: int = 20
+    """Most confused pairs of classes to list."""
+    output: Path | None = None
+    """Folder for evaluation.json, evaluation.md and evaluation.svg; null: RUN/evaluations/SET_SPLIT, for a weight file
+    nothing is written."""
     precision: Literal["bf16", "fp32"] = "fp32"
     """bf16: under autocast; for a run, by default as the run itself evaluates, for a weight file fp32, as the
     original."""
@@ -154,6 +216,26 @@ class EvaluateConfig(Settings):
     """For a weight file: its mean and std; a checkpoint knows its own."""
 
     def _find_problems(self) -> Iterator[str]:
-        yield from find_image_size_problems(self.evaluation.image_size, model=self.model, key="evaluation.image_size")
+        for key, size in (("evaluation.image_size", self.evaluation.image_size), *(("sizes", s) for s in self.sizes)):
+            yield from find_image_size_problems(size, model=self.model, key=key)
         if self.evaluation.per_image:
             yield "evaluation.per_image: is for training runs, whose directory takes the file; leave it out here"
+        for key, values in (("sizes", self.sizes), ("crops", self.crops)):
+            if len(set(values)) < len(values):
+                yield f"{key}: names {next(value for value in values if values.count(value) > 1)} twice"
+        for crop in self.crops:
+            if crop is not None and not 0 < crop <= 1:
+                yield f"crops: must be over 0 and at most 1, or null, not {crop}"
+        if self.probe is not None and self.probe.split == self.evaluation.split:
+            yield f"probe.split: is {self.probe.split}, which is evaluated; an image would be its own nearest neighbour"
+        if self.probe is not None and self.corruptions:
+            yield "probe: has no meaning with corruptions, whose sets have no split to learn from"
+        if self.calibration_bins < 1:
+            yield f"calibration_bins: must be at least 1, not {self.calibration_bins}"
+        if self.num_confusions < 0:
+            yield f"num_confusions: must be 0 or more, not {self.num_confusions}"
+
+    @property
+    def kinds(self) -> tuple[Weights, ...]:
+        """The kinds of weights that are evaluated."""
+        return ("raw", "ema") if self.weights == "both" else (self.weights,)

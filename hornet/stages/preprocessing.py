@@ -32,6 +32,8 @@ def add_preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
     The crop is that of the size asked for: the original warps the whole image from 384 pixels on.
     """
     evaluation = dict(values.get("evaluation") or {})
+    if "image_size" not in evaluation and isinstance(values.get("sizes"), list | tuple) and values["sizes"]:
+        evaluation["image_size"] = values["sizes"][0]
     if "image_size" not in evaluation and values.get("model") in VARIANTS:
         evaluation["image_size"] = VARIANTS[values["model"]].get("img_size", NATIVE_SIZE)
     size = evaluation.get("image_size")
@@ -55,5 +57,7 @@ def list_used(config: EvaluateConfig) -> dict[str, Any]:
 def describe_used(config: EvaluateConfig) -> str:
     """Return the same for people."""
     data = config.evaluation
-    shape = "warped whole" if data.crop_fraction is None else f"centre crop of {data.crop_fraction:g}"
-    return f"{data.image_size} pixels, {shape}, {data.interpolation}, computed in {config.precision}"
+    crops = config.crops or (data.crop_fraction,)
+    shapes = ["warped whole" if crop is None else f"centre crop of {crop:g}" for crop in crops]
+    sizes = ", ".join(map(str, config.sizes or (data.image_size,)))
+    return f"{sizes} pixels, {' and '.join(shapes)}, {data.interpolation}, computed in {config.precision}"

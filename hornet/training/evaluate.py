@@ -1,4 +1,7 @@
-"""Top-1, top-5 and loss of a model over a labelled set, every image counted exactly once on any number of ranks."""
+"""Top-1, top-5 and loss of a model over a labelled set, every image counted exactly once on any number of ranks.
+
+Not here: what more an evaluation by itself tells (measures.py).
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,72 @@ class Evaluate(Protocol):
     def __call__(self, model: nn.Module, images: ImageResults | None = None) -> Evaluation: ...  # noqa: D102
 
 
+class Tally:
+    """Counts of one model over this rank's batches, summed over ranks at the end."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(6, dtype=torch.float64)  # whole numbers up to 2**53 are exact
+
+    def add(self, judged: Judged, *, num_bad: int) -> None:
+        """Count a batch; `num_bad` images of it could not be read."""
+        counts = [judged.hits[:, 0].sum(), judged.hits.sum(), judged.is_counted.sum(), judged.has_loss.sum()]
+        self._sums[:4] += torch.stack(counts).double().cpu()
+        self._sums[4] += judged.losses[judged.has_loss].double().sum().cpu()
+        self._sums[5] += num_bad
+
+    def finish(self) -> Evaluation:
+        """Return the result over all ranks. Collective."""
+        top1, top5, num_images, num_losses, loss, num_bad = sum_over_ranks(self._sums).tolist()
+        counted = max(1.0, num_images)
+        return Evaluation(
+            top1=100 * top1 / counted,
+            top5=100 * top5 / counted,
+            loss=loss / max(1.0, num_losses),
+            num_images=int(num_images),
+            num_bad_images=int(num_bad),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a model says of the images of a batch, and what of it is right; (B,) each, on the device."""
+
+    top: Tensor
+    """int64 (B, up to 5): classes of the highest logits, the highest first."""
+    hits: Tensor
+    """bool like `top`: counted, and the class is the image's."""
+    confidences: Tensor
+    """float: the highest class's probability; NaN where a logit is."""
+    losses: Tensor
+    """float: cross entropy of the label."""
+    labels: Tensor
+    """int64: the label."""
+    is_counted: Tensor
+    """bool: an image, and one that is to be judged."""
+    has_loss: Tensor
+    """bool: counted, and the model has a logit for its label."""
+
+
+def judge(logits: Tensor, labels: Tensor, is_counted: Tensor, *, is_in_head: Tensor | None = None) -> Judged:
+    """Judge (B, K) float logits by (B,) labels.
+
+    `is_in_head` (B,) is False where the label is of a class that the model does not know, all of whose logits are -inf:
+    such an image counts as missed, and has no loss. None: it knows all.
+    """
+    top = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    is_known = ~logits.isnan().any(dim=1)  # of NaN, topk would return classes too
+    has_loss = is_counted if is_in_head is None else is_counted & is_in_head
+    return Judged(
+        top=top,
+        hits=(top == labels[:, None]) & (has_loss & is_known)[:, None],
+        confidences=logits.softmax(dim=1).amax(dim=1),
+        losses=functional.cross_entropy(logits, labels, reduction="none"),
+        labels=labels,
+        is_counted=is_counted,
+        has_loss=has_loss,
+    )
+
+
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
@@ -52,30 +121,15 @@ def evaluate(
     `normalise` turns a batch's uint8 images into the model's float input on the device. This rank's images are added
     to `images`, if given.
     """
-    sums = torch.zeros(5, dtype=torch.float64)
+    tally = Tally()
     for batch in batches:
         logits = model(normalise(batch)).float()
-        labels = batch.labels.to(device)
-        is_real = batch.is_real.to(device)
-        top = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        is_known = ~logits.isnan().any(dim=1)  # of NaN, topk would return classes too
-        hits = (top == labels[:, None]) & (is_real & is_known)[:, None]
-        losses = functional.cross_entropy(logits, labels, reduction="none")[is_real]
-        counts = torch.stack([hits[:, 0].sum(), hits.sum(), is_real.sum()]).double().cpu()
-        sums[:3] += counts
-        sums[3] += losses.double().sum().cpu()
-        sums[4] += len(batch.bad_samples)
+        judged = judge(logits, batch.labels.to(device), batch.is_real.to(device))
+        tally.add(judged, num_bad=len(batch.bad_samples))
         if images is not None:
-            images.add(batch.key_hashes[batch.is_real], losses, hits[:, 0][is_real])
-    top1, top5, num_images, loss, num_bad = sum_over_ranks(sums).tolist()
-    counted = max(1.0, num_images)
-    return Evaluation(
-        top1=100 * top1 / counted,
-        top5=100 * top5 / counted,
-        loss=loss / counted,
-        num_images=int(num_images),
-        num_bad_images=int(num_bad),
-    )
+            is_counted = judged.is_counted
+            images.add(batch.key_hashes[batch.is_real], judged.losses[is_counted], judged.hits[is_counted, 0])
+    return tally.finish()
 
 
 def find_best(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -182,6 +182,18 @@ def _receive_like(value: Tensor, rank: int) -> Tensor:
     return received
 
 
+def stack_from_all(tensor: Tensor) -> Tensor:
+    """Return every rank's tensor, all of one shape, behind each other in a new first dimension, by rank."""
+    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)
+
+
+def add_over_ranks(tensor: Tensor) -> None:
+    """Replace a large tensor by its sum over ranks, the same bits on every rank."""
+    dist.all_reduce(tensor)
+
+
 @torch.no_grad()
 def average_over_ranks(tensors: Sequence[Tensor]) -> None:
     """Replace tensors, all of one type and on one device, by their means over ranks, in one conversation."""

@@ -91,11 +91,14 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
     assert by_weights.keys() == {"raw", "ema"}
     for weights, row in by_weights.items():
         done = run_python(ROOT / "launch/evaluate.py", undisturbed, f"weights={weights}", "--json")
-        alone = json.loads(done.stdout.splitlines()[-1])
+        printed = json.loads(done.stdout.splitlines()[-1])
+        (alone,) = printed["results"]
         assert alone["num_images"] == row["num_images"] == NUM_VALIDATION, "each image once, on 2 ranks and on 1"
         assert alone["top1"] == row["top1"]
         assert alone["loss"] == pytest.approx(row["loss"], rel=1e-6), "in the run's own precision"
-        assert alone["precision"] == "bf16"
+        assert printed["precision"] == "bf16"
+        written = json.loads((undisturbed / "evaluations/shards_validation/evaluation.json").read_text())
+        assert written["results"][0]["top1"] == row["top1"]
 
 
 def test_a_start_that_is_no_run_is_refused(tmp_path, shards):
@@ -105,17 +108,26 @@ def test_a_start_that_is_no_run_is_refused(tmp_path, shards):
     assert "is neither a run with checkpoints nor a checkpoint" in done.stderr
 
 
-def test_evaluation_says_which_weights_of_a_file_it_reads(tmp_path, shards):
-    states = [timm.create_model("hornet_atto_7x7", num_classes=NUM_CLASSES).state_dict() for _ in range(2)]
+def test_both_kinds_of_weights_of_a_file_side_by_side_at_two_sizes(tmp_path, shards):
+    torch.manual_seed(0)
+    states = [timm.create_model("hornet_atto_gf", num_classes=NUM_CLASSES).state_dict() for _ in range(2)]
     torch.save(dict(zip(("model", "model_ema"), states, strict=True)), tmp_path / "x.pth")
-    keys = ("model=hornet_atto_7x7", f"evaluation.shards={shards}", "evaluation.image_size=32")
-    losses = []
+    keys = ("model=hornet_atto_gf", f"evaluation.shards={shards}", "sizes=[32,64]", f"output={tmp_path / 'out'}")
+    keys += ("crops=[null,0.9]", "probe={neighbours: [3, 30]}")
+    done = run_python(ROOT / "launch/evaluate.py", tmp_path / "x.pth", "weights=both", "--json", *keys)
     for weights, other in (("raw", "ema"), ("ema", "raw")):
-        done = run_python(ROOT / "launch/evaluate.py", tmp_path / "x.pth", f"weights={weights}", "--json", *keys)
         assert f"x.pth ({weights} weights under" in done.stderr
         assert f"{other} ones are there too" in done.stderr
-        losses.append(json.loads(done.stdout.splitlines()[-1])["loss"])
-    assert losses[0] != losses[1]
+    printed = json.loads(done.stdout.splitlines()[-1])
+    views = [(row["image_size"], row["crop_fraction"], row["weights"]) for row in printed["results"]]
+    assert views == [(s, c, w) for s in (32, 64) for c in (None, 0.9) for w in ("raw", "ema")]
+    assert len({row["loss"] for row in printed["results"]}) == 8
+    assert {row["num_images"] for row in printed["results"]} == {NUM_VALIDATION}
+    probes = [(probe["weights"], [row["num_images"] for row in probe["results"]]) for probe in printed["probes"]]
+    assert probes == [("raw", [NUM_VALIDATION] * 2), ("ema", [NUM_VALIDATION] * 2)]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"evaluation.{e}" for e in ("json", "md", "svg")
+    ]
 
 
 @pytest.mark.parametrize("target", ["x.pth", "gone.pth"])

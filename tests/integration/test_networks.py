@@ -94,7 +94,7 @@ def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name,
     finetuned = tmp_path / "runs/finetune"
     by_weights = {row["weights"]: row for row in read_rows(finetuned, "evaluations")}
     done = run_python(ROOT / "launch/evaluate.py", finetuned, "weights=ema", "--json")
-    evaluation = json.loads(done.stdout)
+    (evaluation,) = json.loads(done.stdout)["results"]
     assert evaluation["num_images"] == NUM_VALIDATION
     assert evaluation["top1"] == by_weights["ema"]["top1"]
     assert evaluation["loss"] == pytest.approx(by_weights["ema"]["loss"], rel=1e-2), "bf16 on both sides"
@@ -117,8 +117,9 @@ def test_one_file_and_one_config_from_a_folder_elsewhere(tmp_path, shards):
     assert "head: kept, both label spaces are 'squares'" in done.stdout
     done = run_python(ROOT / "launch/evaluate.py", home / "runs/finetune", "--json", cwd=home)
     rows = {row["weights"]: row for row in read_rows(home / "runs/finetune", "evaluations")}
-    assert json.loads(done.stdout)["loss"] == pytest.approx(rows["raw"]["loss"], rel=1e-5)
-    assert json.loads(done.stdout)["num_images"] == NUM_VALIDATION
+    (evaluation,) = json.loads(done.stdout)["results"]
+    assert evaluation["loss"] == pytest.approx(rows["raw"]["loss"], rel=1e-5)
+    assert evaluation["num_images"] == NUM_VALIDATION
 
     refused = write_config(home, finetuning, shards=shards, start__from=str(pretrained), run__name="other")
     done = run_python(ROOT / "launch/finetune.py", "--config", refused, cwd=home, check=False)

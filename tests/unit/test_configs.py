@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from finetune.config import FinetuneConfig
+from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.model.build import build_model
 from hornet.stages.config import EvaluateConfig
@@ -15,7 +16,9 @@ from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "scaling"]
-"""Of runs; studies of many are loaded by tests/unit/scaling/test_expansion.py."""
+"""Of runs and evaluations; studies of many runs are loaded by tests/unit/scaling/test_expansion.py."""
+EVALUATIONS = [path for path in FILES if path.parent.name == "evaluate"]
+RUNS = [path for path in FILES if path not in EVALUATIONS]
 DEMO = load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml")
 
 
@@ -23,11 +26,20 @@ def choose_class(path):
     return FinetuneConfig if "finetune" in str(path.relative_to(ROOT)) else PretrainConfig
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_loads_and_its_model_is_built(path):
     config = load_config(choose_class(path), path=path)
     with torch.device("meta"):
         build_model(config.model, num_classes=7, image_size=config.data.transform.image_size, seed=0)
+
+
+@pytest.mark.parametrize("path", EVALUATIONS, ids=lambda path: path.name)
+def test_an_evaluation_loads_for_a_weight_file(path):
+    config = read_config(ROOT / "README.md", config=path, overrides=["model=hornet_tiny_gf"])
+    assert config.evaluation.image_size == (384 if "384" in path.name else 224)
+    assert config.judge.by_name == (
+        config.judge.subset is not None or path.stem in ("imagenet_v2", "imagenet_22k_on_1k")
+    )
 
 
 EXPECTED_DEPARTURES = {
@@ -48,7 +60,7 @@ EXPECTED_DEPARTURES = {
 SOURCES = {"hornet": "ac9e210", "convnext": "231af90", "swin": "00f2800"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_departs_from_the_published_recipe_where_expected_and_nowhere_else(path):
     """bf16 autocast, clipping once a step and a window of shuffling; networks and sizes without a published recipe."""
     config = load_config(choose_class(path), path=path)
@@ -152,7 +164,7 @@ def test_settings_that_do_not_go_together_are_refused(changes, message):
 
 
 def test_every_published_recipe_has_a_config():
-    named = {load_config(choose_class(path), path=path).recipe.published for path in FILES}
+    named = {load_config(choose_class(path), path=path).recipe.published for path in RUNS}
     assert named - {None} == set(PUBLISHED)
 
 

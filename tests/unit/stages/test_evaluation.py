@@ -3,12 +3,18 @@
 import json
 import math
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from hornet.cli import evaluate as command
-from hornet.config import load_config, to_yaml
+from hornet.config import ConfigError, load_config, to_yaml
+from hornet.errors import UserError
+from hornet.shards.label_space import LabelSpace
+from hornet.stages.evaluation import Evaluated, Row
+from hornet.stages.results import find_folder
 from hornet.training.evaluate import Evaluation
+from hornet.training.measures import Calibration, ClassCount, Confusion, Measurement
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -74,38 +80,135 @@ def test_a_weight_file_is_evaluated_as_the_original_evaluates(tmp_path, override
     )
 
 
-def report(tmp_path, monkeypatch, *, loss, as_json, overrides=()):
+def make_row(*, loss=1.5, top1=50.0, **values):
+    measurement = Measurement(
+        evaluation=Evaluation(**{**RESULT, "loss": loss, "top1": top1}),
+        calibration=Calibration(error=0.125, counts=(0, 4), hits=(0, 2), confidences=(0.0, 2.5)),
+        classes=(
+            ClassCount(label=0, num_images=1, top1=1, top5=1),
+            ClassCount(label=1, num_images=3, top1=1, top5=3),
+        ),
+        confusions=(Confusion(label=1, predicted=0, count=2),),
+        multi_label=None,
+    )
+    row = {"weights": "raw", "corruption": None, "image_size": 384, "crop_fraction": None, **values}
+    return Row(**row, measurement=measurement)
+
+
+def report(tmp_path, monkeypatch, *rows, as_json=False, overrides=()):
     file = tmp_path / "w.pth"
     file.touch()
     config = read(file, "evaluation.shards=s", "model=hornet_large_gf_img384", *overrides)
-    result = Evaluation(**{**RESULT, "loss": loss})
-    monkeypatch.setattr("hornet.stages.evaluation.evaluate_weights", lambda config, world: result)
+    space = LabelSpace(name="pets", classes=("n01440764", "a|b"))
+    found = Evaluated(
+        model="hornet_large_gf_img384", sources={"raw": str(file)}, judged=space, missing=(), rows=tuple(rows)
+    )
+    monkeypatch.setattr("hornet.stages.evaluation.evaluate_weights", lambda config, world: found)
     command.report(config, as_json=as_json)
 
 
 def test_what_was_used_is_printed(tmp_path, monkeypatch, capsys):
-    report(tmp_path, monkeypatch, loss=1.5, as_json=False)
-    assert (
-        capsys.readouterr()
-        .out.splitlines()[0]
-        .endswith("(raw weights) on s, split validation; 384 pixels, warped whole, bicubic, computed in fp32")
-    )
-    report(tmp_path, monkeypatch, loss=1.5, as_json=False, overrides=["precision=bf16", "evaluation.crop_fraction=0.9"])
+    report(tmp_path, monkeypatch, make_row())
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    assert first.endswith("(raw weights) on s, split validation; 384 pixels, warped whole, bicubic, computed in fp32")
+    assert second == "  top-1 50.00 %, top-5 100.00 %, loss 1.5000 on 4 images; calibration error 12.50 %"
+    overrides = ["precision=bf16", "evaluation.crop_fraction=0.9"]
+    report(tmp_path, monkeypatch, make_row(), overrides=overrides)
     assert "384 pixels, centre crop of 0.9, bicubic, computed in bf16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("loss", [1.5, math.nan, math.inf])
 def test_json_is_json_and_a_loss_that_is_not_finite_is_said(tmp_path, monkeypatch, capsys, loss):
-    report(tmp_path, monkeypatch, loss=loss, as_json=True)
+    report(tmp_path, monkeypatch, make_row(loss=loss), as_json=True)
     printed = capsys.readouterr()
 
     def refuse(word):
         raise AssertionError(f"{word} is not JSON")
 
     found = json.loads(printed.out, parse_constant=refuse)
-    used = {"precision": "fp32", "image_size": 384, "crop_fraction": None, "interpolation": "bicubic"}
-    assert found.items() >= {**RESULT, **used, "loss": loss if math.isfinite(loss) else None}.items()
+    assert (found["precision"], found["interpolation"]) == ("fp32", "bicubic")
+    (row,) = found["results"]
+    expected = {**RESULT, "image_size": 384, "crop_fraction": None, "weights": "raw"}
+    assert row.items() >= {**expected, "loss": loss if math.isfinite(loss) else None}.items()
+    assert "classes" not in row
     assert ("the loss is not finite: the network's output" in printed.err) == (not math.isfinite(loss))
+
+
+def test_everything_is_written_where_it_was_asked_for(tmp_path, monkeypatch, capsys):
+    rows = (make_row(), make_row(image_size=224, crop_fraction=0.875, top1=75.0))
+    report(tmp_path, monkeypatch, *rows, overrides=[f"output={tmp_path / 'out'}", "sizes=[384,224]"])
+    assert f"written to {tmp_path / 'out'}" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out/evaluation.json").read_text())
+    first = found["results"][0]
+    assert first["confusions"] == [{"label": "a|b", "predicted": "n01440764", "count": 2}]
+    assert first["classes"][1] == {"label": 1, "name": "a|b", "num_images": 3, "top1": 1, "top5": 3}
+    assert first["mean_class_top1"] == 100 * (1 + 1 / 3) / 2, "each class counts once, whatever its images"
+    page = (tmp_path / "out/evaluation.md").read_text().splitlines()
+    assert "| raw | 224 | 0.875 | 75.000 | 100.000 | 1.5000 | 12.50 | 66.667 | 4 |" in page
+    assert "| a\\|b | n01440764 tench, Tinca tinca | 2 |" in page
+    figure = ElementTree.fromstring((tmp_path / "out/evaluation.svg").read_text())
+    assert figure.tag == "{http://www.w3.org/2000/svg}svg"
+    titles = [title.text for title in figure.iter("{http://www.w3.org/2000/svg}title")]
+    assert "raw weights, warped, 384 pixels: 50.000 %" not in titles, "one size with each crop is no sweep"
+    assert titles.count("4 images") == 1
+
+
+def test_a_sweep_is_a_curve(tmp_path, monkeypatch):
+    rows = (make_row(image_size=224), make_row(image_size=288, top1=75.0))
+    report(tmp_path, monkeypatch, *rows, overrides=[f"output={tmp_path / 'out'}"])
+    figure = (tmp_path / "out/evaluation.svg").read_text()
+    assert "raw weights, warped, 288 pixels: 75.000 %" in figure
+    assert "Top-1 in percent over pixels" in figure
+
+
+def test_a_run_has_its_evaluations(tmp_path):
+    run = write_run(tmp_path / "r")
+    config = read(run, "evaluation.shards=data/imagenet-r", "judge={by_name: true, subset: imagenet-r}")
+    assert find_folder(config) == run / "evaluations/imagenet-r_validation_imagenet-r"
+    (run / "checkpoints/step_00000040").mkdir(parents=True)
+    assert find_folder(read(run / "checkpoints/step_00000040")) == run / "evaluations/shards_validation"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "out").touch()
+    with pytest.raises(UserError, match=r"output: .*out cannot be written \(File exists\); name another folder"):
+        report(tmp_path, monkeypatch, make_row(), overrides=[f"output={tmp_path / 'out'}"])
+
+
+def test_a_config_goes_over_the_runs_own_section(tmp_path):
+    run = write_run(tmp_path / "r", "evaluation.crop_fraction=0.9")
+    (tmp_path / "e.yaml").write_text("evaluation: {shards: other, batch_size: 7}\n")
+    data = command.read_config(run, config=tmp_path / "e.yaml", overrides=[]).evaluation
+    assert (str(data.shards), data.batch_size, data.image_size, data.crop_fraction) == ("other", 7, 48, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sizes=[224,16]", "sizes: must be at least 32 pixels, .* not 16"),
+        ("sizes=[224,224]", "sizes: names 224 twice"),
+        ("crops=[null,1.5]", r"crops: must be over 0 and at most 1, or null, not 1\.5"),
+        ("calibration_bins=0", "calibration_bins: must be at least 1, not 0"),
+        ("num_confusions=-1", "num_confusions: must be 0 or more, not -1"),
+        ("probe.split=validation", "probe.split: is validation, which is evaluated; an image would be its own"),
+        ("probe.neighbours=[]", "probe.neighbours: must name at least one number, each at least 1, not "),
+        ("probe.neighbours=[10,0]", r"probe.neighbours: .* not \[10, 0\]"),
+        ("probe.temperature=0", "probe.temperature: must be above 0, not 0"),
+        ("probe.linear_l2=[0,-1]", "probe.linear_l2: must be 0 or more, not -1"),
+        ("judge.subset=imagenet-a", r"judge\.subset: imagenet-a needs by_name=true"),
+    ],
+)
+def test_bad_settings_are_named(tmp_path, override, message):
+    file = tmp_path / "w.pth"
+    file.touch()
+    with pytest.raises(ConfigError, match=message):
+        read(file, "evaluation.shards=s", "model=hornet_tiny_gf", override)
+
+
+def test_a_probe_has_no_meaning_with_corruptions(tmp_path):
+    run = write_run(tmp_path / "r")
+    with pytest.raises(ConfigError, match="probe: has no meaning with corruptions, whose sets have no split"):
+        read(run, "corruptions=true", "probe={}")
 
 
 def test_the_help_names_the_keys():

@@ -17,6 +17,8 @@ from hornet.cli.export import read_config
 from hornet.config import ConfigError
 from hornet.errors import UserError
 from hornet.stages import export
+from hornet.stages.card import describe_results
+from hornet.stages.config import ExportConfig
 from hornet.stages.pretrained import read_pretrained
 from tests.unit.model.small_model import fill_visibly
 
@@ -144,3 +146,14 @@ def test_refusals(tmp_path: Path) -> None:
         run(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         read_config(tmp_path / "no", tmp_path / "out", overrides=[])
+
+
+@pytest.mark.parametrize(("loss", "told"), [(1.25, "loss 1.2500"), (None, "loss not finite")])
+def test_the_card_says_what_the_run_reached(tmp_path: Path, loss: float | None, told: str) -> None:
+    """evaluations.jsonl has shares in percent, and null for a loss that was not finite."""
+    row = {"step": 40, "weights": "raw", "top1": 85.07, "top5": 99.437, "loss": loss, "num_images": 355}
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps({**row, "num_bad_images": 0}) + "\n")
+    config = ExportConfig(source=tmp_path, output=tmp_path / "out", image_size=32)
+    text = "\n".join(describe_results(config))
+    assert f"After 40 steps: top-1 85.07 %, top-5 99.44 %, {told} on 355 images." in text

@@ -1,0 +1,247 @@
+"""What an evaluation leaves behind: evaluation.json with everything, a page of Markdown, a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hornet.durable import replace_non_finite, write_bytes
+from hornet.errors import UserError
+from hornet.pages.evaluation import Reliability, Sweep, render_figure
+from hornet.runs.begun import CONFIG_NAME
+from hornet.shards.label_report import find_meaning
+from hornet.stages.config import EvaluateConfig
+from hornet.stages.evaluation import Evaluated, Row, describe_missing
+from hornet.stages.preprocessing import list_used
+from hornet.stages.probing import Probe
+from hornet.training.evaluate import has_finite_loss
+from hornet.training.measures import Measurement
+
+NUM_WORST = 20
+"""Classes that the page lists, of those that are found least often."""
+
+
+def find_folder(config: EvaluateConfig) -> Path | None:
+    """Return where an evaluation is written: `output`, or below the run that the weights are of; None for nowhere."""
+    if config.output is not None:
+        return config.output
+    source, data = config.source, config.evaluation
+    run = next((folder for folder in (source, source.parent.parent) if (folder / CONFIG_NAME).exists()), None)
+    name = f"{Path(str(data.shards)).name}_{data.split}" + (f"_{config.judge.subset}" if config.judge.subset else "")
+    return None if run is None else run / "evaluations" / Path(name).name
+
+
+def write_results(config: EvaluateConfig, evaluated: Evaluated, folder: Path) -> None:
+    """Write evaluation.json, .md and .svg, each whole or not at all; raises UserError if they cannot be written."""
+    described = describe(config, evaluated, with_classes=True)
+    files = {
+        "evaluation.json": json.dumps(replace_non_finite(described), allow_nan=False, indent=1),
+        "evaluation.md": format_page(config, evaluated),
+        "evaluation.svg": render_figure(_list_reliabilities(evaluated), _list_sweeps(evaluated)),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write_bytes(folder / name, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UserError(f"output: {folder} cannot be written ({error.strerror}); name another folder") from error
+
+
+def describe(config: EvaluateConfig, evaluated: Evaluated, *, with_classes: bool) -> dict[str, Any]:
+    """Return an evaluation as JSON values; `with_classes` adds each class's counts and the bins of the calibration."""
+    space = evaluated.judged
+    used = list_used(config)
+    return {
+        "source": str(config.source),
+        "weights": dict(evaluated.sources),
+        "model": evaluated.model,
+        "set": str(config.evaluation.shards),
+        "split": config.evaluation.split,
+        "precision": used["precision"],
+        "interpolation": used["interpolation"],
+        "label_space": {"name": space.name, "num_classes": len(space), "fingerprint": space.fingerprint},
+        "missing_classes": list(evaluated.missing),
+        "results": [_describe_row(row, space.classes, with_classes=with_classes) for row in evaluated.rows],
+        "corruptions": [{**_describe_view(row), **asdict(result)} for row, result in evaluated.find_corruptions()],
+        "probes": [_describe_probe(probe) for probe in evaluated.probes],
+    }
+
+
+def _describe_probe(probe: Probe) -> dict[str, Any]:
+    results = [
+        {"kind": kind, parameter: value, "top1": share.top1, **asdict(share)}
+        for kind, parameter, shares in (("neighbours", "k", probe.neighbours), ("linear", "l2", probe.linear))
+        for value, share in shares.items()
+    ]
+    return {"weights": probe.weights, "num_features": probe.num_features, "results": results}
+
+
+def _describe_view(row: Row) -> dict[str, Any]:
+    return {"weights": row.weights, "image_size": row.image_size, "crop_fraction": row.crop_fraction}
+
+
+def _describe_row(row: Row, names: Sequence[str], *, with_classes: bool) -> dict[str, Any]:
+    measured = row.measurement
+    described: dict[str, Any] = {
+        **_describe_view(row),
+        "corruption": row.corruption,
+        **asdict(measured.evaluation),
+        "calibration_error": measured.calibration.error,
+        "mean_class_top1": compute_mean_class_top1(measured),
+        "real": None if measured.multi_label is None else asdict(measured.multi_label),
+    }
+    if with_classes:
+        described["calibration"] = asdict(measured.calibration)
+        described["confusions"] = [
+            {"label": names[pair.label], "predicted": names[pair.predicted], "count": pair.count}
+            for pair in measured.confusions
+        ]
+        described["classes"] = [{**asdict(row), "name": names[row.label]} for row in measured.classes]
+    return described
+
+
+def compute_mean_class_top1(measured: Measurement) -> float:
+    """Return top-1 in percent as the mean over the classes that have images, each of the same weight."""
+    shares = [row.top1 / row.num_images for row in measured.classes if row.num_images]
+    return 100 * sum(shares) / max(1, len(shares))
+
+
+def format_table(evaluated: Evaluated) -> list[str]:
+    """Return a row of Markdown for each evaluation, below a head."""
+    has_real = any(row.measurement.multi_label for row in evaluated.rows)
+    has_sets = any(row.corruption for row in evaluated.rows)
+    head = ["weights", *(["corruption"] if has_sets else []), "pixels", "crop", "top-1 %", "top-5 %", "loss", "ECE %"]
+    head += ["mean of classes %", *(["ReaL top-1 %", "ReaL images"] if has_real else []), "images"]
+    lines = [_line(head), "|" + "---|" * len(head)]
+    for row in evaluated.rows:
+        measured = row.measurement
+        found = measured.evaluation
+        cells = [row.weights, *([str(row.corruption)] if has_sets else []), str(row.image_size)]
+        cells += ["warped" if row.crop_fraction is None else f"{row.crop_fraction:g}"]
+        cells += [f"{found.top1:.3f}", f"{found.top5:.3f}"]
+        cells += [f"{found.loss:.4f}" if has_finite_loss(asdict(found)) else "not finite"]
+        cells += [f"{100 * measured.calibration.error:.2f}", f"{compute_mean_class_top1(measured):.3f}"]
+        if has_real:
+            real = measured.multi_label
+            cells += ["", ""] if real is None else [f"{real.top1:.3f}", str(real.num_images)]
+        lines.append(_line([*cells, str(found.num_images)]))
+    return lines
+
+
+def format_corruptions(evaluated: Evaluated) -> list[str]:
+    """Return a line for each weights, size and crop: mCE, or what lacks for it, and the errors by corruption."""
+    lines = []
+    for row, result in evaluated.find_corruptions():
+        crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
+        told = (
+            f"mCE {result.mce:.2f}"
+            if result.mce is not None
+            else f"no mCE, for which {', '.join(result.missing)} are missing"
+        )
+        lines += [f"{row.weights} weights, {row.image_size} pixels, {crop}: {told}", ""]
+        lines += [
+            _line(["corruption", *map(str, (1, 2, 3, 4, 5)), "mean error %", "over AlexNet's %"]),
+            "|" + "---|" * 8,
+        ]
+        for name, errors in result.errors.items():
+            normalised = result.normalised.get(name)
+            shown = [f"{100 * error:.2f}" for error in (*errors, sum(errors) / len(errors))]
+            lines.append(_line([name, *shown, "" if normalised is None else f"{normalised:.2f}"]))
+        lines.append("")
+    return lines
+
+
+def format_probes(evaluated: Evaluated) -> list[str]:
+    """Return a row of Markdown for each judgement of frozen features, below a head; nothing without any."""
+    if not evaluated.probes:
+        return []
+    lines = [_line(["weights", "features", "judged by", "top-1 %", "images"]), "|" + "---|" * 5]
+    for probe in evaluated.probes:
+        by = [(f"{count} nearest neighbours", share) for count, share in probe.neighbours.items()]
+        by += [(f"linear classifier, l2 {l2:g}", share) for l2, share in probe.linear.items()]
+        start = [probe.weights, str(probe.num_features)]
+        lines += [_line([*start, name, f"{share.top1:.3f}", str(share.num_images)]) for name, share in by]
+    return [*lines, ""]
+
+
+def format_page(config: EvaluateConfig, evaluated: Evaluated) -> str:
+    """Return evaluation.md: how it was done, the table, the worst classes and the most confused pairs."""
+    space, data = evaluated.judged, config.evaluation
+    lines = [
+        f"# {evaluated.model} on {Path(str(data.shards)).name}, split {data.split}",
+        "",
+        *(f"- {kind} weights: {source}" for kind, source in evaluated.sources.items()),
+        f"- judged: {len(space)} classes of {space.name}; computed in {config.precision}, {data.interpolation}",
+        *([f"- {describe_missing(evaluated.missing)}"] if evaluated.missing else []),
+        "",
+        *format_table(evaluated),
+        "",
+        *format_corruptions(evaluated),
+        *format_probes(evaluated),
+    ]
+    for row in evaluated.rows[: 0 if any(row.corruption for row in evaluated.rows) else None]:
+        lines += _format_classes(row, space.classes)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _format_classes(row: Row, names: Sequence[str]) -> list[str]:
+    measured = row.measurement
+    present = [count for count in measured.classes if count.num_images]
+    worst = sorted(present, key=lambda count: (count.top1 / count.num_images, count.label))[:NUM_WORST]
+    lines = [
+        f"## {row.weights} weights, {row.image_size} pixels",
+        "",
+        f"Least often found of {len(present)} classes:",
+        "",
+    ]
+    lines += [_line(["class", "top-1", "top-5", "images"]), "|---|---|---|---|"]
+    lines += [_line([_name(names[c.label]), str(c.top1), str(c.top5), str(c.num_images)]) for c in worst]
+    if measured.confusions:
+        lines += ["", "Most often confused:", "", _line(["class", "taken for", "images"]), "|---|---|---|"]
+        lines += [_line([_name(names[p.label]), _name(names[p.predicted]), str(p.count)]) for p in measured.confusions]
+    return [*lines, ""]
+
+
+def _name(name: str) -> str:
+    """Return a class's name with the words of a synset, in what Markdown takes for text."""
+    meaning = find_meaning(name)
+    return f"{name} {meaning}" if meaning else name
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
+
+
+def _list_reliabilities(evaluated: Evaluated) -> list[Reliability]:
+    first = evaluated.rows[0]
+    return [
+        Reliability(
+            name=f"{row.weights} weights, {row.image_size} pixels",
+            counts=row.measurement.calibration.counts,
+            hits=row.measurement.calibration.hits,
+            confidences=row.measurement.calibration.confidences,
+        )
+        for row in evaluated.rows
+        if (row.image_size, row.crop_fraction, row.corruption)
+        == (first.image_size, first.crop_fraction, first.corruption)
+    ]
+
+
+def _list_sweeps(evaluated: Evaluated) -> list[Sweep]:
+    """Return top-1 over the sizes, or over the severities, of each kind of weights and crop."""
+    found: dict[str, dict[float, list[float]]] = {}
+    is_corrupted = any(row.corruption for row in evaluated.rows)
+    for row in evaluated.rows:
+        crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
+        name = f"{row.weights} weights, {f'{row.image_size} pixels, ' if row.corruption else ''}{crop}"
+        x = float(row.corruption.rpartition("/")[2]) if row.corruption else float(row.image_size)
+        found.setdefault(name, {}).setdefault(x, []).append(row.measurement.evaluation.top1)
+    x_name = "severity" if is_corrupted else "pixels"
+    return [
+        Sweep(name=name, x_name=x_name, points=tuple((x, sum(values) / len(values)) for x, values in by_x.items()))
+        for name, by_x in found.items()
+        if len(by_x) > 1
+    ]

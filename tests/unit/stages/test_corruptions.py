@@ -1,0 +1,86 @@
+"""ImageNet-C's folders and mean corruption error, against published numbers."""
+
+import re
+
+import pytest
+
+from hornet.errors import UserError
+from hornet.stages.corruptions import ALEXNET_ERRORS, EXTRA, SEVERITIES, list_corrupted, summarise
+
+# AlexNet's errors by severity, as another publication of them gives them.
+BY_SEVERITY = {
+    "gaussian_noise": (0.69528, 0.82542, 0.93554, 0.98138, 0.99452),
+    "shot_noise": (0.71224, 0.85108, 0.93574, 0.98182, 0.99146),
+    "impulse_noise": (0.78374, 0.89808, 0.9487, 0.9872, 0.99548),
+    "defocus_blur": (0.65624, 0.73202, 0.85036, 0.91364, 0.94714),
+    "glass_blur": (0.64308, 0.75054, 0.88806, 0.91622, 0.93344),
+}
+# ResNet-50 (76.13 % on clean images): top-1 in percent, and the published corruption error.
+RESNET_50 = {
+    "brightness": (68.02, 56.64),
+    "contrast": (39.06, 71.43),
+    "defocus_blur": (38.75, 74.71),
+    "elastic_transform": (45.25, 84.75),
+    "fog": (45.83, 66.11),
+    "frost": (38.14, 74.84),
+    "gaussian_noise": (29.29, 79.77),
+    "glass_blur": (26.79, 88.61),
+    "impulse_noise": (23.81, 82.58),
+}
+
+
+def test_the_table_is_the_mean_over_severities():
+    assert len(ALEXNET_ERRORS) == 15
+    for name, errors in BY_SEVERITY.items():
+        assert sum(errors) / 5 == pytest.approx(ALEXNET_ERRORS[name], abs=1e-9)
+
+
+def test_alexnet_itself_has_100():
+    found = summarise({(name, s): error for name, error in ALEXNET_ERRORS.items() for s in SEVERITIES})
+    assert found.mce == pytest.approx(100)
+    assert found.missing == ()
+
+
+@pytest.mark.parametrize(("name", "top1", "error"), [(name, *row) for name, row in RESNET_50.items()])
+def test_resnet_50_has_its_published_errors(name, top1, error):
+    spread = (0.02, 0.01, 0.0, -0.01, -0.02)  # severities differ; their mean is what counts
+    found = summarise({(name, s): 1 - top1 / 100 - spread[s - 1] for s in SEVERITIES})
+    assert found.normalised[name] == pytest.approx(error, abs=0.011), "of top-1 to two digits"
+    assert found.mce is None
+    assert len(found.missing) == 14
+
+
+def test_the_extra_ones_do_not_count():
+    errors = {(name, s): error for name, error in ALEXNET_ERRORS.items() for s in SEVERITIES}
+    errors |= {(name, s): 0.5 for name in EXTRA for s in SEVERITIES}
+    found = summarise(errors)
+    assert found.mce == pytest.approx(100)
+    assert set(found.errors) - set(found.normalised) == set(EXTRA)
+
+
+def make(folder, *sets):
+    for name in sets:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "_info.json").touch()
+    return folder
+
+
+def test_sets_come_in_the_papers_order(tmp_path):
+    names = [f"{name}/{severity}" for name in ("snow", "spatter", "gaussian_noise") for severity in SEVERITIES]
+    found = list_corrupted(make(tmp_path, *names))
+    assert [name for name, _ in found[::5]] == ["gaussian_noise", "snow", "spatter"]
+    assert [severity for _, severity in found] == [1, 2, 3, 4, 5] * 3
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([], "holds no sets as gaussian_noise/3/_info.json; build one of each folder of ImageNet-C"),
+        (["rain/1"], "rain is none of ImageNet-C's: gaussian_noise, shot_noise"),
+        ([f"snow/{s}" for s in (1, 2, 4, 5)], "snow must hold a set for each severity, 1 to 5, .* (3 is missing)"),
+        ([f"snow/{s}" for s in range(1, 7)], "snow must hold a set for each severity, 1 to 5, .* (6 is none)"),
+    ],
+)
+def test_a_folder_that_is_none_is_told(tmp_path, sets, message):
+    with pytest.raises(UserError, match="^corruptions: .*" + re.escape(message).replace(r"\.\*", ".*")):
+        list_corrupted(make(tmp_path, *sets))
