@@ -60,10 +60,15 @@ def describe(network, **changes):
 @pytest.mark.parametrize(("name", "stage"), [("convnext", 2), ("swin", 3), ("vit", 3), ("plug_in", 1), ("resnet", 2)])
 def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name, stage):
     config = write_config(
-        tmp_path, {**PRETRAIN, "model": describe(name)}, shards=shards, zero__stage=stage, optimizer__ema_decay=0.9
+        tmp_path,
+        {**PRETRAIN, "model": describe(name), "micro_batch_size": "auto"},
+        shards=shards,
+        zero__stage=stage,
+        optimizer__ema_decay=0.9,
     )
     undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
-    launch("pretrain.py", "--config", config, "run.name=undisturbed")
+    _, outputs = launch("pretrain.py", "--config", config, "run.name=undisturbed")
+    assert "micro_batch_size: 4 of 4, " in outputs[0]
     ranks = Ranks("pretrain.py", "--config", config, "run.name=killed")
     kill_when(lambda: read_last_step(killed) >= 5, ranks)
     _, outputs = launch("pretrain.py", "--config", config, "run.name=killed")

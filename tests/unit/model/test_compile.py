@@ -147,3 +147,40 @@ def test_export_before_or_after_eager_use_leaves_plain_bases_in_the_cache() -> N
     assert fourier._bases
     assert all(type(basis) is torch.Tensor for basis in fourier._bases.values())
     assert model(images).isfinite().all()
+
+
+OTHERS = {
+    "convnext_atto": {"depths": (1, 1, 1, 1), "dims": (8, 16, 32, 64)},
+    "swin_tiny_patch4_window7_224": {"depths": (2, 1), "embed_dim": 24, "num_heads": (1, 2), "window_size": 4},
+    "vit_tiny_patch16_224": {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3},
+    "resnet18": {"layers": (1, 1, 1, 1), "channels": (8, 16, 32, 64), "zero_init_last": False},
+    "swin_tiny_gnconv_gf": {
+        "depths": (1, 1),
+        "embed_dim": 16,
+        "num_heads": (1, 2),
+        "orders": (2, 3),
+        "filter_stages": (1,),
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_run_compiles_other_networks_whole_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one graph, in training and in evaluation; differentiated as eager code is, by AOTAutograd without Inductor."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    eager, compiled = (
+        build_model(
+            ModelConfig(name=name, arguments=OTHERS[name], compile=is_compiled), num_classes=3, image_size=64, seed=0
+        )
+        for is_compiled in (False, True)
+    )
+    assert "forward" in vars(compiled), "compiled"
+    compiled.load_state_dict(eager.state_dict())
+    images = torch.randn(4, 3, 64, 64)
+    gradients = [compute_gradients(model.train(), images) for model in (compiled, eager)]
+    require_close(*gradients)
+    buffers = [dict(model.named_buffers()) for model in (compiled, eager)]
+    assert all(torch.allclose(buffer, buffers[1][key]) for key, buffer in buffers[0].items()), "running statistics"
+    with torch.no_grad():
+        assert torch.allclose(compiled.eval()(images), eager.eval()(images), atol=1e-5)
