@@ -27,6 +27,10 @@ from hornet.model.cost import require_logits
 MAX_NUM_GRAPHS = 128
 """Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
 
+LAYER_SCALE = "layer_scale_init"
+LAYER_SCALE_NAMES = (LAYER_SCALE, "ls_init_value", "init_values")
+"""What constructors call it: HorNet, timm's ConvNeXt, timm's ViT and its kin."""
+
 _UNEXPECTED = re.compile(r"unexpected keyword argument(?:\(s\))?:? (.*)")
 
 
@@ -96,12 +100,11 @@ def _import_module(name: str) -> None:
 def _create(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> nn.Module:
     """Call the constructor with what the config says; what is only a default is left out where it is not taken."""
     own = dict(config.arguments or {})
-    arguments = {"num_classes": num_classes, "img_size": image_size, "drop_path_rate": config.drop_path_rate, **own}
+    said = {"img_size": image_size, "drop_path_rate": config.drop_path_rate, **own, **translate_layer_scale(config)}
+    arguments = {"num_classes": num_classes, **said}
     can_leave_out = {"img_size"}  # any size is taken, or none but its own: require_logits tells
     if config.drop_path_rate == 0:
         can_leave_out.add("drop_path_rate")
-    if config.layer_scale_init != OWN_LAYER_SCALE:
-        arguments["layer_scale_init"] = config.layer_scale_init
     while True:
         try:
             with torch.random.fork_rng(devices=[]):
@@ -127,6 +130,20 @@ def _create(config: ModelConfig, *, num_classes: int, image_size: int, seed: int
                 f"model.name: {config.name} cannot be built for images of {image_size} pixels{given}: "
                 f"{str(error) or type(error).__name__}"
             ) from error
+
+
+def translate_layer_scale(config: ModelConfig) -> dict[str, float]:
+    """Return `model.layer_scale_init` under the name that the network has for it; empty at the default.
+
+    Raises UserError if `model.arguments` says it too.
+    """
+    if config.layer_scale_init == OWN_LAYER_SCALE:
+        return {}
+    known = _list_arguments(config.name)
+    name = next((name for name in LAYER_SCALE_NAMES if name in known), LAYER_SCALE)
+    if name in (config.arguments or {}):
+        raise UserError(f"model.arguments.{name}: model.{LAYER_SCALE} says it too; leave out one of them")
+    return {name: config.layer_scale_init}
 
 
 def _list_unexpected(error: Exception) -> list[str]:

@@ -18,6 +18,7 @@ from hornet.data.augment.mixing import normalise, prepare
 from hornet.data.config import MixingConfig
 from hornet.data.loader import EvaluationStream
 from hornet.errors import UserError
+from hornet.model.build import LAYER_SCALE, translate_layer_scale
 from hornet.model.config import ModelConfig
 from hornet.seeding import derive_seed
 from hornet.shards.label_report import describe_space, explain_mismatch
@@ -130,10 +131,13 @@ def describe_weights(
     *, model: ModelConfig, image_size: int, mixing: MixingConfig, label_space: LabelSpace
 ) -> dict[str, Any]:
     """Return what a reader of a checkpoint's weights needs besides them, as JSON values."""
-    own = {"module": model.module, "arguments": None if model.arguments is None else dict(model.arguments)}
+    # A ViT has layer scales or has none; those of HorNet are weights in any case.
+    scale = {name: value for name, value in translate_layer_scale(model).items() if name != LAYER_SCALE}
+    arguments = {**(model.arguments or {}), **scale}
+    own = {"module": model.module, "arguments": arguments}
     return {
         "model": model.name,
-        **{key: value for key, value in own.items() if value is not None},
+        **{key: value for key, value in own.items() if value},
         "image_size": image_size,
         "mean": list(mixing.mean),
         "std": list(mixing.std),

@@ -104,11 +104,26 @@ def test_classifiers_are_found_wherever_they_are() -> None:
     assert get_classifier_names(build("hornet_atto_7x7")) == ("head.weight", "head.bias")
 
 
+@pytest.mark.parametrize(
+    ("name", "scales"),
+    [("hornet_atto_gf", ".gamma1"), ("convnext_atto", ".gamma"), ("vit_tiny_patch16_224", ".ls1.gamma")],
+)
+def test_layer_scales_begin_where_the_setting_says_whatever_the_network_calls_it(name: str, scales: str) -> None:
+    weights = build(name, layer_scale_init=0.125).state_dict()
+    found = [tensor for key, tensor in weights.items() if key.endswith(scales)]
+    assert found
+    assert all((tensor == 0.125).all() for tensor in found)
+
+
 REFUSED = [
     ({"name": "convnext_ato"}, r"model\.name: no network is called 'convnext_ato'; did you mean convnext_atto or "),
     ({"name": "hornet_atto_gf", "arguments": {"foo": 1}}, "hornet_atto_gf takes no foo; it takes width, "),
     ({"name": "convnext_atto", "arguments": {"foo": 1}}, r"takes no foo; it takes .*, dims, "),
     ({"name": "resnet18", "layer_scale_init": 0.1}, r"model\.layer_scale_init: resnet18 has no such setting"),
+    (
+        {"name": "convnext_atto", "layer_scale_init": 0.1, "arguments": {"ls_init_value": 0.2}},
+        r"model\.arguments\.ls_init_value: model\.layer_scale_init says it too; leave out one of them",
+    ),
     ({"name": "vgg11", "drop_path_rate": 0.1}, r"model\.drop_path_rate: vgg11 has no stochastic depth; set it to 0"),
     ({"name": "convnext_atto", "kernels": "fused"}, r"model\.kernels: convnext_atto has no fused kernels"),
     ({"name": "vit_tiny_patch16_224", "arguments": {"depth": 2.5}}, r"cannot be built for .* and depth=2\.5: "),
