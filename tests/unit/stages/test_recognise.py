@@ -73,7 +73,7 @@ def test_what_is_none_is_refused_with_the_keys_that_differ() -> None:
 def test_another_family_is_none() -> None:
     with pytest.raises(UserError, match=r"x\.pth: is not recognised as a HorNet: downsample_layers\S+ is not there"):
         recognise({"stem.0.weight": torch.zeros(96, 3, 4, 4)}, source="x.pth")
-    with pytest.raises(UserError, match=r"weight is \(80, 3, 4, 4\), and the known ones have 16, 24, 32, 48"):
+    with pytest.raises(UserError, match=r"weight is \(80, 3, 4, 4\), and the known ones have 8, 16, 24, 32, 48"):
         recognise({"downsample_layers.0.0.weight": torch.zeros(80, 3, 4, 4)}, source="x.pth")
 
 
