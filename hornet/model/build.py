@@ -100,7 +100,12 @@ def _import_module(name: str) -> None:
 def _create(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> nn.Module:
     """Call the constructor with what the config says; what is only a default is left out where it is not taken."""
     own = dict(config.arguments or {})
-    said = {"img_size": image_size, "drop_path_rate": config.drop_path_rate, **own, **translate_layer_scale(config)}
+    said: dict[str, Any] = {
+        "img_size": image_size,
+        "drop_path_rate": config.drop_path_rate,
+        **own,
+        **translate_layer_scale(config),
+    }
     arguments = {"num_classes": num_classes, **said}
     can_leave_out = {"img_size"}  # any size is taken, or none but its own: require_logits tells
     if config.drop_path_rate == 0:
