@@ -21,7 +21,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-check: lint types arrows  ## while you work: lint, types, import contracts, quick tests (3 minutes on 2 cores)
+check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
 	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
