@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from collections.abc import Iterator
 
 import pytest
 import timm
@@ -43,8 +44,12 @@ class CountingBackend:
 
 
 @pytest.fixture(autouse=True)
-def _fresh_compiler() -> None:
+def _fresh_compiler() -> Iterator[None]:
+    """A compiler that has seen nothing, with torch's own limit of graphs, beyond which fullgraph=True raises."""
     torch.compiler.reset()
+    # Not by monkeypatch, whose undoing deletes the setting.
+    with torch._dynamo.config.patch(recompile_limit=8):
+        yield
 
 
 @pytest.mark.slow
@@ -98,8 +103,6 @@ def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
 
 
 def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Torch's own limit is 8 graphs, beyond which fullgraph=True raises.
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     network = build_small().eval()
     network.prune_intermediate_layers([0])  # one block is quick to trace
