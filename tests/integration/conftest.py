@@ -40,7 +40,7 @@ PRETRAIN = {
     "evaluation": {"image_size": 32, "batch_size": 4},
     "optimizer": {"weight_decay": 0.05, "clip_grad_norm": 1.0},
     "schedule": {"num_epochs": 2, "warmup_epochs": 0.5, "peak_lr": 2e-3},
-    "zero": {"stage": 2},
+    "zero": {"stage": 2, "precision": "fp32"},  # many CPUs have no arithmetic for bf16
     "cadence": {"log_every_steps": 1, "save_every_steps": 2},
     "global_batch_size": 8,
     "micro_batch_size": 2,

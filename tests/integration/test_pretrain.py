@@ -43,9 +43,8 @@ def assert_same_checkpoint(one, other):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_killed_and_resumed_run_is_the_undisturbed_run_to_the_bit(pretraining, tmp_path, stage):
-    changes = {"zero__stage": stage, "optimizer__ema_decay": 0.9, "cadence__norms_every_steps": 5}
-    changes["evaluation__per_image"] = True
-    config = pretraining(**changes)
+    changes = {"zero__stage": stage, "zero__precision": "bf16", "optimizer__ema_decay": 0.9}
+    config = pretraining(**changes, cadence__norms_every_steps=5, evaluation__per_image=True)
     undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
     launch("pretrain.py", "--config", config, "run.name=undisturbed")
 

@@ -59,7 +59,7 @@ def test_names_places_and_what_a_resumed_run_may_change_do_not_count(override):
         "data.transform.flip_probability=0.5",
         "evaluation.crop_fraction=0.9",
         "optimizer.ema_decay=0.9",
-        "zero.precision=fp32",
+        "zero.precision=bf16",
         "evaluation=null",
         "model.arguments={block_form: convnext}",
     ],
