@@ -118,7 +118,7 @@ def _measure(study: Study, cell: Cell, *, start: StartRun) -> Speed:
 
 def _shorten(cell: Cell, folder: Path) -> dict[str, Any]:
     values = to_values(cell.config)
-    values["run"] |= {"root": str(folder), "name": "run"}
+    values["run"] |= {"root": str(folder), "name": "run", "branch_from": None}
     values["schedule"] |= {"num_epochs": NUM_STEPS / cell.steps_per_epoch, "warmup_epochs": 0.0}
     values["evaluation"] = None
     values["checkpoints"]["best"] = False

@@ -85,7 +85,7 @@ def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig
     warmup_share = min(0.25, 1 - config.schedule.cooldown_share) if config.schedule.shape == "wsd" else 0.25
     return replace(
         config,
-        run=replace(config.run, root=folder),
+        run=replace(config.run, root=folder, branch_from=None),
         evaluation=None,
         schedule=replace(config.schedule, num_epochs=num_epochs, warmup_epochs=num_epochs * warmup_share),
         cadence=replace(

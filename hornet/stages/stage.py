@@ -38,6 +38,7 @@ from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
 from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.training.branch import find_branch
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.loop import Engine
@@ -64,8 +65,8 @@ def run_stage(
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
-    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network and, if
-    there is one, of `start_from`.
+    Start order: this run's own newest whole checkpoint, else its trunk's (`run.branch_from`), else what `build_engine`
+    makes of the fresh network and, if there is one, of `start_from`.
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
@@ -81,7 +82,15 @@ def run_stage(
         identity = {**engine_identity, **identify(config, stream)}
         require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
         held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
-        checkpoint = find_start(run, config, require=require, world=world)
+        branch = functools.partial(
+            find_branch,
+            config,
+            plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+            steps_per_epoch=stream.steps_per_epoch,
+            require=require,
+            world=world,
+        )
+        checkpoint = find_start(run, config, require=require, find_branch=branch, world=world)
         with run.failures_marked():
             with errors_shared():
                 audit_recipe(run, config, num_shards=stream.num_shards, world=world)
