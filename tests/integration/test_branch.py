@@ -1,32 +1,41 @@
 """A branch of a trunk is, to the bit, the run that was trained at its length from step 0 on: with real ZeRO 0 to 3."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from hornet.training.engines.deepspeed_files import EMA, WEIGHT, ZeroCheckpoint
-from tests.integration.conftest import launch, read_rows
+from tests.integration.branches import SHORT, STABLE, STAGES, STEPS_PER_EPOCH
+from tests.integration.conftest import PRETRAIN, ROOT, make_environment, read_rows, write_config
 
 pytestmark = pytest.mark.slow
 
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen", "epoch", "num_bad_samples", "skipped")
-STABLE, TRUNK, SHORT = 4, 8, 6
-"""Steps before a cooldown, of the trunk and of its branch; six make an epoch, so both leave the first one."""
 CHANGES = {
+    "run__stall_seconds": None,
     "model__name": "hornet_zepto_gf",
     "optimizer__ema_decay": 0.8,
     "evaluation__batch_size": 13,
-    "schedule": {
-        "num_epochs": TRUNK / 6,
-        "warmup_epochs": 2 / 6,
-        "peak_lr": 2e-3,
-        "shape": "wsd",
-        "cooldown_share": 1 - STABLE / TRUNK,
-    },
-    "cadence": {"log_every_steps": 1, "save_every_steps": 2, "norms_every_steps": 3, "evaluate_every_steps": 3},
+    "schedule": {"num_epochs": 1, "warmup_epochs": 2 / STEPS_PER_EPOCH, "peak_lr": 2e-3, "shape": "wsd"},
+    "cadence": {"log_every_steps": 1, "save_every_steps": STABLE, "norms_every_steps": 3, "evaluate_every_steps": 4},
+    "tracking__tensorboard": False,
+    "global_batch_size": 12,
+    "micro_batch_size": 6,
 }
-AS_SHORT = [f"schedule.num_epochs={SHORT / 6}", f"schedule.cooldown_share={1 - STABLE / SHORT}"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, shards):
+    """The folder of the runs, and what was printed."""
+    folder = tmp_path_factory.mktemp("branches")
+    config = write_config(folder, PRETRAIN, shards=shards, **CHANGES)
+    command = [sys.executable, "-m", "tests.integration.branches", str(config)]
+    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "runs", done.stdout
 
 
 def read_exactly(run):
@@ -34,30 +43,26 @@ def read_exactly(run):
     return rows, read_rows(run, "norms"), read_rows(run, "evaluations")
 
 
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_branch_is_the_run_of_its_length(pretraining, tmp_path, stage):
-    config = pretraining(zero__stage=stage, **CHANGES)
-    runs = {name: tmp_path / "runs" / name for name in ("trunk", "short", "branch")}
-    launch("pretrain.py", "--config", config, "run.name=trunk")
-    launch("pretrain.py", "--config", config, "run.name=short", *AS_SHORT)
-    options = [f"run.branch_from={runs['trunk']}", "schedule.cooldown=1-sqrt", *AS_SHORT]
-    _, outputs = launch("pretrain.py", "--config", config, "run.name=branch", *options)
-
-    assert f"is {runs['trunk']} up to step {STABLE}, and begins there" in outputs[0], "its newest before a cooldown"
-    rows, norms, evaluations = read_exactly(runs["short"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_branch_is_the_run_of_its_length(runs, stage):
+    folder, output = runs
+    trunk, short, branch = (folder / f"{name}_{stage}" for name in ("trunk", "short", "branch"))
+    assert f"{branch}: is {trunk} up to step {STABLE}, and begins there" in output, "its newest before a cooldown"
+    rows, norms, evaluations = read_exactly(short)
     assert [row["step"] for row in rows] == list(range(1, SHORT + 1))
-    assert len({row["lr"] for row in rows[STABLE:]}) == SHORT - STABLE > len({row["lr"] for row in rows[1:STABLE]})
-    assert ([row["step"] for row in norms], len(evaluations)) == ([3, 6], 4)
-    assert read_exactly(runs["branch"]) == (rows, norms, evaluations)
-    assert read_exactly(runs["trunk"])[0][: STABLE + 1] == rows[: STABLE + 1]
-    assert read_exactly(runs["trunk"])[0][STABLE + 1] != rows[STABLE + 1]
-    assert_same_state(*(runs[name] / f"checkpoints/step_{SHORT:08d}" for name in ("short", "branch")))
+    assert len({row["lr"] for row in rows[STABLE:]}) == SHORT - STABLE
+    assert len({row["lr"] for row in rows[1:STABLE]}) == 1
+    assert ([row["step"] for row in norms], [row["step"] for row in evaluations]) == ([3, 6], [4, 4, 7, 7])
+    assert read_exactly(branch) == (rows, norms, evaluations)
+    theirs = read_exactly(trunk)[0]
+    assert theirs[:STABLE] == rows[:STABLE]
+    assert theirs[STABLE + 1]["loss"] != rows[STABLE + 1]["loss"], "two lengths, else nothing is shown"
+    assert_same_state(*(run / f"checkpoints/step_{SHORT:08d}" for run in (short, branch)))
 
-    summaries = {name: json.loads((runs[name] / "summary.json").read_text()) for name in runs}
-    assert summaries["branch"]["digest"] == summaries["short"]["digest"] != summaries["trunk"]["digest"]
-    assert summaries["branch"]["branched_from"] == {"trunk": str(runs["trunk"]), "step": STABLE}
-    assert summaries["short"]["branched_from"] is None
-    assert {path.name for path in (runs["branch"] / "checkpoints").iterdir()} == {"latest", f"step_{SHORT:08d}"}
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (short, branch, trunk)]
+    assert summaries[0]["digest"] == summaries[1]["digest"] != summaries[2]["digest"]
+    assert [summary["branched_from"] for summary in summaries] == [None, {"trunk": str(trunk), "step": STABLE}, None]
+    assert {path.name for path in (branch / "checkpoints").iterdir()} == {"latest", f"step_{SHORT:08d}"}
 
 
 def assert_same_state(one, other):
