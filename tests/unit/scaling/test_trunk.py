@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 
 from hornet.config import ConfigError
+from hornet.training.schedule import plan_schedule
+from scaling.config import read_study
 from scaling.costs import Speed, _count_seconds, _speed_of
 from scaling.expansion import expand
 from scaling.order import keep_within, sort_runs
 from scaling.state import look
 from scaling.trunk import MOST_KEPT
-from tests.unit.scaling.studies import GRID, TUNED, make_study
+from tests.unit.scaling.studies import GRID, ROOT, TUNED, make_study
 
 # 48 images in batches of 4: 12 steps an epoch, so lengths of 24, 48 and 96 steps, cooldowns of 5, 10 and 19.
 LENGTHS = GRID | {
@@ -119,3 +121,19 @@ def test_a_branch_without_its_trunk_is_named(tmp_path):
     standings = look(study, list(cells.values()))
     assert (standings[TRUNK].state, standings[SHORT].state) == ("failed", "missing")
     assert standings[SHORT].reason == f"its trunk {TRUNK} failed"
+
+
+def test_the_shipped_study_of_lengths_is_what_its_header_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    study = read_study(ROOT / "configs/scaling/lengths.yaml", ["data.source=data/imagenet-1k"])  # of known size
+    cells = {cell.name: cell for cell in expand(study)}
+    steps = {name: (cell.num_steps, cell.num_own_steps) for name, cell in cells.items() if "zepto" in name}
+    assert [steps[f"lengths/gf-zepto_i{images}_s0"] for images in (560, 1120, 2240, 4480)] == [
+        (9, 2),
+        (18, 4),
+        (35, 7),
+        (70, 70),
+    ]
+    schedules = [plan_schedule(cell.config.schedule, steps_per_epoch=cell.steps_per_epoch) for cell in cells.values()]
+    assert {schedule.num_warmup_steps for schedule in schedules} == {2}
+    assert cells["cosine/gf-zepto_i4480_s0"].num_steps == 70
