@@ -80,17 +80,8 @@ def run_stage(
             require_known(config.model)
             stream, labelled = open_streams(config, world=world)
         identity = {**engine_identity, **identify(config, stream)}
-        require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
         held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
-        branch = functools.partial(
-            find_branch,
-            config,
-            plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
-            steps_per_epoch=stream.steps_per_epoch,
-            require=require,
-            world=world,
-        )
-        checkpoint = find_start(run, config, require=require, find_branch=branch, world=world)
+        checkpoint = open_run(run, config, stream, identity=identity, world=world)
         with run.failures_marked():
             with errors_shared():
                 audit_recipe(run, config, num_shards=stream.num_shards, world=world)
@@ -133,6 +124,22 @@ def build_network(config: StageConfig, *, num_classes: int) -> nn.Module:
         name = config.model.name
         require_logits(model, num_classes=num_classes, image_size=other, name=name, key="evaluation.image_size")
     return model
+
+
+def open_run(
+    run: RunDirectory, config: StageConfig, stream: TrainStream, *, identity: Mapping[str, Any], world: World
+) -> Checkpoint | None:
+    """Open the run directory and return the checkpoint to go on from, the run's own or its trunk's. Collective."""
+    require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
+    leave_trunk = functools.partial(
+        find_branch,
+        config,
+        plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+        steps_per_epoch=stream.steps_per_epoch,
+        require=require,
+        world=world,
+    )
+    return find_start(run, config, require=require, find_branch=leave_trunk, world=world)
 
 
 def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Mapping[str, Any]) -> None:
