@@ -128,7 +128,8 @@ def _shorten(cell: Cell, folder: Path) -> dict[str, Any]:
 
 def _speed_of(summary: Mapping[str, Any]) -> Speed:
     per_image = 1 / summary["images_per_second"]
-    own_share = 1 - (summary.get("branched_from") or {"step": 0})["step"] / summary["steps"]
+    branch = summary.get("branched_from")
+    own_share = 1 if branch is None else 1 - branch["step"] / summary["steps"]
     rest = summary["seconds"] - per_image * summary["images_seen"] * own_share
     return Speed(seconds_per_image=per_image, start_seconds=max(0.0, rest))
 
