@@ -19,6 +19,7 @@ from hornet.data.config import (
 )
 from hornet.field_types import Arguments, NameOrPath
 from hornet.model.config import ModelConfig, find_image_size_problems
+from hornet.model.sizes import Resize
 from hornet.runs.directory import RunConfig
 from hornet.stages.recipe import RecipeConfig
 from hornet.training.config import (
@@ -108,6 +109,9 @@ class ExportConfig(Settings):
     """For a weight file: the module that registers the network, as model.module of a training run."""
     arguments: Arguments | None = None
     """For a weight file: the network's arguments, as model.arguments of a training run."""
+    resize: Resize | None = None
+    """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
+    for a weight file bilinear."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null if unknown."""
     image_size: int
@@ -186,6 +190,9 @@ class EvaluateConfig(Settings):
     """For a weight file: the module that registers the network, as model.module of a training run."""
     arguments: Arguments | None = None
     """For a weight file: the network's arguments, as model.arguments of a training run."""
+    resize: Resize | None = None
+    """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
+    for a weight file bilinear."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own, or the
     only known one of that many classes."""

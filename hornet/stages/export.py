@@ -25,7 +25,7 @@ from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
 from hornet.stages.card import make_card
 from hornet.stages.config import ExportConfig, ExportFormat
-from hornet.stages.pretrained import Pretrained, adapt, load_weights, read_pretrained
+from hornet.stages.pretrained import Pretrained, adapt, choose_network, load_weights, read_pretrained
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to the largest of them, that a file may have from the network."""
@@ -39,7 +39,7 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
     if config.output.exists():
         raise UserError(f"{config.output}: is there already; remove it, or name another folder")
     pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
-    model_config = choose_network(config, pretrained)
+    model_config = choose_network(config, pretrained.description)
     model = build_network(config, pretrained, model_config)
     described = describe(config, pretrained, model, model_config)
     config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -56,17 +56,6 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return written | {"README.md": "model card"}
-
-
-def choose_network(config: ExportConfig, pretrained: Pretrained) -> ModelConfig:
-    """Return how the network is built: as the user says, else as the checkpoint does."""
-    known = pretrained.description
-    name = config.model or known.get("model")
-    if name is None:
-        raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
-    its_own = known if name == known.get("model") else {}
-    arguments = its_own.get("arguments") if config.arguments is None else config.arguments
-    return ModelConfig(name=name, module=config.module or its_own.get("module"), arguments=arguments)
 
 
 def build_network(config: ExportConfig, pretrained: Pretrained, model_config: ModelConfig) -> nn.Module:

@@ -50,7 +50,9 @@ def _update(optimizer: torch.optim.Optimizer, decay: float, starting: dict[Tenso
 
 def _list_stepped(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """Return what a step changes: what has a gradient. A skipped step must not move the average."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None]
+    return [
+        parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.grad is not None
+    ]
 
 
 @torch.no_grad()
