@@ -86,6 +86,7 @@ def average_weights(config: AverageConfig, *, world: World) -> Averaged:
         with errors_shared():
             judge = _Judge(config, world=world)
         weights, rows, chosen = METHODS[config.method](config, judge)
+        judge.close()
         with errors_shared():
             if world.is_main:
                 folder.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +127,10 @@ class _Judge:
             seed=0,
             size_key="evaluation.image_size",
         ).to(self._device)
+
+    def close(self) -> None:
+        """End the processes that decode."""
+        self._stream.close()
 
     def read(self, path: Path) -> Mapping[str, Tensor]:
         """Return a source's weights. Collective; raises UserError if they are of another network than the first's."""
