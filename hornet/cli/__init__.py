@@ -32,6 +32,7 @@ COMMANDS = {
     "configs": Command("configs", "shards", "list the configs that come with the package"),
     "demo": Command("demo", "dev", "the whole job on small data, in a few minutes"),
     "openclipart": Command("openclipart", "shards", "a small realistic data set without ImageNet"),
+    "scenes": Command("scenes", "dev", "scenes with exact masks, to segment without a download"),
 }
 
 
