@@ -14,8 +14,8 @@ import numpy as np
 from hornet.data.augment.transforms import TrainTransform
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.loader import TrainStream
-from hornet.data.pipeline import TrainBatches
 from hornet.data.order import Order
+from hornet.data.pipeline import TrainBatches
 from hornet.shards.index import RECORD
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Split

@@ -27,10 +27,18 @@ def main() -> None:
     """Run every stage, each with the command a user would give."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="store_true", help="make only the digits' shards, in data/demo/, for a study")
+    parser.add_argument(
+        "--dense", action="store_true", help="segmentation instead, of scenes; results in runs/demo-dense/"
+    )
     options = parser.parse_args()
     if not (ROOT / "launch").exists():
         print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
+    if options.dense:
+        from hornet.cli.demo_dense import segment_scenes
+
+        segment_scenes()
+        return
     started = time.monotonic()
     for folder in (DATA,) if options.data else (DATA, RUNS):
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
 from hornet.data.config import EvaluatedSetConfig, EvaluationConfig, StreamConfig, TrainedSetConfig, TransformConfig
 from hornet.data.division import check_division
 from hornet.data.order import ORDER_VERSION, Order
-from hornet.data.pipeline import PADDING, Batches, EvaluationBatches, Failure, Pick, TrainBatches
+from hornet.data.pipeline import PADDING, Batches, EvaluationBatches, Failure, Pick, SeededBatches, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.whole_samples import find_world
@@ -28,6 +28,10 @@ class TrainStream:
     """Images in a micro batch."""
     num_micro_steps: int
     """Micro batches of this rank in one step."""
+    image_size: int
+    """Edge of the square images, pixels."""
+    global_batch_size: int
+    """Images in a step, over all ranks."""
 
     def __init__(
         self,
@@ -37,11 +41,13 @@ class TrainStream:
         order: Order,
         world: World,
         micro_batch_size: int,
-        dataset: Batches,
+        dataset: SeededBatches,
         bytes_per_image: int,
     ) -> None:
         self._config = config
         self._bytes_per_image = bytes_per_image
+        self.image_size = dataset.image_size
+        self.global_batch_size = order.global_batch_size
         self._world = world
         self._order = order
         self._rank_batch_size = order.global_batch_size // world.num_ranks

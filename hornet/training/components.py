@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
@@ -65,3 +65,5 @@ class Components:
     """Names of the parameters that are global filters, to be rendered."""
     render_images: Callable[[Batch, int], Tensor]
     """Called with a micro batch and its 0-based step: an image (3, H, W) of what the network saw."""
+    render_predictions: Callable[[nn.Module], Tensor] | None = None
+    """Called on rank 0 with a model in eval mode after each evaluation: an image (3, H, W) of what it says of some."""
