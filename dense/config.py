@@ -69,7 +69,7 @@ class DenseConfig(Settings):
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: forward and backward under autocast; parameters and optimizer are fp32 in both."""
     num_pictures: int = resumable(4)
-    """Images of the evaluation set that are shown after each evaluation, with their masks and predictions; 0 for none."""
+    """Images of the evaluation set that are shown after each evaluation, beside mask and prediction; 0 for none."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
     micro_batch_size: int = resumable()

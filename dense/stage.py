@@ -1,4 +1,4 @@
-"""What a run of semantic segmentation is: a pretrained backbone under fresh heads -> the same loop, under Accelerate."""
+"""What a run of semantic segmentation is: a pretrained backbone, fresh heads -> the same loop, under Accelerate."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def train_segmenter(config: DenseConfig, *, world: World) -> None:
 
 
 def open_streams(config: DenseConfig, *, world: World) -> tuple[TrainStream, EvaluationStream | None]:
-    """Open the training set and the one to evaluate on, if there is one; raises UserError, as for classes that differ."""
+    """Open the training set and the one to evaluate on; raises UserError, as where their classes differ."""
     stream = open_segmentation_stream(
         config.data,
         world=world,

@@ -26,7 +26,7 @@ class SegmentationTransformConfig(Settings):
     crop_size: int = 512
     """Edge of the square given to the network, pixels; a smaller image is filled up, its mask with no class."""
     max_class_share: float = 0.75
-    """A crop of which one class has more of the classified pixels is drawn again, up to 10 times; 1 for no such rule."""
+    """A crop of which one class has more of the pixels with a class is drawn again, up to 10 times; 1: never."""
     flip_probability: float = 0.5
     """Of mirroring left and right."""
     photometric_distortion: bool = True
@@ -77,6 +77,6 @@ class SegmentationEvaluationConfig(EvaluatedSetConfig):
         if self.crop_size < 32:
             yield f"crop_size: must be at least 32 pixels, the stride of the network, not {self.crop_size}"
         if not 1 <= self.stride <= self.crop_size:
-            yield f"stride: must be 1 to crop_size ({self.crop_size}), so that windows cover the image, not {self.stride}"
+            yield f"stride: must be 1 to crop_size ({self.crop_size}), or pixels are left out, not {self.stride}"
         if not self.factors or min(self.factors) <= 0:
             yield f"factors: must name at least one factor above 0, not {list(self.factors)}"

@@ -45,7 +45,7 @@ class SegmenterConfig(Settings):
         if self.name not in VARIANTS:
             yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
         if self.filter_size < MIN_IMAGE_SIZE:
-            yield f"filter_size: must be at least {MIN_IMAGE_SIZE} pixels, the stride of the network, not {self.filter_size}"
+            yield f"filter_size: must be at least {MIN_IMAGE_SIZE} pixels, the network's stride, not {self.filter_size}"
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
         if self.channels < 2 or self.channels % 2:

@@ -86,7 +86,7 @@ def slide(segmenter: Segmenter, image: Tensor, *, crop_size: int, stride: int) -
 
 
 def list_starts(length: int, *, crop_size: int, stride: int) -> list[int]:
-    """Return where windows begin along an edge; the last one ends with the image, and shares more with the one before."""
+    """Return where windows begin along an edge; the last one ends with the image."""
     num_windows = max(0, length - crop_size + stride - 1) // stride + 1
     return [max(0, min(number * stride, length - crop_size)) for number in range(num_windows)]
 

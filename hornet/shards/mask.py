@@ -39,7 +39,7 @@ def read_values(content: bytes) -> tuple[npt.NDArray[np.int32], int]:
             raise UndecodableImageError(f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
         if image.mode not in ("L", "P", "1", "I", "I;16"):
             raise UndecodableImageError(
-                f"a PNG of mode {image.mode}; a mask has one channel, of 8 or 16 bits, which holds the number of a class"
+                f"a PNG of mode {image.mode}; a mask has one channel of 8 or 16 bits, the number of a class"
             )
         bits = 16 if image.mode.startswith("I") else 8
         if image.mode == "1":

@@ -1,6 +1,7 @@
 """Images with masks: transforms that keep both together, streams that do not depend on ranks, workers or restarts."""
 
 import dataclasses
+import random
 import tarfile
 
 import numpy as np
@@ -114,8 +115,6 @@ def test_an_image_smaller_than_the_crop_is_filled_with_the_mean_and_no_class():
 
 
 def test_distortion_changes_colours_and_nothing_else_and_stays_within_its_range():
-    import random
-
     grey = np.full((4, 4, 3), 100, np.uint8)
     found = np.stack([distort(grey, random.Random(seed)) for seed in range(200)]).astype(int)
     assert (found.max(axis=(1, 2)) == found.min(axis=(1, 2))).all(), "the same everywhere"

@@ -16,6 +16,7 @@ from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.data.segmentation import open_segmentation_evaluation
 from hornet.dense.uper_net import UPerNet
 from hornet.errors import UserError
+from hornet.shards.label_space import LabelSpace
 from hornet.training.config import OptimizerConfig
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.world import ALONE
@@ -39,9 +40,9 @@ def test_layer_decay_gives_each_part_the_original_s_rate(num_layers, decay, stem
     assert rates.keys() == dict(network.named_parameters()).keys()
     for name, rate in rates.items():
         if name.startswith("backbone.downsample_layers"):
-            assert rate == pytest.approx(stem, abs=5e-4), name
+            assert rate == pytest.approx(stem, abs=6e-4), name
         elif name.startswith("backbone.stages"):
-            assert rate == pytest.approx(stages[int(name.split(".")[2])], abs=5e-4), name
+            assert rate == pytest.approx(stages[int(name.split(".")[2])], abs=6e-4), name
         else:
             assert rate == 1.0, name
     decayed = {group["weight_decay"] for group in optimizer.param_groups for name in group["names"] if "bias" in name}
@@ -62,8 +63,6 @@ def test_the_loss_is_mmsegmentation_s_mean_over_all_pixels():
 
 
 def make_task(config=DEMO, labelled=None, num_classes=3):
-    from hornet.shards.label_space import LabelSpace
-
     return Segmentation(
         config=config,
         label_space=LabelSpace(name="c", classes=tuple(f"c{number}" for number in range(num_classes))),
@@ -101,19 +100,17 @@ def test_a_network_learns_what_is_there_to_learn():
     """A few steps on one batch: the loss falls, and every parameter gets a gradient."""
     model = dataclasses.replace(DEMO.model, arguments={"width": 8, "depths": (1, 1, 1, 1)}, channels=8)
     network = build_segmenter(dataclasses.replace(DEMO, model=model), num_classes=3)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    batch, task, losses = (
-        make_batch(torch.randint(0, 3, (2, 8, 8)).repeat_interleave(4, 1).repeat_interleave(4, 2).short()),
-        make_task(),
-        [],
-    )
-    for step in range(8):
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-2)
+    masks = (torch.arange(32) // 11).expand(2, 32, 32).short()
+    batch = dataclasses.replace(make_batch(masks), images_bchw=(masks * 100).byte()[:, None].expand(2, 3, 32, 32))
+    task, losses = make_task(), []
+    for step in range(12):
         loss = task.compute_loss(network, batch, step)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.9 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
@@ -165,5 +162,5 @@ def test_settings_are_checked(changes, sentence):
 
 def test_arguments_that_the_backbone_does_not_take_are_told():
     model = dataclasses.replace(DEMO.model, arguments={"colour": 3})
-    with pytest.raises(UserError, match="model.arguments: hornet_atto_gf does not take them: .*colour"):
+    with pytest.raises(UserError, match=r"model.arguments: hornet_atto_gf does not take them: .*colour"):
         build_segmenter(dataclasses.replace(DEMO, model=model), num_classes=3)

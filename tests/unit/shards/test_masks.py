@@ -103,7 +103,7 @@ def test_masks_that_cannot_be_used_are_counted_and_named(source):
     assert reasons["bad_class.jpg"] == "its mask holds the value 4; the 3 classes are 1 to 3, and 255 is none"
     assert reasons["empty.jpg"] == "no pixel of its mask has a class"
     assert reasons["colour.jpg"] == (
-        "its mask is a PNG of mode RGB; a mask has one channel, of 8 or 16 bits, which holds the number of a class"
+        "its mask is a PNG of mode RGB; a mask has one channel of 8 or 16 bits, the number of a class"
     )
 
 

@@ -54,9 +54,9 @@ def open_source(
     """Open raw images.
 
     `devkit` is for ilsvrc-val; `split` for masks, webdataset and parquet; `labels` (`json:KEY`) for webdataset;
-    `incomplete` for masks and webdataset; `label_space` names the labels where the source only has numbers. The name of a tar is taken for a class
-    only if it is a synset, one of `label_space`, or the layout was given. Raises UserError, saying what was found, if
-    the source is not of the layout or an option has no meaning for it.
+    `incomplete` for masks and webdataset; `label_space` names the labels where the source only has numbers. The name
+    of a tar is taken for a class only if it is a synset, one of `label_space`, or the layout was given. Raises
+    UserError, saying what was found, if the source is not of the layout or an option has no meaning for it.
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder")
