@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dense.config import DenseConfig
 from finetune.config import FinetuneConfig
 from hornet.cli import COMMANDS
 from hornet.cli.configs import list_configs
@@ -26,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").rglob("*.yaml"))]
 CODE = [
     path
-    for folder in ("hornet", "pretrain", "finetune", "launch", "benchmarks")
+    for folder in ("hornet", "pretrain", "finetune", "dense", "launch", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 NAMES = "python|deepspeed|accelerate|torchrun|make|hornet|sbatch|pip|launch/|benchmarks/"
 PROGRAMS = rf"(?:\w+=\S+ )*(?:\.venv/bin/)?(?:{NAMES})"
-STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "dense": DenseConfig}
+DEMOS = {"finetune": "finetune", "dense": "segmentation"}
 LEFT_OUT = {"docs/log.md"}  # a diary: its commands were those of their day
 
 
@@ -189,7 +191,7 @@ def find_config_problem(name, options):
         elif str(path).startswith(("configs/", "hornet:")) and "NAME" not in str(path):
             return f"no config {path}"
         else:  # FILE, my.yaml: the keys are those of any config
-            values = read_yaml(ROOT / f"configs/demo/{'finetune' if name == 'finetune' else 'pretrain'}.yaml")
+            values = read_yaml(ROOT / f"configs/demo/{DEMOS.get(name, 'pretrain')}.yaml")
     base = base or (FinetuneConfig if "start" in values else PretrainConfig)
     problems = apply_overrides(values, [word for word in options.overrides if "=" in word])
     try:
