@@ -86,3 +86,17 @@ class DenseConfig(Settings):
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSegmenterConfig(Settings):
+    """Which segmenter to evaluate, and how its images are seen."""
+
+    source: Path
+    """A run of segmentation, or a checkpoint folder in one."""
+    weights: Weights = "raw"
+    """The last step's, or their moving average."""
+    evaluation: SegmentationEvaluationConfig
+    """The images with masks; by default those of the run, seen as it sees them."""
+    precision: Literal["bf16", "fp32"]
+    """bf16: under autocast; by default the run's own."""

@@ -65,7 +65,7 @@ class PolySchedule:
         As mmcv's poly policy with a linear warm-up: the curve begins at step 0, and the warm-up is a factor on it.
         """
         config = self.config
-        left = (1 - step / config.num_steps) ** config.power
+        left: float = (1 - step / config.num_steps) ** config.power
         lr = config.min_lr + (config.peak_lr - config.min_lr) * left
         if step >= config.warmup_steps:
             return lr

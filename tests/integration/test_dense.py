@@ -1,6 +1,7 @@
 """A segmenter on two ranks: from a pretrained backbone to an evaluated run, killed and resumed to the same bits."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from tests.integration.conftest import ROOT, Ranks, kill_when, launch, read_last
 from tests.unit.data.masked_set import build_set
 
 pytestmark = pytest.mark.slow
+
+MEASURES = ("miou", "macc", "aacc", "num_images", "class_iou")
 
 BACKBONE = {"name": "hornet_atto_gf", "arguments": {"width": 8, "depths": [1, 1, 1, 1]}, "layer_scale_init": 0.5}
 
@@ -90,6 +93,9 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one_and_measures_what
     for weights in evaluations:
         assert (undisturbed / f"images/predictions_{weights}_step_00000006.png").exists()
 
+    measured = run_python(ROOT / "launch/evaluate.py", undisturbed, "weights=ema", "--json")
+    printed = json.loads(measured.stdout.splitlines()[-1])
+    assert {key: printed[key] for key in MEASURES} == {key: evaluations["ema"][key] for key in MEASURES}
     config = load_config(DenseConfig, path=path)
     network = build_segmenter(config, num_classes=3)
     network.load_state_dict(states[0]["model"])
@@ -97,9 +103,9 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one_and_measures_what
     alone = measure_alone(network.eval(), stream, config)
     row = evaluations["raw"]
     assert alone["num_images"] == row["num_images"] == 9, "each image once, on 2 ranks and on 1"
-    for key in ("miou", "macc", "aacc"):
-        assert alone[key] == row[key], "whole numbers are summed"
-    assert list(alone["class_iou"]) == row["class_iou"]
+    assert {**alone, "class_iou": list(alone["class_iou"])} == {key: row[key] for key in alone} | {
+        "loss": pytest.approx(row["loss"], rel=1e-12)
+    }, "whole numbers are summed"
 
 
 def measure_alone(network, stream, config):
@@ -121,6 +127,7 @@ def test_bad_input_ends_in_a_sentence(place, tmp_path):
     path = write_config(place, tmp_path)
     for override, sentence in (
         ("start.from=absent", "absent"),
+        (f"start.from={tmp_path}", "is neither a run with checkpoints nor a checkpoint"),
         ("micro_batch_size=1", "micro_batch_size: UPerNet takes running statistics over each micro batch"),
     ):
         done = run_python(ROOT / "launch/dense.py", "--config", path, override, "run.name=bad", check=False)

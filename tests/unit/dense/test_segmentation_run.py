@@ -8,18 +8,22 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dense import evaluation
 from dense.config import DenseConfig
 from dense.segmentation import Segmentation, average_over_pixels, paint
 from dense.stage import build_segmenter
 from hornet.batch import Batch
+from hornet.cli.evaluate_segmentation import find_segmentation, read_segmentation
 from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.data.segmentation import open_segmentation_evaluation
 from hornet.dense.uper_net import UPerNet
 from hornet.errors import UserError
+from hornet.runs.begun import write_config
 from hornet.shards.label_space import LabelSpace
 from hornet.training.config import OptimizerConfig
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.world import ALONE
+from pretrain.config import PretrainConfig
 from tests.unit.data.masked_set import build_set
 from tests.unit.dense.small_backbone import build_backbone
 
@@ -164,3 +168,26 @@ def test_arguments_that_the_backbone_does_not_take_are_told():
     model = dataclasses.replace(DEMO.model, arguments={"colour": 3})
     with pytest.raises(UserError, match=r"model.arguments: hornet_atto_gf does not take them: .*colour"):
         build_segmenter(dataclasses.replace(DEMO, model=model), num_classes=3)
+
+
+def test_a_run_of_segmentation_is_evaluated_as_it_evaluates_unless_told_otherwise(tmp_path):
+    write_config(tmp_path, DEMO)
+    assert find_segmentation(tmp_path) == find_segmentation(tmp_path / "checkpoints" / "step_00000001") == tmp_path
+    trained, config = read_segmentation(
+        tmp_path, tmp_path, config=None, overrides=["evaluation.flip=true", "evaluation.factors=[0.5,1.0]"]
+    )
+    assert trained == DEMO
+    assert config.precision == "fp32"
+    assert config.evaluation == dataclasses.replace(DEMO.evaluation, flip=True, factors=(0.5, 1.0))
+    with pytest.raises(ConfigError, match=r"evaluation.fip: unknown key; did you mean flip\?"):
+        read_segmentation(tmp_path, tmp_path, config=None, overrides=["evaluation.fip=true"])
+    with pytest.raises(ConfigError, match="is for classifiers"):
+        read_segmentation(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])
+    with pytest.raises(UserError, match="has no checkpoint yet"):
+        evaluation._find_checkpoint(config)
+
+
+def test_other_runs_are_none_of_segmentation(tmp_path):
+    assert find_segmentation(tmp_path) is None
+    write_config(tmp_path, load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml"))
+    assert find_segmentation(tmp_path) is None
