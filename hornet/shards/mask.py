@@ -34,7 +34,7 @@ def read_values(content: bytes) -> tuple[npt.NDArray[np.int32], int]:
     Of a palette image the indices count. Raises UndecodableImageError.
     """
     try:
-        image = Image.open(io.BytesIO(content), formats=("PNG",))
+        image: Image.Image = Image.open(io.BytesIO(content), formats=("PNG",))
         if image.width * image.height > MAX_PIXELS:
             raise UndecodableImageError(f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
         if image.mode not in ("L", "P", "1", "I", "I;16"):

@@ -79,5 +79,5 @@ class ConfusionMatrix:
 
 def _average(parts: Tensor, wholes: Tensor) -> float:
     """Return the mean of parts / wholes where there are wholes, in percent; 0 if there are none."""
-    shares = [part / whole for part, whole in zip(parts.tolist(), wholes.tolist(), strict=True) if whole]
+    shares: list[float] = [part / whole for part, whole in zip(parts.tolist(), wholes.tolist(), strict=True) if whole]
     return 100 * sum(shares) / max(1, len(shares))

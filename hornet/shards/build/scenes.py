@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def write_scenes(
     """
     if (folder / IMAGES).exists():
         raise UserError(f"{folder}: holds scenes already; remove it, or choose another folder")
-    classes, remarks = list(DIGITS), []
+    classes: list[str] = list(DIGITS)
+    remarks: list[str] = []
     if objects is not None:
         classes, files, remarks = _list_objects(objects)
     photographs = None if backgrounds is None else _list_backgrounds(backgrounds)
@@ -166,7 +168,7 @@ def _open_own_photographs(split: str) -> list[Callable[[], Image.Image]]:
     for pixels in load_sample_images().images:
         border = pixels.shape[1] * (VALIDATION_PART - 1) // VALIDATION_PART
         part = pixels[:, :border] if split == "training" else pixels[:, border:]
-        found.append(lambda part=part: Image.fromarray(part))
+        found.append(partial(Image.fromarray, part))
     return found
 
 
@@ -175,16 +177,14 @@ def _list_objects(folder: Path) -> tuple[list[str], list[tuple[int, Path]], list
     classes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not classes:
         raise UserError(f"{folder}: holds no class folders; pictures with alpha go to {folder}/CLASS/NAME.png")
-    files, others = [], []
+    files: list[tuple[int, Path]] = []
+    others: list[Path] = []
     for label, name in enumerate(classes, start=1):
         for path in sorted(path for path in (folder / name).rglob("*") if is_image(path.name)):
-            try:
-                image = open_image(path.read_bytes())
-            except UndecodableImageError:
+            if _has_alpha(path):
+                files.append((label, path))
+            else:
                 others.append(path)
-                continue
-            has_alpha = "A" in image.mode or "transparency" in image.info
-            (files if has_alpha else others).append((label, path) if has_alpha else path)  # type: ignore[arg-type]
     if not files:
         raise UserError(f"{folder}: none of its {len(others)} pictures has an alpha channel to cut it out by")
     remarks = [f"{len(others)} pictures without alpha were left out, {others[0]} for one"] if others else []
@@ -204,12 +204,24 @@ def _is_of(path: Path, split: str) -> bool:
 
 
 def _choose(files: Sequence[tuple[int, Path]], split: str) -> list[tuple[int, Callable[[], Image.Image]]]:
-    return [
-        (label, lambda path=path: open_image(path.read_bytes()).convert("RGBA"))
-        for label, path in files
-        if _is_of(path, split)
-    ]
+    return [(label, partial(_open_object, path)) for label, path in files if _is_of(path, split)]
 
 
 def _choose_files(files: Sequence[Path], split: str) -> list[Callable[[], Image.Image]]:
-    return [lambda path=path: decode_image(path.read_bytes()) for path in files if _is_of(path, split)]
+    return [partial(_open_background, path) for path in files if _is_of(path, split)]
+
+
+def _has_alpha(path: Path) -> bool:
+    try:
+        image = open_image(path.read_bytes())
+    except UndecodableImageError:
+        return False
+    return "A" in image.mode or "transparency" in image.info
+
+
+def _open_object(path: Path) -> Image.Image:
+    return open_image(path.read_bytes()).convert("RGBA")
+
+
+def _open_background(path: Path) -> Image.Image:
+    return decode_image(path.read_bytes())
