@@ -109,11 +109,17 @@ def main() -> None:
         "--seconds", type=float, default=470, help="start and leave nothing after (default %(default)s)"
     )
     parser.add_argument("--smoke", action="store_true", help="rehearse on the CPU, with atto sizes")
+    parser.add_argument("--parts", metavar="A+B", help="only these (default: all that time allows)")
     options = parser.parse_args()
+    parts = {part.name: part for part in list_parts(is_smoke=options.smoke)}
+    wanted = list(parts) if options.parts is None else options.parts.split("+")
+    for name in wanted:
+        if name not in parts:
+            parser.error(f"--parts: no part is called {name!r}; there are {' + '.join(parts)}")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "log.txt").write_text("")
     ends, results, printed = time.monotonic() + options.seconds, {}, {}
-    for part in list_parts(is_smoke=options.smoke):
+    for part in (parts[name] for name in wanted):
         left = ends - time.monotonic()
         results[part.name], printed[part.name] = run_part(part, options.out, seconds=min(left, part.limit_seconds))
         outcome = f"{part.name}: {results[part.name]['outcome']} after {results[part.name]['seconds']:.0f} s"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks.gpu
 from benchmarks.gpu import Part, list_goals, run_part, summarize
 from benchmarks.largest_batch import find_largest
 
@@ -29,6 +30,18 @@ def test_the_rehearsal_leaves_every_part_done(tmp_path):
     ]
     assert results["inference 64x96"]["content"]["setting"]["resolution"] == [64, 96]
     assert results["largest batch"]["content"] == {"ours": 1}
+
+
+def test_a_part_may_be_asked_for_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks.gpu, "run_part", lambda part, *_, **__: ({"outcome": "done", "seconds": 1.0}, ""))
+    monkeypatch.setattr(benchmarks.gpu, "summarize", lambda results, _: "+".join(results))
+    for parts, code in (("kernels+tests", 0), ("kernel", 2)):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path), "--smoke", "--parts", parts])
+        with pytest.raises(SystemExit) as ended:
+            benchmarks.gpu.main()
+        assert ended.value.code == code
+    assert (tmp_path / "summary.md").read_text() == "kernels+tests"
+    assert "no part is called 'kernel'; there are tests + training 64" in capsys.readouterr().err
 
 
 def test_a_part_that_fails_is_told_with_its_last_words(tmp_path):
