@@ -20,7 +20,7 @@ def segment_scenes() -> None:
     started = time.monotonic()
     for folder in (DATA, RUN):
         shutil.rmtree(folder, ignore_errors=True)
-    scenes = ("--num-training", 400, "--num-validation", 50, "--size", 96, "--max-objects", 2)
+    scenes = ("--num-training", 400, "--num-validation", 50, "--size", 96, "--max-objects", 2, "--num-digits", 3)
     call("scenes: digits on photographs", python("launch/scenes.py", DATA / "scenes", *scenes))
     for split, source in (("train", "training"), ("validation", "validation")):
         build = ("launch/shards.py", "build", DATA / "scenes", DATA / "shards", "--name", "scenes", "--split", split)

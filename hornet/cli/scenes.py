@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument("--num-validation", type=int, default=100, metavar="N", help="scenes to evaluate on (100)")
     parser.add_argument("--size", type=int, default=128, metavar="PX", help="edge of a scene (128)")
     parser.add_argument("--max-objects", type=int, default=3, metavar="N", help="cut-outs of a scene at most (3)")
+    parser.add_argument(
+        "--num-digits", type=int, default=10, metavar="N", help="digits that are classes, from 0 on (10)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (0)")
     options = parser.parse_args()
     exit_on_bad_input(lambda: _write(options))
@@ -35,6 +38,7 @@ def _write(options: argparse.Namespace) -> None:
         num_validation=options.num_validation,
         size=options.size,
         max_objects=options.max_objects,
+        num_digits=options.num_digits,
         seed=options.seed,
     )
     print(write_scenes(options.output, chosen, objects=options.objects, backgrounds=options.backgrounds))

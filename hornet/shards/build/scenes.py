@@ -48,13 +48,23 @@ class SceneOptions:
     """Edge of a scene, pixels."""
     max_objects: int = 3
     """Cut-outs of a scene, 1 to this many."""
+    num_digits: int = 10
+    """Of scikit-learn's digits, how many are classes: 0 to this minus one."""
     seed: int = 0
     """Of everything that is drawn."""
 
     def __post_init__(self) -> None:
-        for name, least in (("num_training", 1), ("num_validation", 1), ("size", 32), ("max_objects", 1)):
+        for name, least in (
+            ("num_training", 1),
+            ("num_validation", 1),
+            ("size", 32),
+            ("max_objects", 1),
+            ("num_digits", 1),
+        ):
             if getattr(self, name) < least:
                 raise UserError(f"{name.replace('_', '-')}: must be at least {least}, not {getattr(self, name)}")
+        if self.num_digits > len(DIGITS):
+            raise UserError(f"num-digits: must be at most {len(DIGITS)}, not {self.num_digits}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +89,7 @@ def write_scenes(
     """
     if (folder / IMAGES).exists():
         raise UserError(f"{folder}: holds scenes already; remove it, or choose another folder")
-    classes: list[str] = list(DIGITS)
+    classes: list[str] = list(DIGITS[: options.num_digits])
     remarks: list[str] = []
     if objects is not None:
         classes, files, remarks = _list_objects(objects)
@@ -141,7 +151,7 @@ def _load_digits(split: str, options: SceneOptions) -> list[tuple[int, Callable[
     digits = load_digits()
     found: list[tuple[int, Callable[[], Image.Image]]] = []
     for number, (ink, label) in enumerate(zip(digits.images, digits.target.tolist(), strict=True)):
-        if (number % VALIDATION_PART == 0) == (split == "validation"):
+        if label < options.num_digits and (number % VALIDATION_PART == 0) == (split == "validation"):
             draw = random.Random(derive_seed("colour", options.seed, number))
             colour = tuple(draw.randint(0, 255) for _ in range(3))
             found.append((label + 1, _paint(ink, colour)))

@@ -208,3 +208,16 @@ def test_scenes_of_own_cutouts_show_them_where_the_mask_says(tmp_path):
         assert (is_red == (mask == 1)).mean() > 0.97
     with pytest.raises(UserError, match="holds no class folders"):
         write_scenes(tmp_path / "none", options, objects=tmp_path / "grey")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"size": 16}, "size: must be at least 32, not 16"),
+        ({"num_validation": 0}, "num-validation: must be at least 1, not 0"),
+        ({"num_digits": 11}, "num-digits: must be at most 10, not 11"),
+    ],
+)
+def test_scenes_that_cannot_be_are_refused(values, sentence):
+    with pytest.raises(UserError, match=sentence):
+        SceneOptions(**values)
