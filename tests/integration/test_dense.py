@@ -123,14 +123,9 @@ def measure_alone(network, stream, config):
     return dataclasses.asdict(found)
 
 
-def test_bad_input_ends_in_a_sentence(place, tmp_path):
-    path = write_config(place, tmp_path)
-    for override, sentence in (
-        ("start.from=absent", "absent"),
-        (f"start.from={tmp_path}", "is neither a run with checkpoints nor a checkpoint"),
-        ("micro_batch_size=1", "micro_batch_size: UPerNet takes running statistics over each micro batch"),
-    ):
-        done = run_python(ROOT / "launch/dense.py", "--config", path, override, "run.name=bad", check=False)
-        assert done.returncode == 2, done.stderr
-        assert sentence in done.stderr
-        assert "Traceback" not in done.stderr
+def test_a_start_that_is_no_run_ends_in_a_sentence(place, tmp_path):
+    path = write_config(place, tmp_path, start={"from": str(tmp_path)})
+    done = run_python(ROOT / "launch/dense.py", "--config", path, check=False)
+    assert done.returncode == 2
+    assert "is neither a run with checkpoints nor a checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
