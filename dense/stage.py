@@ -133,15 +133,7 @@ def _build(
     return Components(
         engine=_build_engine(config, model, task=task),
         identity=identity,
-        description={
-            "task": TASK,
-            "model": config.model.name,
-            "image_size": config.data.transform.crop_size,
-            "mean": list(config.mean),
-            "std": list(config.std),
-            "label_space": stream.label_space.to_json(),
-            **({} if parent is None else {PARENT: parent}),
-        },
+        description=_describe_weights(config, stream=stream, parent=parent),
         about=describe_run(config, seed=config.run.seed, stream=stream, labelled=labelled, parent=parent),
         parameter_shapes=shapes,
         flops_per_image=flops_per_image,
@@ -164,6 +156,19 @@ def _build(
         render_images=task.render_images,
         render_predictions=task.render_predictions if labelled is not None and config.num_pictures else None,
     )
+
+
+def _describe_weights(config: DenseConfig, *, stream: TrainStream, parent: str | None) -> dict[str, Any]:
+    """Return what a reader of a checkpoint's weights needs besides them, as JSON values."""
+    return {
+        "task": TASK,
+        "model": config.model.name,
+        "image_size": config.data.transform.crop_size,
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "label_space": stream.label_space.to_json(),
+        **({} if parent is None else {PARENT: parent}),
+    }
 
 
 def _build_engine(config: DenseConfig, model: nn.Module, *, task: Segmentation) -> AccelerateEngine:

@@ -56,22 +56,8 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
     if not listing.num_items:
         raise UserError(f"{plan.source}: holds no images{_list_remarks(listing)}")
     class_ids = listing.column("class_id")
-    given = _choose_label_space(plan, there)
     masks = source.masks if isinstance(source, SeekableSource) else None
-    if masks is not None:
-        require_plain_images(plan.image, plan.selection)
-        labels = name_pixels(given, source=plan.source)
-    else:
-        if plan.reduce_zero_label:
-            raise UserError(f"{plan.source}: --reduce-zero-label has no meaning without masks; leave it out")
-        labels = assign_labels(
-            listing.progress.classes,
-            np.bincount(class_ids, minlength=len(listing.progress.classes)),
-            name=plan.name,
-            given=given,
-            order=source.classes,
-            selection=plan.selection,
-        )
+    labels = _assign(plan, source, listing, given=_choose_label_space(plan, there), has_masks=masks is not None)
     splits = split_items(
         labels.of_class[class_ids], plan.selection, split=plan.split, classes=labels.label_space.classes
     )
@@ -101,6 +87,22 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         for number in range(-(-len(order) // plan.samples_per_shard))
     ]
     return Arrangement(listing=listing, labels=labels, orders=orders, place=place, tasks=tuple(tasks))
+
+
+def _assign(plan: BuildPlan, source: Source, listing: Listing, *, given: LabelSpace | None, has_masks: bool) -> Labels:
+    if has_masks:
+        require_plain_images(plan.image, plan.selection)
+        return name_pixels(given, source=plan.source)
+    if plan.reduce_zero_label:
+        raise UserError(f"{plan.source}: --reduce-zero-label has no meaning without masks; leave it out")
+    return assign_labels(
+        listing.progress.classes,
+        np.bincount(listing.column("class_id"), minlength=len(listing.progress.classes)),
+        name=plan.name,
+        given=given,
+        order=source.classes,
+        selection=plan.selection,
+    )
 
 
 def identify(plan: BuildPlan, source: Source) -> dict[str, Any]:
