@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dense.config import DenseConfig
+from dense.config import DenseConfig, EvaluateSegmenterConfig
 from finetune.config import FinetuneConfig
 from hornet.cli import COMMANDS
 from hornet.cli.configs import list_configs
@@ -181,7 +181,8 @@ def find_config_problem(name, options):
         except ConfigError as error:
             return str(error)
         return None
-    base = EvaluateConfig if name == "evaluate" else STAGES.get(name)
+    is_segmenter = name == "evaluate" and "dense" in Path(options.source).parts  # else it would be asked for its run
+    base = EvaluateSegmenterConfig if is_segmenter else EvaluateConfig if name == "evaluate" else STAGES.get(name)
     values = {"source": "X"}
     if path is not None:
         file = ROOT / path
@@ -195,10 +196,10 @@ def find_config_problem(name, options):
     base = base or (FinetuneConfig if "start" in values else PretrainConfig)
     problems = apply_overrides(values, [word for word in options.overrides if "=" in word])
     try:
-        if base is not EvaluateConfig or "evaluation" in values:
+        if name != "evaluate" or "evaluation" in values:
             build_config(base, values, source=name)
     except ConfigError as error:
-        problems += [text for text in error.problems if base is not EvaluateConfig or "unknown" in text]
+        problems += [text for text in error.problems if name != "evaluate" or "unknown" in text]
     return "; ".join(problems) or None
 
 
