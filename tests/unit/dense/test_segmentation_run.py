@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch.nn import functional
 from dense import evaluation
 from dense.config import DenseConfig
 from dense.segmentation import Segmentation, average_over_pixels, paint
-from dense.stage import build_segmenter
+from dense.stage import TASK, build_segmenter
 from hornet.batch import Batch
 from hornet.cli.evaluate_segmentation import find_segmentation, read_segmentation
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -20,6 +21,7 @@ from hornet.dense.uper_net import UPerNet
 from hornet.errors import UserError
 from hornet.runs.begun import write_config
 from hornet.shards.label_space import LabelSpace
+from hornet.stages import pretrained
 from hornet.training.config import OptimizerConfig
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.world import ALONE
@@ -191,3 +193,10 @@ def test_other_runs_are_none_of_segmentation(tmp_path):
     assert find_segmentation(tmp_path) is None
     write_config(tmp_path, load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml"))
     assert find_segmentation(tmp_path) is None
+
+
+def test_a_segmenter_is_no_start_of_a_classifier(monkeypatch, tmp_path):
+    found = SimpleNamespace(folder=tmp_path, description={"task": TASK})
+    monkeypatch.setattr(pretrained, "_newest_of_run", lambda path: found)
+    with pytest.raises(UserError, match="holds a network for semantic segmentation, no classifier; start from what"):
+        pretrained.read_pretrained(tmp_path, weights="raw", label_space=None)
