@@ -38,7 +38,7 @@ from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, Re
 from hornet.training.loop import Accept, StepResult, Writer
 from hornet.training.norms import NormWatch
 from hornet.training.process_group import open_process_group
-from hornet.training.schedule import CosineSchedule
+from hornet.training.schedule import Schedule
 from hornet.training.session import run_session
 from hornet.training.step_clock import StepClock
 from hornet.training.watchdog import Watchdog
@@ -148,7 +148,7 @@ def make_components(num_steps: int) -> Components:
         num_micro_steps=1,
         steps_per_epoch=1000.0,
         global_batch_size=4,
-        schedule=CosineSchedule(num_steps=num_steps, num_warmup_steps=0, peak_lr=1e-3, min_lr=0.0),
+        schedule=Schedule(num_steps=num_steps, num_warmup_steps=0, peak_lr=1e-3, min_lr=0.0),
         cadence=CadenceConfig(save_every_steps=10**9),
         checkpoints=RetentionConfig(),
         weight_decay=0.05,

@@ -76,6 +76,8 @@ class DenseConfig(Settings):
     """Images per forward pass and rank, at least 2: the heads take statistics over them."""
 
     def _find_problems(self) -> Iterator[str]:
+        if self.run.branch_from is not None:
+            yield "run.branch_from: is for schedules of shape wsd, which segmentation has not; leave it out"
         if min(self.std) <= 0:
             yield f"std: must be over 0 in each channel, not {self.std}"
         if self.num_pictures < 0:

@@ -54,7 +54,7 @@ def train_segmenter(config: DenseConfig, *, world: World) -> None:
             require_identity(checkpoint, identity)
 
         build = functools.partial(_build, config, stream=stream, labelled=labelled, identity=identity, world=world)
-        return Opened(require=require, build=build)
+        return Opened(require=require, find_branch=lambda: None, build=build)
 
     run_attempt(config, world=world, open_data=open_data)
 

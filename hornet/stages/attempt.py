@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.branch import Branch
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.components import Components
 from hornet.training.config import GuardConfig
@@ -57,6 +58,8 @@ class Opened:
 
     require: Callable[[Checkpoint], None]
     """Raises UserError if the run cannot go on from a checkpoint."""
+    find_branch: Callable[[], Branch | None]
+    """Returns where the run leaves its trunk; None if it has none. Collective."""
     build: Callable[[Attempt], Components]
     """Builds network and engine. Collective."""
 
@@ -76,7 +79,7 @@ def run_attempt(config: Config, *, world: World, open_data: Callable[[Config], O
         with errors_shared():  # a node may lack the shards, or the module, that the others see
             opened = open_data(config)
         held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
-        checkpoint = find_start(run, config, require=opened.require, world=world)
+        checkpoint = find_start(run, config, require=opened.require, find_branch=opened.find_branch, world=world)
         with run.failures_marked():
             attempt = Attempt(run=run, checkpoint=checkpoint, device=device, beat=watchdog.beat)
             components = opened.build(attempt)

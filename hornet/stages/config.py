@@ -80,6 +80,11 @@ class StageConfig(Settings):
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
+        if self.run.branch_from is not None and self.schedule.shape != "wsd":
+            yield (
+                f"run.branch_from: needs schedule.shape=wsd; under a {self.schedule.shape} every learning rate follows "
+                "from the run's length, so no other run has the same beginning"
+            )
         if self.recipe.clipping != "standard" and self.optimizer.clip_grad_norm is None:
             yield (
                 f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"

@@ -46,6 +46,7 @@ _EVERYWHERE: dict[str, Any] = {
     "optimizer.betas": [0.9, 0.999],
     "optimizer.epsilon": 1e-8,
     "schedule.min_lr": 1e-6,
+    "schedule.shape": "cosine",
 }
 _PRETRAINING: dict[str, Any] = {
     **_EVERYWHERE,

@@ -37,6 +37,7 @@ from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
 from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.training.branch import find_branch
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.loop import Engine
@@ -60,8 +61,8 @@ def run_stage(
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
-    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network and, if
-    there is one, of `start_from`.
+    Start order: this run's own newest whole checkpoint, else its trunk's (`run.branch_from`), else what `build_engine`
+    makes of the fresh network and, if there is one, of `start_from`.
     Raises UserError for bad input and for a run that must not go on.
     """
 
@@ -101,9 +102,16 @@ def run_stage(
                 flops_per_image=flops_per_image,
             )
 
-        return Opened(
-            require=functools.partial(require_fit, label_space=stream.label_space, identity=identity), build=build
+        require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
+        leave_trunk = functools.partial(
+            find_branch,
+            config,
+            plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+            steps_per_epoch=stream.steps_per_epoch,
+            require=require,
+            world=world,
         )
+        return Opened(require=require, find_branch=leave_trunk, build=build)
 
     run_attempt(config, world=world, open_data=open_data)
 

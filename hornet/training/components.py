@@ -12,7 +12,7 @@ from hornet.batch import Batch
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
 from hornet.training.evaluate import Evaluate
 from hornet.training.loop import Engine
-from hornet.training.schedule import Schedule
+from hornet.training.schedule import PolySchedule, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Components:
     """Optimizer steps per pass over the data."""
     global_batch_size: int
     """Images a step, over all ranks."""
-    schedule: Schedule
+    schedule: Schedule | PolySchedule
     """Number of steps and learning rates."""
     cadence: CadenceConfig
     """How often to log, save, evaluate, render images."""

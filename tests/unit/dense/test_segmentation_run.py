@@ -153,6 +153,7 @@ def test_a_picture_shows_image_mask_and_prediction(tmp_path):
         ({"model": {"auxiliary_weight": -1}}, "model.auxiliary_weight: must be 0 or more"),
         ({"model": {"layer_decay_depth": 3}}, "model.layer_decay_depth: must be at least 4"),
         ({"model": {"filter_size": 16}}, "model.filter_size: must be at least 32"),
+        ({"run": {"branch_from": "runs/a"}}, "run.branch_from: is for schedules of shape wsd"),
         ({"std": [0, 1, 1]}, "std: must be over 0"),
         ({"num_pictures": -1}, "num_pictures: must be 0 or more"),
         ({"evaluation": None, "checkpoints": {"best": True}}, "checkpoints.best: needs an evaluation set"),

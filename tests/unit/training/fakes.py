@@ -10,7 +10,7 @@ from hornet.training.components import Components
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig
 from hornet.training.loop import StepMessage, StepResult
 from hornet.training.norms import NormWatch
-from hornet.training.schedule import CosineSchedule
+from hornet.training.schedule import Schedule
 from hornet.training.step_clock import StepClock
 
 
@@ -96,7 +96,7 @@ def make_components(engine, **changes):
         "num_micro_steps": 2,
         "steps_per_epoch": 5.0,
         "global_batch_size": 4,
-        "schedule": CosineSchedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0),
+        "schedule": Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0),
         "cadence": CadenceConfig(norms_every_steps=None),
         "checkpoints": RetentionConfig(),
         "weight_decay": 0.05,

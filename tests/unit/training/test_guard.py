@@ -10,7 +10,7 @@ from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.config import CadenceConfig, GuardConfig
 from hornet.training.guard import DroppedInARowError, NumericalGuard, find_spike
 from hornet.training.loop import Request, RunState, StepResult, train
-from hornet.training.schedule import CosineSchedule
+from hornet.training.schedule import Schedule
 from hornet.world import ALONE
 from tests.unit.training.fakes import exchange, make_batch
 
@@ -52,7 +52,7 @@ def run(directory, engine, *, state=None, config=CONFIG, stop_at=None):
         batches=([make_batch(keys=(step, 100 + step))] for step in itertools.count(state.step)),
         exchange=exchange,
         state=state,
-        schedule=CosineSchedule(num_steps=NUM_STEPS, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0),
+        schedule=Schedule(num_steps=NUM_STEPS, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0),
         cadence=CadenceConfig(),
         guard=NumericalGuard(config, run=directory, state=state, world=ALONE),
         recorder=NoRecorder(),

@@ -10,7 +10,7 @@ from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.config import CadenceConfig
 from hornet.training.loop import Request, RunState, train
 from hornet.training.metrics import MetricsRecorder
-from hornet.training.schedule import CosineSchedule
+from hornet.training.schedule import Schedule
 from hornet.world import ALONE
 from tests.unit.training.fakes import (
     CountingEngine,
@@ -21,7 +21,7 @@ from tests.unit.training.fakes import (
     make_components,
 )
 
-SCHEDULE = CosineSchedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0)
+SCHEDULE = Schedule(num_steps=10, num_warmup_steps=0, peak_lr=1.0, min_lr=0.0)
 
 
 class ListRecorder:
