@@ -86,7 +86,7 @@ class StageConfig(Settings):
             )
 
 
-ExportFormat = Literal["timm", "original", "onnx", "torch_export"]
+ExportFormat = Literal["timm", "original", "onnx", "torch_export", "aot_inductor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class ExportConfig(Settings):
     """Folder to make."""
     formats: tuple[ExportFormat, ...] = ("timm", "original")
     """timm: safetensors and config.json in the layout of timm's hub; original: a .pth as the original code's; onnx;
-    torch_export: a program of torch.export."""
+    torch_export: a program of torch.export; aot_inductor: that program compiled for CPUs like this machine's."""
     weights: Weights = "raw"
     """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
@@ -126,7 +126,7 @@ class ExportConfig(Settings):
     def _find_problems(self) -> Iterator[str]:
         yield from find_image_size_problems(self.image_size, model=self.model, key="image_size")
         if not self.formats:
-            yield "formats: is empty; name at least one of timm, original, onnx, torch_export"
+            yield "formats: is empty; name at least one of timm, original, onnx, torch_export, aot_inductor"
 
 
 @dataclass(frozen=True, kw_only=True)
