@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
 from hornet.stages.card import make_card
 from hornet.stages.config import ExportConfig
-from hornet.stages.export_formats import WRITERS, Outgoing
+from hornet.stages.export_formats import LOADERS, WRITERS, Outgoing
+from hornet.stages.latency import Latency, measure_latency
 from hornet.stages.pretrained import Pretrained, adapt, load_weights, read_pretrained
 
 
@@ -46,6 +48,20 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return written | {"README.md": "model card"}
+
+
+def measure_exported(config: ExportConfig) -> list[Latency]:
+    """Time the network and every file of an export that computes by itself; PyTorch is the first."""
+    pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
+    model = build_network(config, pretrained, choose_network(config, pretrained))
+    files = {name: load(config.output / name) for name, load in LOADERS.items() if (config.output / name).exists()}
+    return measure_latency(
+        {"PyTorch": model, **files},
+        image_size=config.image_size,
+        batch_sizes=(1, 16),
+        seconds=5,
+        read_clock=time.perf_counter,
+    )
 
 
 def choose_network(config: ExportConfig, pretrained: Pretrained) -> ModelConfig:
