@@ -12,7 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 from hornet.errors import UserError
 
 # What its HTTP library raises, by way of its own error, since that library has had two names.
-NETWORK_ERRORS = (HfHubHTTPError.__bases__[0], OSError)
+NETWORK_ERRORS: tuple[type[BaseException], ...] = (HfHubHTTPError.__bases__[0], OSError)
 
 
 def require_login(api: HfApi) -> None:

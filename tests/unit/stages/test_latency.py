@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from hornet.stages.latency import MIN_ROUNDS, NUM_WARMUPS, format_latencies, measure_latency
 
 
 def test_ways_run_in_turn_and_are_compared_round_by_round() -> None:
     now, calls = 0.0, []
 
-    def take(name: str, durations: list[float]):
-        def compute(images):
+    def take(name: str, durations: list[float]) -> Callable[[Tensor], None]:
+        def compute(images: Tensor) -> None:
             nonlocal now
             assert images.shape[1:] == (3, 8, 8)
             calls.append((name, len(images)))
@@ -55,7 +59,7 @@ def test_ways_run_in_turn_and_are_compared_round_by_round() -> None:
 def test_rounds_go_on_for_the_seconds_asked_for() -> None:
     now = 0.0
 
-    def compute(_images):
+    def compute(_images: Tensor) -> None:
         nonlocal now
         now += 0.25
 
