@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi, constants
 
+from hornet.cli.export import main
 from hornet.config import ConfigError, build_config
 from hornet.errors import UserError
 from hornet.stages.config import ExportConfig
@@ -138,3 +140,19 @@ def test_settings_are_checked_before_anything_else(tmp_path: Path) -> None:
         build_config(ExportConfig, {**values, "push_to": "tiny"}, source="x", problems=[])
     with pytest.raises(ConfigError, match="push_public: has no effect without push_to"):
         build_config(ExportConfig, {**values, "push_public": True}, source="x", problems=[])
+
+
+def test_the_command_ends_before_the_export_when_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "x.pth").touch()  # no weight file, which an export would say
+    command = ["export.py", str(tmp_path / "x.pth"), str(tmp_path / "out"), "image_size=32", "push_to=me/tiny"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = "push_to: HF_HUB_OFFLINE forbids any connection; unset it, or leave push_to out"
+    assert capsys.readouterr().err.strip().endswith(told)
+    assert not (tmp_path / "out").exists()
