@@ -38,5 +38,5 @@ def train_all(world, path):
 
 
 if __name__ == "__main__":
-    with patch("hornet.stages.stage.open_process_group", lambda *_, **__: nullcontext()):
+    with patch("hornet.stages.attempt.open_process_group", lambda *_, **__: nullcontext()):
         run_world(NUM_RANKS, lambda world: train_all(world, Path(sys.argv[1])))
