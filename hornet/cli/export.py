@@ -1,4 +1,4 @@
-"""Export weights for the world outside: timm's hub layout, the original .pth, ONNX, torch.export."""
+"""Export weights for the world outside: timm's hub layout, the original .pth, ONNX, torch.export, AOTInductor."""
 
 import argparse
 import os
@@ -35,6 +35,7 @@ def main() -> None:
     )
     parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
     parser.add_argument("output", type=Path, help="folder to make")
+    parser.add_argument("--measure", action="store_true", help="time what was exported, beside PyTorch, on this CPU")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
     try:
@@ -42,7 +43,7 @@ def main() -> None:
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
-    exit_on_bad_input(lambda: export(config))
+    exit_on_bad_input(lambda: export(config, is_measured=options.measure))
 
 
 def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportConfig:
@@ -62,14 +63,28 @@ def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportCo
     return build_config(ExportConfig, values, source=str(source), problems=problems)
 
 
-def export(config: ExportConfig) -> None:
-    """Export, and say what is where."""
-    from hornet.stages.export import export_weights  # torch takes seconds, which bad input need not wait for
+def export(config: ExportConfig, *, is_measured: bool = False) -> None:
+    """Export, and say what is where; time it and push it if asked for."""
+    from hornet.stages.export import export_weights, measure_exported  # torch takes seconds; bad input need not wait
 
+    api = None
+    if config.push_to is not None:
+        from huggingface_hub import HfApi
+
+        from hornet.stages.hub import push, require_login
+
+        api = HfApi()
+        require_login(api)
     written = export_weights(config)
     print(f"{config.output}:")
     for name, what in written.items():
         print(f"  {name:24} {(config.output / name).stat().st_size / 1e6:8.1f} MB  {what}")
+    if is_measured:
+        from hornet.stages.latency import format_latencies
+
+        print(format_latencies(measure_exported(config)))
+    if api is not None and config.push_to is not None:
+        print(f"pushed: {push(config.output, config.push_to, public=config.push_public, api=api)}")
 
 
 if __name__ == "__main__":

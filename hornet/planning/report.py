@@ -45,8 +45,9 @@ def _describe_run(plan: Plan) -> Iterator[tuple[str, str]]:
     yield (
         "network",
         f"{network.name} at {network.image_size} pixels, {basis.samples.num_classes:,} classes: "
-        f"{network.num_parameters / 1e6:.1f} M parameters, {network.published_gflops:.1f} GFLOPs an image (published), "
-        f"{network.training_flops_per_image / 1e9:.0f} GFLOP to train on one",
+        f"{network.num_parameters / 1e6:.1f} M parameters, "
+        f"{_digits(network.published_gflops)} GFLOPs an image (published), "
+        f"{_digits(network.training_flops_per_image / 1e9)} GFLOP to train on one",
     )
     yield (
         "set",
@@ -55,7 +56,7 @@ def _describe_run(plan: Plan) -> Iterator[tuple[str, str]]:
     yield (
         "length",
         f"{config.schedule.num_epochs:g} epochs, {basis.num_steps:,} steps of {config.global_batch_size:,}, "
-        f"{plan.num_images / 1e6:,.0f} M images{_describe_cooldown(plan)}",
+        f"{_digits(plan.num_images / 1e6)} M images{_describe_cooldown(plan)}",
     )
     yield (
         "a step",
@@ -151,6 +152,11 @@ def _format_what_if(plan: Plan) -> str:
             ]
         )
     return _format_table(head, rows)
+
+
+def _digits(number: float) -> str:
+    """Return `1,278`, `34.7`, `0.0253`: a small network's numbers are not nothing."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class StageConfig(Settings):
             )
 
 
-ExportFormat = Literal["timm", "original", "onnx", "torch_export"]
+ExportFormat = Literal["timm", "original", "onnx", "torch_export", "aot_inductor"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +106,7 @@ class ExportConfig(Settings):
     """Folder to make."""
     formats: tuple[ExportFormat, ...] = ("timm", "original")
     """timm: safetensors and config.json in the layout of timm's hub; original: a .pth as the original code's; onnx;
-    torch_export: a program of torch.export."""
+    torch_export: a program of torch.export; aot_inductor: that program compiled for CPUs like this machine's."""
     weights: Weights = "raw"
     """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
@@ -131,11 +132,19 @@ class ExportConfig(Settings):
     """For a weight file: what the difference is divided by."""
     license: str | None = None
     """Of the weights, in the hub's words, such as cc-by-nc-4.0; null says none."""
+    push_to: str | None = None
+    """USER/NAME on the model hub, to which the folder goes, as whoever is logged in; null: nowhere."""
+    push_public: bool = False
+    """Everybody may see what is pushed, if the repository is new; else its owner alone."""
 
     def _find_problems(self) -> Iterator[str]:
+        if self.push_to is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push_to):
+            yield f"push_to: {self.push_to!r} is no USER/NAME"
+        if self.push_public and self.push_to is None:
+            yield "push_public: has no effect without push_to; name the repository, or leave it out"
         yield from find_image_size_problems(self.image_size, model=self.model, key="image_size")
         if not self.formats:
-            yield "formats: is empty; name at least one of timm, original, onnx, torch_export"
+            yield "formats: is empty; name at least one of timm, original, onnx, torch_export, aot_inductor"
 
 
 @dataclass(frozen=True, kw_only=True)

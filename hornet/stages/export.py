@@ -1,22 +1,15 @@
-"""Weights for the world outside: folders that timm and its hub load, the original's file, ONNX, torch.export.
-
-A folder appears whole or not at all. What another program is to compute with the files is computed here first, with
-that program where it is installed, and compared with the network.
-"""
+"""Weights for the world outside: a folder of files (export_formats.py) that appears whole or not at all."""
 
 from __future__ import annotations
 
 import inspect
-import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from hornet import __version__
 from hornet.durable import sync_files, write_text
@@ -24,11 +17,10 @@ from hornet.errors import UserError
 from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
 from hornet.stages.card import make_card
-from hornet.stages.config import ExportConfig, ExportFormat
+from hornet.stages.config import ExportConfig
+from hornet.stages.export_formats import LOADERS, WRITERS, Outgoing
+from hornet.stages.latency import Latency, measure_latency
 from hornet.stages.pretrained import Pretrained, adapt, choose_network, load_weights, read_pretrained
-
-TOLERANCE = 1e-4
-"""Largest difference of logits, relative to the largest of them, that a file may have from the network."""
 
 
 def export_weights(config: ExportConfig) -> dict[str, str]:
@@ -45,9 +37,10 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
     config.output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=config.output.parent, prefix=f".{config.output.name}."))
     try:
+        outgoing = Outgoing(model, folder=folder, described=described)
         written: dict[str, str] = {}
         for kind in config.formats:
-            written |= WRITERS[kind](model, folder, described)
+            written |= WRITERS[kind](outgoing)
         write_text(folder / "README.md", make_card(config, pretrained, described, written))
         sync_files(folder.iterdir())
         folder.chmod(0o755)  # mkdtemp's is for its owner alone
@@ -56,6 +49,20 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return written | {"README.md": "model card"}
+
+
+def measure_exported(config: ExportConfig) -> list[Latency]:
+    """Time the network and every file of an export that computes by itself; PyTorch is the first."""
+    pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
+    model = build_network(config, pretrained, choose_network(config, pretrained.description))
+    files = {name: load(config.output / name) for name, load in LOADERS.items() if (config.output / name).exists()}
+    return measure_latency(
+        {"PyTorch": model, **files},
+        image_size=config.image_size,
+        batch_sizes=(1, 16),
+        seconds=5,
+        read_clock=time.perf_counter,
+    )
 
 
 def build_network(config: ExportConfig, pretrained: Pretrained, model_config: ModelConfig) -> nn.Module:
@@ -103,80 +110,3 @@ def describe(
         },
         "made_by": f"hornet {__version__}",
     }
-
-
-def _write_timm(model: nn.Module, folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    return {
-        "model.safetensors": 'the weights: timm.create_model("local-dir:FOLDER", pretrained=True)',
-        "config.json": "the network, its preprocessing and its labels, as timm's hub keeps them",
-    }
-
-
-def _write_original(model: nn.Module, folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
-    torch.save({"model": model.state_dict()}, folder / f"{described['architecture']}.pth")
-    return {f"{described['architecture']}.pth": 'the original layout: {"model": state dict}'}
-
-
-def _write_onnx(model: nn.Module, folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
-    path, size = folder / "model.onnx", described["pretrained_cfg"]["input_size"][-1]
-    try:
-        torch.onnx.export(
-            model,
-            (torch.randn(2, 3, size, size),),
-            path,
-            input_names=["images"],
-            output_names=["logits"],
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            external_data=False,
-            verbose=False,
-        )
-    except ModuleNotFoundError as error:
-        raise UserError(f"formats: onnx needs {error.name}; run `pip install '.[export]'` in the repository") from error
-    return {"model.onnx": f"ONNX for any batch of {size} x {size} pixels; {_compare_onnx(model, path, size)}"}
-
-
-def _compare_onnx(model: nn.Module, path: Path, size: int) -> str:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        return "not compared with the network, for which onnxruntime is needed"
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-
-    def compute(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
-
-    return f"{_compare(model, compute, size, path=path):.1e} from PyTorch in onnxruntime"
-
-
-def _write_program(model: nn.Module, folder: Path, described: Mapping[str, Any]) -> dict[str, str]:
-    path, size = folder / "model.pt2", described["pretrained_cfg"]["input_size"][-1]
-    program = torch.export.export(
-        model, (torch.randn(2, 3, size, size),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
-    )
-    torch.export.save(program, path)
-    difference = _compare(model, torch.export.load(path).module(), size, path=path)
-    return {"model.pt2": f"torch.export.load, any batch of {size} x {size} pixels; {difference:.1e} from PyTorch"}
-
-
-@torch.no_grad()
-def _compare(model: nn.Module, compute: Callable[[Tensor], Tensor], size: int, *, path: Path) -> float:
-    """Return the largest difference on three images, relative; raises UserError if it is no rounding."""
-    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    expected = model(images)
-    difference = float((compute(images) - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
-    if not difference <= TOLERANCE:
-        raise UserError(
-            f"{path.name}: computes other logits than the network ({difference:.1e} of the largest); it is not written"
-        )
-    return difference
-
-
-WRITERS: Mapping[ExportFormat, Callable[[nn.Module, Path, Mapping[str, Any]], dict[str, str]]] = {
-    "timm": _write_timm,
-    "original": _write_original,
-    "onnx": _write_onnx,
-    "torch_export": _write_program,
-}

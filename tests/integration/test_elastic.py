@@ -6,6 +6,7 @@ import torch
 from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
 from tests.integration.conftest import Ranks, kill_when, launch, read_rows, write_config
+from tests.integration.test_networks import NETWORKS
 
 pytestmark = pytest.mark.slow
 
@@ -36,24 +37,33 @@ def make_finetuning(folder, shards):
     return write_config(folder, values, shards=shards, **start)
 
 
-def make_pretraining(folder, shards):
-    values = {**CONFIG, "zero": {"stage": 1, "precision": "fp32"}}
+def make_pretraining(folder, shards, model=None):
+    values = {**CONFIG, "zero": {"stage": 1, "precision": "fp32"}, "model": model or CONFIG["model"]}
     return write_config(folder, values, shards=shards, optimizer__ema_decay=0.8)
+
+
+def make_pretraining_of(name):
+    return lambda folder, shards: make_pretraining(folder, shards, {**NETWORKS[name], "drop_path_rate": 0.0})
 
 
 ATTEMPTS = [(1, 2, 0, 3), (3, 1, 1, 2), (5, 3, 0, 2), (NUM_STEPS, 2, 1, 1)]
 """Each the step to be killed at, ranks, workers, micro batch size."""
+TWO_TO_ONE = [(3, 2, 0, 3), (NUM_STEPS, 1, 0, 2)]
 
 
 @pytest.mark.parametrize(
-    ("script", "make_config", "ways"),
+    ("script", "make_config", "attempts", "ways"),
     [
-        ("finetune.py", make_finetuning, [()] * 4),
-        ("pretrain.py", make_pretraining, [[f"zero.stage={stage}"] for stage in (1, 3, 2, 0)]),
+        ("finetune.py", make_finetuning, ATTEMPTS, [()] * 4),
+        ("pretrain.py", make_pretraining, ATTEMPTS, [[f"zero.stage={stage}"] for stage in (1, 3, 2, 0)]),
+        *(
+            ("pretrain.py", make_pretraining_of(name), TWO_TO_ONE, [["zero.stage=2"], ["zero.stage=1"]])
+            for name in ("convnext", "vit")
+        ),
     ],
-    ids=["finetune", "pretrain"],
+    ids=["finetune", "pretrain", "convnext", "vit"],
 )
-def test_two_one_three_two_ranks_within_an_epoch_make_one_run(tmp_path, shards, script, make_config, ways):
+def test_other_ranks_within_an_epoch_make_one_run(tmp_path, shards, script, make_config, attempts, ways):
     """Killed in between: the batches of one undisturbed attempt, and its losses up to the order of sums.
 
     Pretraining changes the ZeRO stage from attempt to attempt too. Without mixing and drop path, which draw by micro
@@ -63,15 +73,15 @@ def test_two_one_three_two_ranks_within_an_epoch_make_one_run(tmp_path, shards, 
     undisturbed, changing = tmp_path / "runs/undisturbed", tmp_path / "runs/changing"
     launch(script, "--config", config, "run.name=undisturbed", num_ranks=1)
 
-    for (stop, num_ranks, num_workers, micro), way in zip(ATTEMPTS, ways, strict=True):
+    for (stop, num_ranks, num_workers, micro), way in zip(attempts, ways, strict=True):
         options = ["run.name=changing", f"data.num_workers={num_workers}", f"micro_batch_size={micro}", *way]
         ranks = Ranks(script, "--config", config, *options, num_ranks=num_ranks)
         if stop < NUM_STEPS:
             kill_when(lambda stop=stop: read_last_checkpoint(changing) >= stop, ranks)
             assert read_last_checkpoint(changing) < NUM_STEPS, "killed too late to go on"
     codes, outputs = ranks.wait()
-    assert codes == [0, 0], outputs
-    assert "2 ranks x 3 micro steps x 1" in outputs[0]
+    assert codes == [0] * num_ranks, outputs
+    assert f"{num_ranks} ranks x 3 micro steps x {micro}" in outputs[0]
     assert "resuming" in outputs[0]
 
     rows = [read_rows(run) for run in (undisturbed, changing)]

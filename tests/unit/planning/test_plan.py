@@ -53,6 +53,23 @@ def test_the_demo_is_planned_with_nothing_made_up(plan):
     assert many["fleet"]["micro_batch_size"] == 1, "one image is left for each"
 
 
+@pytest.mark.parametrize(
+    ("name", "giga"),
+    [
+        ("convnext_atto", 0.55 * (48 / 224) ** 2),  # published at 224 pixels
+        # 12 blocks of 10 tokens of width 192: 12 matrices' worth of C x C and two products; 9 patches; the head.
+        ("vit_tiny_patch16_224", (12 * (12 * 10 * 192**2 + 2 * 10**2 * 192) + 9 * 768 * 192 + 1920) / 1e9),
+    ],
+)
+def test_another_network_is_planned_and_its_small_numbers_are_not_nothing(plan, name, giga):
+    code, out, err = plan(DEMO, *SET, f"model.name={name}", "--gpus", 2, "--mfu", 0.1)
+    assert (code, err) == (0, "")
+    (line,) = (line for line in out.splitlines() if line.startswith("network "))
+    assert f"{name} at 48 pixels, 10 classes" in line
+    assert float(line.partition(" parameters, ")[2].split()[0]) == pytest.approx(giga, rel=0.01)
+    assert "0.0169 M images" in out
+
+
 def test_the_largest_run_is_told_to_people(plan):
     code, out, err = plan(LARGE, "--gpus", 64, "--time-limit", "2:00:00", "--price", 2, "--what-if", "32,48,512")
     assert (code, err) == (0, "")

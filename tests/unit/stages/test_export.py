@@ -19,9 +19,12 @@ from hornet.errors import UserError
 from hornet.stages import export
 from hornet.stages.card import describe_results
 from hornet.stages.config import ExportConfig
+from hornet.stages.export_formats import WRITERS, Outgoing, compare
 from hornet.stages.pretrained import read_pretrained
 from tests.unit.model.small_model import fill_visibly
 
+CONVNEXT = {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]}
+VIT = {"patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 SWIN = {"depths": [1, 1], "embed_dim": 24, "num_heads": [1, 2], "window_size": 4}
 READ = """
 import json, sys, timm, torch, hornet
@@ -37,9 +40,13 @@ print(json.dumps({"logits": logits.tolist(), "labels": model.pretrained_cfg["lab
 def save(folder: Path, name: str = "hornet_atto_gf", *, fill: bool = True, **arguments: Any) -> torch.nn.Module:
     """Write x.pth of a network of three classes for images of 32 pixels, and return it."""
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=3, img_size=32, **arguments).eval()
+    size = None if name.startswith("convnext") else 32  # which takes any
+    model = timm.create_model(name, num_classes=3, img_size=size, **arguments).eval()
     if fill:
         fill_visibly(model)
+    else:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
     torch.save({"model": model.state_dict()}, folder / "x.pth")
     return model
 
@@ -84,22 +91,82 @@ def test_the_originals_layout_goes_back_in(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["hornet_atto_gf", "hornet_atto_7x7"])
-def test_onnx_and_exported_programs_are_compared_before_they_count(tmp_path: Path, name: str) -> None:
-    save(tmp_path, name, depths=(1, 1, 1, 1))  # each block more is another second of the exporter's
-    written = run(tmp_path, "formats=[onnx,torch_export]", "arguments={depths: [1, 1, 1, 1]}", model=name)
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [  # each block more is another second of the exporter's
+        ("hornet_atto_gf", {"depths": [1, 1, 1, 1]}),
+        ("hornet_atto_7x7", {"depths": [1, 1, 1, 1]}),
+        ("convnext_atto", CONVNEXT),
+        ("vit_tiny_patch16_224", VIT),
+    ],
+)
+def test_onnx_and_exported_programs_are_compared_before_they_count(
+    tmp_path: Path, name: str, arguments: dict[str, Any]
+) -> None:
+    save(tmp_path, name, fill=name.startswith("hornet"), **arguments)
+    written = run(tmp_path, "formats=[onnx,torch_export]", f"arguments={json.dumps(arguments)}", model=name)
     assert "any batch of 32 x 32 pixels" in written["model.onnx"]
     assert "from PyTorch in onnxruntime" in written["model.onnx"]
     assert "from PyTorch" in written["model.pt2"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "model.pt2", "README.md"}
 
 
+class OfTwoImages(torch.nn.Module):
+    """A network whose code knows the batch that it was tried with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3 * 32 * 32, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.reshape(2, -1))
+
+
+def make_outgoing(model: torch.nn.Module, folder: Path) -> Outgoing:
+    return Outgoing(model.eval(), folder=folder, described={"pretrained_cfg": {"input_size": [3, 32, 32]}})
+
+
+def test_what_cannot_take_any_batch_is_refused(tmp_path: Path) -> None:
+    outgoing = make_outgoing(OfTwoImages(), tmp_path)
+    for kind in ("onnx", "torch_export", "aot_inductor"):
+        with pytest.raises(
+            UserError,
+            match=r"formats: OfTwoImages cannot be traced for any batch of 32 x 32 pixels, so there can be no onnx, "
+            r"torch_export or aot_inductor of it; leave them out \(Constraints violated",
+        ):
+            WRITERS[kind](outgoing)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_package_computes_what_the_network_does(tmp_path: Path) -> None:
+    """For batches of other sizes than it was traced with, and read by torch alone."""
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 4, 4), torch.nn.GELU(), torch.nn.Flatten(), torch.nn.Linear(256, 3)
+    )
+    (what,) = WRITERS["aot_inductor"](make_outgoing(model, tmp_path)).values()
+    assert what.startswith("torch._inductor.aoti_load_package, for CPUs like this one, any batch of 32 x 32 pixels; ")
+    package = torch._inductor.aoti_load_package(str(tmp_path / "model.aoti.pt2"))
+    images = torch.randn(5, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(package(images), model(images), atol=1e-5)
+
+
+def test_a_package_needs_a_compiler(tmp_path: Path) -> None:
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler",)}),
+        pytest.raises(UserError, match=r"formats: aot_inductor needs a C\+\+ compiler; install g\+\+, or name another"),
+    ):
+        WRITERS["aot_inductor"](make_outgoing(torch.nn.Flatten(), tmp_path))
+
+
 def test_a_file_that_computes_something_else_is_not_written(tmp_path: Path) -> None:
     model = save(tmp_path)
     with pytest.raises(UserError, match=r"x\.onnx: computes other logits than the network \(1\.0e\+00 of"):
-        export._compare(model, lambda images: torch.zeros(3, 3), 32, path=Path("x.onnx"))
+        compare(model, lambda images: torch.zeros(3, 3), 32, name="x.onnx")
     with pytest.raises(UserError, match="computes other logits"):
-        export._compare(model, lambda images: torch.full((3, 3), torch.nan), 32, path=Path("x.onnx"))
+        compare(model, lambda images: torch.full((3, 3), torch.nan), 32, name="x.onnx")
 
 
 def test_nothing_is_left_of_an_export_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
