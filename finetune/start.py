@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hornet.errors import UserError
 from hornet.model.build import get_classifier_names
-from hornet.model.resize import FILTER_SUFFIX
+from hornet.model.resize import FILTER_SUFFIX, get_resize
+from hornet.model.sizes import Resize
 from hornet.shards.label_report import explain_mismatch, guess_by_size
 from hornet.shards.label_space import LabelSpace, map_classes
 from hornet.stages.pretrained import DTYPES, Pretrained, adapt, load_weights
@@ -35,7 +36,7 @@ def fit_weights(start: Pretrained, model: nn.Module, *, label_space: LabelSpace)
     norm = {name: fresh[name] for name in NORM if name in fresh} if is_backbone else {}
     load_weights({**start.state_dict, **norm, **head}, model, source=start.source)
     resized = [name for name in shapes if name in start.state_dict and start.state_dict[name].shape != shapes[name]]
-    report = [_describe_resized(resized)] if resized else []
+    report = [_describe_resized(resized, how=get_resize(model))] if resized else []
     report += ["norm: a fresh one before the head, since the start is a backbone without"] if norm else []
     return [f"starting from {start.source}", *report, remark]
 
@@ -63,9 +64,10 @@ def _is_head_like(old: Tensor, new: Tensor, *, num_rows: int) -> bool:
     return old.dtype in DTYPES and old.shape == (num_rows, *new.shape[1:])
 
 
-def _describe_resized(names: list[str]) -> str:
+def _describe_resized(names: list[str], *, how: Resize) -> str:
     if all(name.endswith(FILTER_SUFFIX) for name in names):
-        return f"filters: {len(names)} resized to the grids of the new image size"
+        by = " by their frequencies" if how == "spectral" else ""
+        return f"filters: {len(names)} resized to the grids of the new image size{by}"
     return f"resized to the new image size: {', '.join(names[:3])}" + (f", {len(names)} in all" if names[3:] else "")
 
 

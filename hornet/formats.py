@@ -95,6 +95,11 @@ UNWRITTEN: Mapping[str, Any] = {
     "guard.spike_sigmas": None,  # 0.1.0; before, only what was not finite was dropped
     "model.module": None,  # 0.2.0
     "model.arguments": None,  # 0.2.0
+    "model.head_init_scale": 1.0,  # 0.2.0
+    "model.resize": "bilinear",  # 0.2.0
+    "schedule.shape": "cosine",  # 0.2.0
+    "schedule.cooldown_share": 0.2,  # 0.2.0; of no effect under a cosine
+    "schedule.cooldown": "1-sqrt",  # 0.2.0; likewise
     "guard.window_steps": 128,  # 0.1.0; of no effect without spike_sigmas
 }
 """What a setting that is not written meant to earlier code, which had none or another default: the value that does what

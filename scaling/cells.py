@@ -35,6 +35,10 @@ class Cell:
     """The cell whose run directory holds the run: its own name, or that of another group's cell with its digest."""
     share: Share | None
     """The share of the set that must be made first."""
+    trunk: str | None = None
+    """The name of the cell that it is a branch of."""
+    branch_step: int = 0
+    """Steps that it takes over from its trunk."""
 
     @property
     def name(self) -> str:
@@ -60,6 +64,17 @@ class Cell:
     def images_seen(self) -> int:
         """Images that the run trains on, with repetitions."""
         return self.num_steps * self.config.global_batch_size
+
+    @property
+    def num_own_steps(self) -> int:
+        """Steps that the run makes itself, without those of its trunk."""
+        return self.num_steps - self.branch_step
+
+    @property
+    def waits_for(self) -> dict[str, str]:
+        """Names of the cells that must be finished first, by what they are to it: parent, trunk."""
+        needed = {"parent": self.parent, "trunk": self.trunk}
+        return {kind: name for kind, name in needed.items() if name is not None}
 
 
 def count_steps(num_samples: int, config: StageConfig) -> float:

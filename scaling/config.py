@@ -138,6 +138,10 @@ class GroupConfig(Settings):
     """Lengths in images, whatever the share, instead of `epochs`."""
     warmup_share: float | None = None
     """Warm-up as a share of the run, 0 to 1, instead of the base's epochs."""
+    trunk: bool = False
+    """Whether runs that differ in length alone share their beginning: the longest is the trunk, the others branch off
+    where their cooldown begins, to the bit as if they had begun at step 0. Needs schedule.shape=wsd; warmup_share is
+    then of the shortest."""
     from_: str | None = None
     """For finetunings: the group whose runs they start from. The other lists then choose among those runs."""
     predict_first: bool = False
@@ -159,6 +163,10 @@ class GroupConfig(Settings):
                     yield f"{name}: must be above 0, not {length:g}"
         if self.warmup_share is not None and not 0 <= self.warmup_share <= 1:
             yield f"warmup_share: must lie in 0..1, not {self.warmup_share:g}"
+        if self.trunk and len(self.epochs or self.images_seen or ()) < 2:
+            yield "trunk: is shared by runs of several lengths; list at least two in epochs or images_seen"
+        if self.trunk and self.from_ is not None:
+            yield "trunk: is for pretrainings; leave it out of finetunings"
         for name, axis in (("{family}", self.families), ("{size}", self.sizes)):
             if axis is None and self.from_ is None and any(name in text for text in (self.base, *self.overrides)):
                 yield f"base: {name} stands in it or in overrides, but the group lists none"
@@ -176,7 +184,7 @@ class StudyConfig(Settings):
     """By the name of a family or size, a list of `key=value` for all of its runs: {atto: [schedule.peak_lr=3e-3]}."""
     groups: Arguments
     """By name, what a group's runs are: base, overrides, families, sizes, fractions, seeds, epochs, images_seen,
-    warmup_share, from, predict_first."""
+    warmup_share, trunk, from, predict_first."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """What is taken from a finished run."""
     fit: FitConfig = field(default_factory=FitConfig)

@@ -118,7 +118,7 @@ def _measure(study: Study, cell: Cell, *, start: StartRun) -> Speed:
 
 def _shorten(cell: Cell, folder: Path) -> dict[str, Any]:
     values = to_values(cell.config)
-    values["run"] |= {"root": str(folder), "name": "run"}
+    values["run"] |= {"root": str(folder), "name": "run", "branch_from": None}
     values["schedule"] |= {"num_epochs": NUM_STEPS / cell.steps_per_epoch, "warmup_epochs": 0.0}
     values["evaluation"] = None
     values["checkpoints"]["best"] = False
@@ -126,17 +126,19 @@ def _shorten(cell: Cell, folder: Path) -> dict[str, Any]:
     return values
 
 
-def _speed_of(summary: Mapping[str, float]) -> Speed:
+def _speed_of(summary: Mapping[str, Any]) -> Speed:
     per_image = 1 / summary["images_per_second"]
-    rest = summary["seconds"] - per_image * summary["images_seen"]
+    branch = summary.get("branched_from")
+    own_share = 1 if branch is None else 1 - branch["step"] / summary["steps"]
+    rest = summary["seconds"] - per_image * summary["images_seen"] * own_share
     return Speed(seconds_per_image=per_image, start_seconds=max(0.0, rest))
 
 
 def _count_seconds(cell: Cell, speed: Speed) -> float:
-    images = cell.images_seen
+    images = cell.num_own_steps * cell.config.global_batch_size
     if cell.evaluation is not None:
         every = cell.config.cadence.evaluate_every_steps
-        times = 1 + (cell.num_steps - 1) // every if every else 1
+        times = 1 + (cell.num_own_steps - 1) // every if every else 1
         images_evaluated = times * cell.evaluation.num_samples * (2 if cell.config.optimizer.ema_decay else 1)
         return speed.start_seconds + speed.seconds_per_image * (images + EVALUATION_SHARE * images_evaluated)
     return speed.start_seconds + speed.seconds_per_image * images
@@ -177,7 +179,7 @@ def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[di
                 continue
             problems += [f"{cell.name}: {problem}" for problem in plan.problems]
             steps[key] = plan.fleet.duration.step_seconds
-        costs[cell.name] = Cost(seconds=steps[key] * cell.num_steps, source=f"{num_gpus} {kind}")
+        costs[cell.name] = Cost(seconds=steps[key] * cell.num_own_steps, source=f"{num_gpus} {kind}")
     return costs, problems
 
 

@@ -17,6 +17,7 @@ from pretrain.config import PretrainConfig
 from scaling.cells import Cell, count_steps
 from scaling.config import GroupConfig, Study
 from scaling.shares import SetFacts, Share, find_facts, name_share
+from scaling.trunk import graft, list_trunks, plant
 
 FindBase = Callable[[Path], Path]
 
@@ -38,6 +39,7 @@ def expand(study: Study, *, find_base: FindBase = Path) -> list[Cell]:
             if (group.from_ is not None) == is_finetuning:
                 cells += _expand_group(study, name, group, cells, problems, find_base)
         cells = _share_runs(cells, study.folder)  # before finetunings ask where their parents are
+    cells = graft(cells, study.folder)
     problems += _find_contradictions(cells)
     if problems:
         raise ConfigError(str(study.path), list(dict.fromkeys(problems)))
@@ -63,6 +65,11 @@ def _expand_group(
                 problems += [f"groups.{name}: {problem}" for problem in error.problems]
             except UserError as error:
                 problems.append(f"groups.{name}: {error}")
+    if group.trunk:
+        try:
+            return plant(cells)
+        except UserError as error:
+            problems.append(f"groups.{name}.{error}")
     return cells
 
 
@@ -193,12 +200,17 @@ def _choose_set(study: Study, values: dict[str, Any], at: _Combination | None) -
 def _set_length(
     values: dict[str, Any], group: GroupConfig, at: _Combination, steps_per_epoch: float, config: StageConfig
 ) -> None:
-    epochs = at.epochs
-    if at.images_seen is not None and steps_per_epoch:
-        epochs = max(1, round(at.images_seen / config.global_batch_size)) / steps_per_epoch
+    def count_epochs(epochs: float | None, images_seen: int | None) -> float | None:
+        if images_seen is None or not steps_per_epoch:
+            return epochs
+        return max(1, round(images_seen / config.global_batch_size)) / steps_per_epoch
+
+    epochs = count_epochs(at.epochs, at.images_seen)
     if epochs is not None:
         _put(values, "schedule.num_epochs", epochs)
     if group.warmup_share is not None:
+        if group.trunk:  # a part of what all lengths share, so the same number for all of them
+            epochs = count_epochs(min(group.epochs or (0,)), min(group.images_seen) if group.images_seen else None)
         _put(values, "schedule.warmup_epochs", group.warmup_share * (epochs or config.schedule.num_epochs))
 
 
@@ -227,9 +239,14 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _share_runs(cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """Let cells of one digest point to one run: the first whose directory is there, else the first."""
+    """Let cells of one digest point to one run: whose directory is there, else a trunk or branch, else the first."""
     owners: dict[str, str] = {}
-    for cell in sorted(cells, key=lambda cell: not (folder / cell.name).exists()):
+    trunks = list_trunks(cells)
+
+    def rank(cell: Cell) -> tuple[bool, bool]:
+        return not (folder / cell.name).exists(), cell.trunk is None and cell.name not in trunks
+
+    for cell in sorted(cells, key=rank):
         if cell.digest is not None:
             owners.setdefault(cell.digest, cell.name)
     return [replace(cell, run=owners.get(cell.digest or "", cell.name)) for cell in cells]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from scaling.cells import Cell
+from scaling.trunk import list_trunks
 
 
 def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Cell]:
@@ -12,17 +13,22 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
 
     First the smallest and largest of each list with its first seed, of all families: a law can be fitted once they are
     there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all others. Within
-    these, what takes least comes first, and without costs what the study names first. Finetunings follow their parents,
-    and runs that are to be foretold end it.
+    these, what takes least comes first, and without costs what the study names first. A trunk comes before the first of
+    its branches, finetunings follow their parents, and runs that are to be foretold end it.
     """
     corners = _find_corners([cell for cell in cells if cell.stage == "pretrain" and not cell.is_held_out])
     first = {cell.group: cell.seed for cell in reversed(cells)}
 
-    def rank(cell: Cell) -> tuple[int, float]:
+    def find_stage(cell: Cell) -> int:
         is_first, is_corner = cell.seed == first[cell.group], cell.name in corners
         stage = 0 if is_corner and is_first else 1 if is_first else 2 if is_corner else 3
-        stage = 5 if cell.is_held_out else 4 if cell.stage == "finetune" else stage
-        return stage, seconds.get(cell.name, 0.0)
+        return 5 if cell.is_held_out else 4 if cell.stage == "finetune" else stage
+
+    trunks = list_trunks(cells)
+
+    def rank(cell: Cell) -> tuple[int, bool, float]:
+        stage = min(find_stage(other) for other in (cell, *(each for each in cells if each.trunk == cell.name)))
+        return stage, cell.name not in trunks, seconds.get(cell.name, 0.0)
 
     return sorted(cells, key=rank)
 
@@ -30,7 +36,7 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
 def keep_within(cells: Sequence[Cell], *, seconds: Mapping[str, float], budget: float, slots: int) -> list[Cell]:
     """Return the longest beginning of the order that ends within `budget` seconds on `slots` runs at a time.
 
-    A finetuning whose parent is left out, is left out too.
+    A finetuning whose parent is left out, or a branch whose trunk is, is left out too.
     """
     kept: list[Cell] = []
     used = 0.0
@@ -40,7 +46,7 @@ def keep_within(cells: Sequence[Cell], *, seconds: Mapping[str, float], budget: 
             break
         kept.append(cell)
     left_out = {cell.name for cell in cells} - {cell.name for cell in kept}
-    return [cell for cell in kept if cell.parent not in left_out]
+    return [cell for cell in kept if left_out.isdisjoint(cell.waits_for.values())]
 
 
 def _find_corners(cells: Sequence[Cell]) -> set[str]:

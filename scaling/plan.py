@@ -44,9 +44,12 @@ class PlanRow:
     training_flops: float
     is_held_out: bool
     parent: str | None
+    trunk: str | None
+    branch_step: int
+    """Steps that it takes over from its trunk, which makes them once for all branches."""
     state: str
     seconds: float | None
-    """What the run takes in all; None if nothing is known of its speed."""
+    """What the run takes in all, without what its trunk does; None if nothing is known of its speed."""
     cost_source: str | None
     is_within_budget: bool
     digest: str | None
@@ -107,6 +110,8 @@ def make_plan(
                 training_flops=float(cell.images_seen * facts.flops_per_image),
                 is_held_out=cell.is_held_out,
                 parent=cell.parent,
+                trunk=cell.trunk,
+                branch_step=cell.branch_step,
                 state=state,
                 seconds=None if cost is None else cost.seconds,
                 cost_source=None if cost is None else cost.source,
@@ -174,6 +179,7 @@ def _format_row(row: PlanRow) -> tuple[str, ...]:
     remarks = [
         *(["held out"] if row.is_held_out else []),
         *([f"from {row.parent}"] if row.parent else []),
+        *([f"branch of {row.trunk} at step {row.branch_step}"] if row.trunk else []),
         *([f"also {', '.join(row.also_asked_by)}"] if row.also_asked_by else []),
         *([] if row.is_within_budget else ["beyond the budget"]),
         *(["by FLOPs"] if row.cost_source == "by FLOPs" else []),

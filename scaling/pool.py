@@ -47,7 +47,7 @@ class Pool:
 
     study: Study
     cells: Sequence[Cell]
-    """All of the study's, to look where parents are."""
+    """All of the study's, to look where parents and trunks are."""
     seconds: Mapping[str, float]
     """What runs take, as far as it is known."""
     ask_to_stop: Callable[[], str | None]
@@ -100,13 +100,15 @@ class Pool:
         return False
 
     def _drop_orphans(self) -> None:
-        for cell in [cell for cell in self.waiting if cell.parent and self._name_run(cell.parent) in self.failed]:
-            self.waiting.remove(cell)
-            self._give_up(cell, f"its parent {cell.parent} failed")
+        for cell in list(self.waiting):
+            lost = [(kind, name) for kind, name in cell.waits_for.items() if self._name_run(name) in self.failed]
+            if lost:
+                self.waiting.remove(cell)
+                self._give_up(cell, "its {} {} failed".format(*lost[0]))
 
     def _may_start(self, cell: Cell) -> bool:
-        if cell.parent is not None:
-            return not self._is_under_way(self._name_run(cell.parent))
+        if any(self._is_under_way(self._name_run(name)) for name in cell.waits_for.values()):
+            return False
         if cell.is_held_out:
             others = [other for other in self.waiting if not other.is_held_out and other.stage == "pretrain"]
             if others or any(not job.cell.is_held_out and job.cell.stage == "pretrain" for job in self.jobs):

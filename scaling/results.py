@@ -34,6 +34,8 @@ class Result:
     """What of the grid it is, whatever family and seed."""
     is_held_out: bool
     parent: str | None
+    trunk: str | None
+    """The run that it begins with, where that is another."""
     model: str
     num_classes: int
     N: int
@@ -126,6 +128,7 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cos
         place=cell.place,
         is_held_out=cell.is_held_out,
         parent=cell.parent,
+        trunk=cell.trunk,
         model=cell.config.model.name,
         num_classes=cell.train.num_classes,
         N=facts.size,

@@ -1,10 +1,11 @@
-"""A study as job arrays: launch/slurm/study.sbatch on lists of runs, finetunings each behind its own parent."""
+"""A study as job arrays: launch/slurm/study.sbatch on lists of runs, each behind the parent or trunk that it needs."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hornet.durable import write_json, write_text
@@ -28,48 +29,78 @@ def submit(study: Study, cells: Sequence[Cell], runs: Sequence[Cell], *, options
     study.folder.mkdir(parents=True, exist_ok=True)
     waiting = _list_waiting(study, runs)
     started = [cell for cell in runs if cell.run not in waiting]
-    pretrainings = [cell for cell in started if cell.stage == "pretrain" and not cell.is_held_out]
-    held_out = [cell for cell in started if cell.is_held_out and _is_foretold(study, cell)]
-    lines, jobs = [], dict(read_json(study.folder / SUBMITTED))
-    first = [*pretrainings, *held_out]
-    job = None
-    if first:
-        job = _call_sbatch(
-            study, [_format_line(study, cell) for cell in first], list(range(1, len(first) + 1)), options
-        )
-        jobs |= {cell.run: job for cell in first}
-        lines.append(f"job {job}: {len(first)} pretrainings")
-    numbers = {cell.run: number for number, cell in enumerate(first, start=1)}
-    owners = {cell.name: cell.run for cell in cells}
-    finetunings = [cell for cell in started if cell.stage == "finetune"]
-    pending = {cell.run for cell in runs}
-    for group in dict.fromkeys(cell.group for cell in finetunings):
-        mine = [(cell, owners[cell.parent or ""]) for cell in finetunings if cell.group == group]
-        behind = {numbers[parent]: cell for cell, parent in mine if parent in numbers}
-        now = [cell for cell, parent in mine if parent not in pending]
-        if behind:  # element i waits for element i of the parents' array
-            texts = [NO_RUN] * max(behind)
-            for number, cell in behind.items():
-                texts[number - 1] = _format_line(study, cell)
-            dependency = [f"--dependency=aftercorr:{job}", "--kill-on-invalid-dep=yes"]
-            after = _call_sbatch(study, texts, sorted(behind), [*options, *dependency])
-            jobs |= {cell.run: after for cell in behind.values()}
-            lines.append(f"job {after}: {len(behind)} finetunings of {group}, each after its parent in job {job}")
-        if now:
-            texts = [_format_line(study, cell) for cell in now]
-            after = _call_sbatch(study, texts, list(range(1, len(now) + 1)), options)
-            jobs |= {cell.run: after for cell in now}
-            lines.append(f"job {after}: {len(now)} finetunings of {group}, whose parents are finished")
-        late = len(mine) - len(behind) - len(now)
-        if late:
-            lines.append(f"{late} finetunings of {group} wait for parents that were submitted before: this again, then")
+    held_back = [cell for cell in started if cell.is_held_out and not _is_foretold(study, cell)]
+    queue = _Queue(study=study, cells=cells, pending={cell.run for cell in runs}, options=options)
+    ready = [cell for cell in started if cell not in held_back]
+    queue.submit([cell for cell in ready if cell.stage == "pretrain" and cell.trunk is None], "pretrainings")
+    for kind, names in (("trunk", "branches"), ("parent", "finetunings")):
+        mine = [cell for cell in ready if kind in cell.waits_for]
+        for group in dict.fromkeys(cell.group for cell in mine):
+            queue.submit_behind([cell for cell in mine if cell.group == group], kind, f"{names} of {group}")
+    lines = queue.lines
+    jobs = read_json(study.folder / SUBMITTED) | {run: job for run, (job, _) in queue.placed.items()}
     write_json(study.folder / SUBMITTED, jobs)
-    left = [cell for cell in started if cell.is_held_out and cell not in held_out]
     if waiting:
         lines.append(f"{len(waiting)} runs are in the queue already")
-    if left:
-        lines.append(f"{len(left)} runs wait to be foretold: `fit` once the others are finished, then this again")
+    if held_back:
+        lines.append(f"{len(held_back)} runs wait to be foretold: `fit` once the others are finished, then this again")
     return "\n".join(lines) or "nothing is left to submit"
+
+
+@dataclass(kw_only=True)
+class _Queue:
+    """Arrays that were submitted, one behind the other."""
+
+    study: Study
+    cells: Sequence[Cell]
+    """All of the study's, to look where parents and trunks are."""
+    pending: set[str]
+    """Runs that are not finished."""
+    options: Sequence[str]
+    """Of sbatch."""
+    placed: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Job and element of each run."""
+    lines: list[str] = field(default_factory=list)
+    """What was done."""
+
+    def submit(self, cells: Sequence[Cell], what: str) -> None:
+        """Submit runs that wait for nothing, as one array."""
+        if cells:
+            job = self._call(dict(enumerate(cells, start=1)), self.options)
+            self.lines.append(f"job {job}: {len(cells)} {what}")
+
+    def submit_behind(self, cells: Sequence[Cell], kind: str, what: str) -> None:
+        """Submit runs that need another each, its trunk or parent: element i waits for element i of that one's array.
+
+        So those of one trunk are in arrays of their own.
+        """
+        runs = {cell.name: cell.run for cell in self.cells}
+        needed = {cell.run: runs[cell.waits_for[kind]] for cell in cells}
+        left = [cell for cell in cells if needed[cell.run] in self.placed]
+        while left:
+            job = self.placed[needed[left[0].run]][0]
+            elements: dict[int, Cell] = {}
+            for cell in left:
+                place = self.placed[needed[cell.run]]
+                if place[0] == job:
+                    elements.setdefault(place[1], cell)
+            dependency = [f"--dependency=aftercorr:{job}", "--kill-on-invalid-dep=yes"]
+            after = self._call(elements, [*self.options, *dependency])
+            self.lines.append(f"job {after}: {len(elements)} {what}, each after its {kind} in job {job}")
+            left = [cell for cell in left if cell.run not in self.placed]
+        now = [cell for cell in cells if needed[cell.run] not in self.pending]
+        self.submit(now, f"{what}, whose {kind}s are finished")
+        late = [cell for cell in cells if cell.run not in self.placed]
+        if late:
+            self.lines.append(f"{len(late)} {what} wait for {kind}s that were submitted before: this again, then")
+
+    def _call(self, elements: Mapping[int, Cell], options: Sequence[str]) -> str:
+        lines = [NO_RUN] * max(elements)
+        for number, cell in elements.items():
+            lines[number - 1] = _format_line(self.study, cell)
+        job = _call_sbatch(self.study, lines, sorted(elements), options)
+        self.placed |= {cell.run: (job, number) for number, cell in elements.items()}
+        return job
 
 
 def _list_waiting(study: Study, runs: Sequence[Cell]) -> set[str]:

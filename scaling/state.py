@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ class Standing:
 
     state: State
     reason: str
-    """Why it failed or is stale; empty for the others."""
+    """Why it failed, is stale, or is missing since what it needs has failed; empty for the others."""
     summary: Mapping[str, Any] | None
     """Of a finished run alone: nobody sees a stale one's."""
 
@@ -38,7 +38,12 @@ def look(study: Study, cells: Sequence[Cell]) -> dict[str, Standing]:
     given_up = read_json(study.folder / STATUS_NAME).get("failed") or {}
     by_run = {cell.run: cell for cell in cells}
     standings = {run: _look_at(study.folder / run, cell, given_up.get(run)) for run, cell in by_run.items()}
-    return {cell.name: standings[cell.run] for cell in cells}
+    found = {cell.name: standings[cell.run] for cell in cells}
+    for cell in cells:
+        if found[cell.name].state == "missing":
+            lost = [f"its {kind} {name} failed" for kind, name in cell.waits_for.items() if _has_failed(name, found)]
+            found[cell.name] = replace(found[cell.name], reason="; ".join(lost))
+    return found
 
 
 def list_runs(cells: Iterable[Cell]) -> list[Cell]:
@@ -75,6 +80,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: is not JSON ({error}); move the file away to go on") from error
     return value if isinstance(value, dict) else {}
+
+
+def _has_failed(name: str, standings: Mapping[str, Standing]) -> bool:
+    return name in standings and standings[name].state == "failed"
 
 
 def _look_at(folder: Path, cell: Cell, given_up: str | None) -> Standing:

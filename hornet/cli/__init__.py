@@ -25,6 +25,7 @@ COMMANDS = {
     "pretrain": Command("pretrain", "train", "pretrain from shards under DeepSpeed ZeRO"),
     "finetune": Command("finetune", "train", "finetune pretrained weights under Accelerate"),
     "evaluate": Command("evaluate", "train", "top-1, top-5 and loss of a run, a checkpoint or a weight file"),
+    "average": Command("average", "train", "weights made of finished runs: means, soups, points between start and end"),
     "export": Command("export", "train", "weights for timm's hub, as the original's file, as ONNX"),
     "report": Command("report", "train", "a run on one HTML page"),
     "verify-resume": Command("verify_resume", "train", "is a killed and resumed run the undisturbed one? tried here"),

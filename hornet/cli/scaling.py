@@ -139,10 +139,10 @@ def status(options: argparse.Namespace) -> None:
     owner = Lock(study.folder).find_owner() if study.folder.exists() else None
     lines = [f"{study.folder}: {count_states(standings[cell.name] for cell in runs)}"]
     lines += [f"{owner} is running it" if owner else "nobody is running it"]
-    for state in ("started", "failed", "stale"):
+    for state in ("started", "failed", "stale", "missing"):
         for cell in runs:
             standing = standings[cell.name]
-            if standing.state == state:
+            if standing.state == state and (standing.reason or state != "missing"):
                 lines.append(f"  {state:8} {cell.name}" + (f": {standing.reason}" if standing.reason else ""))
     print_to_pipe("\n".join(lines))
 

@@ -82,11 +82,12 @@ def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig
     data = config.data
     num_samples = open_shards(data.shards, data.split, remote=data.remote, index=data.index).num_samples
     num_epochs = num_steps / (num_samples // config.global_batch_size)
+    warmup_share = min(0.25, 1 - config.schedule.cooldown_share) if config.schedule.shape == "wsd" else 0.25
     return replace(
         config,
-        run=replace(config.run, root=folder),
+        run=replace(config.run, root=folder, branch_from=None),
         evaluation=None,
-        schedule=replace(config.schedule, num_epochs=num_epochs, warmup_epochs=num_epochs / 4),
+        schedule=replace(config.schedule, num_epochs=num_epochs, warmup_epochs=num_epochs * warmup_share),
         cadence=replace(
             config.cadence, log_every_steps=1, save_every_steps=max(1, num_steps // 4), evaluate_every_steps=None
         ),

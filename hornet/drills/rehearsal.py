@@ -91,7 +91,7 @@ def shorten(config: StageConfig, *, folder: Path, num_processes: int, num_micro_
     """Return the run's config with small batches, in another folder, without what would only take time."""
     return replace(
         config,
-        run=replace(config.run, root=folder.parent, name=folder.name, stop_at=None),
+        run=replace(config.run, root=folder.parent, name=folder.name, stop_at=None, branch_from=None),
         model=replace(config.model, compile=False),
         data=replace(config.data, num_workers=min(config.data.num_workers, 1)),
         evaluation=None,

@@ -23,6 +23,7 @@ import hornet.model.variants  # noqa: F401  # registers the names with timm
 from hornet.errors import UserError
 from hornet.model.config import OWN_LAYER_SCALE, RESERVED, ModelConfig
 from hornet.model.cost import require_logits
+from hornet.model.resize import choose_resize
 
 MAX_NUM_GRAPHS = 128
 """Graphs that torch.compile may make of the network: one an image size, and one more where it also trains."""
@@ -45,7 +46,9 @@ def build_model(
     require_known(config)
     model = _create(config, num_classes=num_classes, image_size=image_size, seed=seed)
     require_logits(model, name=config.name, num_classes=num_classes, image_size=image_size, key=size_key)
-    get_classifier_names(model)
+    _scale_head(model, config.head_init_scale)
+    if not choose_resize(model, config.resize) and config.resize != "bilinear":
+        raise UserError(f"model.resize: {config.name} has no global filters to be resized; leave it out")
     use_kernels = getattr(model, "use_kernels", None)
     if use_kernels is not None:
         use_kernels(config.kernels)
@@ -75,6 +78,14 @@ def require_known(config: ModelConfig) -> None:
             f"model.name: no network is called {config.name!r}; {hint} A network of your own is registered by the "
             "module that model.module names"
         )
+
+
+def _scale_head(model: nn.Module, scale: float) -> None:
+    """Multiply the weights of the last layer; raises UserError if there is no single one."""
+    names = get_classifier_names(model)
+    with torch.no_grad():
+        for name in names:
+            model.get_parameter(name).mul_(scale)
 
 
 def list_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

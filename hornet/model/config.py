@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hornet.config import Settings, resumable
 from hornet.field_types import Arguments
-from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS, Kernels
+from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS, Kernels, Resize
 
 OWN_LAYER_SCALE = 1e-6
 """What `layer_scale_init` is in HorNet and in ConvNeXt; other networks keep what they have."""
@@ -54,6 +55,11 @@ class ModelConfig(Settings):
     """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
     layer_scale_init: float = OWN_LAYER_SCALE
     """Initial value of the layer scales. At the default, networks of others keep their own."""
+    head_init_scale: float = 1.0
+    """Factor on the initial weights of the head. Rows that finetuning takes over from its start keep their values."""
+    resize: Resize = "bilinear"
+    """How global filters are brought to another image size, of weights that training starts from and of images that
+    are evaluated: bilinear as the original does, or spectral, which keeps the frequencies that both sizes have."""
     activation_checkpointing: bool = resumable(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
     kernels: Kernels = resumable("plain")
@@ -64,6 +70,10 @@ class ModelConfig(Settings):
     def _find_problems(self) -> Iterator[str]:
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
+        if not 0 <= self.head_init_scale < math.inf:
+            yield f"head_init_scale: must be 0 or more, and finite, not {self.head_init_scale}"
+        if "head_init_scale" in (self.arguments or {}) and self.head_init_scale != 1:
+            yield "arguments.head_init_scale: head_init_scale says it too; leave out one of them"
         if self.name.startswith("hornet_") and self.module is None and self.name not in VARIANTS:
             yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
         if self.module is not None and not all(part.isidentifier() for part in self.module.split(".")):

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from hornet.model.convolution import build_depthwise_conv
 from hornet.model.fourier import inverse_transform, transform
+from hornet.model.sizes import Resize
+from hornet.model.spectral import resize_spectrally
 
 FilterGrid = tuple[int, int]
 """Height and width of a filter's half spectrum: (H, W // 2 + 1) for images of H x W positions."""
@@ -20,19 +22,22 @@ FilterGrid = tuple[int, int]
 NORM_EPS = 1e-6
 
 
-def resize_filter(weight: Tensor, grid: FilterGrid) -> Tensor:
-    """Resample a filter (C, h, w, 2) to another grid: bilinear, corners aligned, real and imaginary parts apart.
+def resize_filter(weight: Tensor, grid: FilterGrid, *, how: Resize = "bilinear") -> Tensor:
+    """Bring a filter (C, h, w, 2) to another grid, in at least float32; the dtype is kept.
 
-    In at least float32; the dtype is kept.
+    bilinear: the grid as an image, corners aligned, real and imaginary parts apart, as the original does. spectral: see
+    hornet/model/spectral.py.
     """
     precise = weight if weight.element_size() >= 4 else weight.float()
+    if how == "spectral":
+        return resize_spectrally(precise, grid).to(weight.dtype)
     parts = functional.interpolate(precise.permute(3, 0, 1, 2), size=grid, mode="bilinear", align_corners=True)
     return parts.permute(1, 2, 3, 0).to(weight.dtype)
 
 
 @torch.fx.wrap
-def apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
-    """Multiply the spectrum of real (B, H, W, C) by a filter (C, h, w, 2), resized to the grid of x if it differs.
+def apply_filter(x_bhwc: Tensor, weight: Tensor, how: Resize = "bilinear") -> Tensor:
+    """Multiply the spectrum of real (B, H, W, C) by a filter (C, h, w, 2), brought to the grid of x if it differs.
 
     A leaf to torch.fx, which knows no dtypes and sizes. The arithmetic is float32 (float64 for float64 input) whatever
     autocast or the parameters' dtype say, because bfloat16 keeps only 8 bits of a sum over all positions. Returns
@@ -41,11 +46,11 @@ def apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
     device_type = x_bhwc.device.type
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         with torch.autocast(device_type, enabled=False):
-            return _apply_filter(x_bhwc, weight)
-    return _apply_filter(x_bhwc, weight)
+            return _apply_filter(x_bhwc, weight, how)
+    return _apply_filter(x_bhwc, weight, how)
 
 
-def _apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
+def _apply_filter(x_bhwc: Tensor, weight: Tensor, how: Resize) -> Tensor:
     dtype = torch.float64 if x_bhwc.dtype is torch.float64 else torch.float32
     x, weight = x_bhwc.to(dtype), weight.to(dtype)
     _, height, width, _ = x.shape
@@ -54,7 +59,7 @@ def _apply_filter(x_bhwc: Tensor, weight: Tensor) -> Tensor:
     # whether it must would tie the graph to the size it was traced with.
     is_any_size = not all(isinstance(length, int) for length in grid)
     if is_any_size or tuple(weight.shape[1:3]) != grid:
-        weight = resize_filter(weight, grid)
+        weight = resize_filter(weight, grid, how=how)
     # One small copy here, so that the products over the batch read the filter along its channels.
     filter_real, filter_imaginary = weight.permute(3, 1, 2, 0).contiguous().unbind(0)
     real, imaginary = transform(x).unbind(2)
@@ -72,6 +77,7 @@ class GlobalLocalFilter(nn.Module):
     """LayerNorm, then local (3x3 depthwise) and global (filter) halves interleaved channel by channel, then LayerNorm.
 
     `complex_weight` is real, (channels / 2, h, w, 2): ZeRO refuses complex parameters, and casts must not drop a part.
+    `resize` is how it is brought to another grid.
     """
 
     def __init__(self, channels: int, *, grid: FilterGrid) -> None:
@@ -83,6 +89,7 @@ class GlobalLocalFilter(nn.Module):
         if min(grid) < 1:
             raise ValueError(f"grid is {grid}, but a filter needs at least (1, 1): give a larger image size.")
         half = channels // 2
+        self.resize: Resize = "bilinear"
         self.dw = build_depthwise_conv(half, kernel_size=3, bias=False)
         self.complex_weight = nn.Parameter(torch.empty(half, *grid, 2))
         self.pre_norm = nn.LayerNorm(channels, eps=NORM_EPS)
@@ -94,7 +101,7 @@ class GlobalLocalFilter(nn.Module):
         nn.init.normal_(self.complex_weight, std=0.02)
 
     def _load_from_state_dict(self, state_dict: MutableMapping[str, Tensor], prefix: str, *arguments: Any) -> None:
-        """Read a filter of another image size too: resampled to this one's grid as in finetuning, with a warning.
+        """Read a filter of another image size too: resized to this one's grid as in finetuning, with a warning.
 
         Here, since timm calls a filter function for `pretrained`, but none for `checkpoint_path`.
         """
@@ -113,7 +120,7 @@ class GlobalLocalFilter(nn.Module):
                 "weights were made for another image size (img_size)",
                 stacklevel=2,
             )
-            state_dict[name] = resize_filter(weight, grid).contiguous()
+            state_dict[name] = resize_filter(weight, grid, how=self.resize).contiguous()
         super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def forward(self, x_bhwc: Tensor) -> Tensor:
@@ -121,7 +128,7 @@ class GlobalLocalFilter(nn.Module):
         x = self.pre_norm(x_bhwc)
         local_half, global_half = x.chunk(2, dim=-1)
         local_half = self.dw(local_half)
-        global_half = apply_filter(global_half, self.complex_weight).to(x.dtype)
+        global_half = apply_filter(global_half, self.complex_weight, self.resize).to(x.dtype)
         # Output channel 2i comes from the local half, 2i + 1 from the global one.
         mixed = torch.stack([local_half, global_half], dim=-1).flatten(-2)
         out: Tensor = self.post_norm(mixed)

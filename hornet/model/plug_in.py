@@ -115,7 +115,8 @@ class GnConvSwinBlock(nn.Module):
         spatial = self.attn.dwconv
         if isinstance(spatial, GlobalLocalFilter):
             weight = spatial.complex_weight
-            resized = resize_filter(weight.detach(), (feat_size[0], feat_size[1] // 2 + 1)).contiguous()
+            grid = (feat_size[0], feat_size[1] // 2 + 1)
+            resized = resize_filter(weight.detach(), grid, how=spatial.resize).contiguous()
             spatial.complex_weight = nn.Parameter(resized, requires_grad=weight.requires_grad)
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kernels = Literal["plain", "fused"]
+Resize = Literal["bilinear", "spectral"]
+"""How global filters are brought to the grid of another image size."""
 BlockForm = Literal["hornet", "convnext"]
 
 NUM_STAGES = 4

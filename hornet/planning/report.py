@@ -56,13 +56,18 @@ def _describe_run(plan: Plan) -> Iterator[tuple[str, str]]:
     yield (
         "length",
         f"{config.schedule.num_epochs:g} epochs, {basis.num_steps:,} steps of {config.global_batch_size:,}, "
-        f"{_digits(plan.num_images / 1e6)} M images",
+        f"{_digits(plan.num_images / 1e6)} M images{_describe_cooldown(plan)}",
     )
     yield (
         "a step",
         f"{_count(fleet.num_micro_steps, 'micro step')} of {_count(fleet.micro_batch_size, 'image')} on each GPU, "
         f"{basis.precision}",
     )
+
+
+def _describe_cooldown(plan: Plan) -> str:
+    schedule = plan.basis.config.schedule
+    return f", the last {100 * schedule.cooldown_share:g} % of them cooling down" if schedule.shape == "wsd" else ""
 
 
 def _format_memory(plan: Plan) -> str:

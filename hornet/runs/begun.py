@@ -56,13 +56,21 @@ def go_on_as_begun(config: Config, folder: Path) -> tuple[Config, list[str]]:
 
 def refuse_changes(config: Any, folder: Path) -> None:
     """Raise UserError, naming the keys, if `config` departs from what the run was begun with."""
-    changes = list_changes(config, _flatten_known(type(config), folder))
+    changes = list_departures_from(config, folder)
     if changes:
         raise UserError(
             f"{folder}: this run was started with another config:\n  "
             + "\n  ".join(changes)
             + "\nundo the change to resume it, or choose another run.name to start a new run"
         )
+
+
+def list_departures_from(config: Any, folder: Path) -> list[str]:
+    """Return a line `key: 1 -> 2` for each key where `config` departs from the run in `folder`, as `list_changes`.
+
+    Raises UserError for settings of that run that are not known.
+    """
+    return list_changes(config, _flatten_known(type(config), folder))
 
 
 def list_changes(config: Any, earlier: Mapping[str, Any]) -> list[str]:

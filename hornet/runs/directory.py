@@ -21,6 +21,7 @@ from hornet import __version__
 from hornet.config import Settings, resumable
 from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_text
 from hornet.errors import UserError
+from hornet.field_types import NameOrPath
 from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
 from hornet.runs.lock import Lock
 from hornet.world import World
@@ -41,6 +42,10 @@ class RunConfig(Settings):
     """Where runs are kept, on a disk that all nodes share."""
     seed: int = 0
     """Order of the data, augmentation, initial weights, mixing and drop path all derive from it."""
+    branch_from: NameOrPath | None = resumable(None)
+    """Another run of the same beginning, `runs/TRUNK` or `runs/TRUNK@STEP`, from whose checkpoint of that step, or its
+    newest before a cooldown, the run starts, to be what it would be from step 0 on; null for step 0. For
+    schedule.shape=wsd. Once the run has a checkpoint of its own, it goes on from that."""
     stop_at: datetime | None = resumable(None)
     """When to stop with a checkpoint: a time with its zone (2026-11-22T18:00:00+01:00) or seconds since 1970; null for
     never. The run stops earlier by its longest recent step and save, measured on rank 0's clock."""
@@ -168,7 +173,12 @@ class RunDirectory:
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of NAME.jsonl."""
-        return read_json_lines(self.path / f"{name}.jsonl")
+        return self.read_rows(self.path, name)
+
+    @staticmethod
+    def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
+        """Return the rows of NAME.jsonl of any run directory."""
+        return read_json_lines(folder / f"{name}.jsonl")
 
     def rewrite(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the rows of NAME.jsonl, which stays absent without any."""

@@ -134,7 +134,8 @@ def describe_weights(
     # A ViT has layer scales or has none; those of HorNet are weights in any case.
     scale = {name: value for name, value in translate_layer_scale(model).items() if name != LAYER_SCALE}
     arguments = {**(model.arguments or {}), **scale}
-    own = {"module": model.module, "arguments": arguments}
+    resize = model.resize if model.resize != "bilinear" else None
+    own = {"module": model.module, "arguments": arguments, "resize": resize}
     return {
         "model": model.name,
         **{key: value for key, value in own.items() if value},

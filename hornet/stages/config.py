@@ -20,6 +20,7 @@ from hornet.data.config import (
 )
 from hornet.field_types import Arguments, NameOrPath
 from hornet.model.config import ModelConfig, find_image_size_problems
+from hornet.model.sizes import Resize
 from hornet.runs.directory import RunConfig
 from hornet.stages.recipe import RecipeConfig
 from hornet.training.config import (
@@ -81,6 +82,11 @@ class StageConfig(Settings):
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
             )
+        if self.run.branch_from is not None and self.schedule.shape != "wsd":
+            yield (
+                f"run.branch_from: needs schedule.shape=wsd; under a {self.schedule.shape} every learning rate follows "
+                "from the run's length, so no other run has the same beginning"
+            )
         if self.recipe.clipping != "standard" and self.optimizer.clip_grad_norm is None:
             yield (
                 f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"
@@ -109,6 +115,9 @@ class ExportConfig(Settings):
     """For a weight file: the module that registers the network, as model.module of a training run."""
     arguments: Arguments | None = None
     """For a weight file: the network's arguments, as model.arguments of a training run."""
+    resize: Resize | None = None
+    """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
+    for a weight file bilinear."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null if unknown."""
     image_size: int
@@ -195,6 +204,9 @@ class EvaluateConfig(Settings):
     """For a weight file: the module that registers the network, as model.module of a training run."""
     arguments: Arguments | None = None
     """For a weight file: the network's arguments, as model.arguments of a training run."""
+    resize: Resize | None = None
+    """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
+    for a weight file bilinear."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own, or the
     only known one of that many classes."""

@@ -22,7 +22,14 @@ from hornet.stages.classification import require_readable
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.corruptions import CorruptionResult, list_corrupted, summarise
 from hornet.stages.judging import Judging, plan_judging
-from hornet.stages.pretrained import Pretrained, adapt, load_weights, read_pretrained, require_head_of
+from hornet.stages.pretrained import (
+    Pretrained,
+    adapt,
+    choose_network,
+    load_weights,
+    read_pretrained,
+    require_head_of,
+)
 from hornet.stages.probing import Probe, judge_features, read_features
 from hornet.stages.recognise import guess_label_space
 from hornet.training.config import Weights
@@ -239,16 +246,10 @@ class _Networks:
         return build_model(self.model_config, num_classes=num_classes, image_size=size, seed=0, size_key=key)
 
     def _choose_model(self, world: World) -> ModelConfig:
-        config, known = self._config, self._known
-        name = config.model or known.get("model")
-        its_own = known if name == known.get("model") else {}
-        module = config.module or its_own.get("module")
-        arguments = its_own.get("arguments") if config.arguments is None else config.arguments
-        if module is not None and config.module is None:
-            _tell(world, f"importing {module}, which the checkpoint names")
-        if name is None:
-            raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
-        return ModelConfig(name=name, module=module, arguments=arguments)
+        chosen = choose_network(self._config, self._known)
+        if chosen.module is not None and self._config.module is None:
+            _tell(world, f"importing {chosen.module}, which the checkpoint names")
+        return chosen
 
     def _guess_label_space(self, start: Pretrained, of_set: LabelSpace, *, world: World) -> LabelSpace:
         """Return the set's own label space, or the only known one of as many classes as the head has rows."""

@@ -20,7 +20,7 @@ from hornet.stages.card import make_card
 from hornet.stages.config import ExportConfig
 from hornet.stages.export_formats import LOADERS, WRITERS, Outgoing
 from hornet.stages.latency import Latency, measure_latency
-from hornet.stages.pretrained import Pretrained, adapt, load_weights, read_pretrained
+from hornet.stages.pretrained import Pretrained, adapt, choose_network, load_weights, read_pretrained
 
 
 def export_weights(config: ExportConfig) -> dict[str, str]:
@@ -31,7 +31,7 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
     if config.output.exists():
         raise UserError(f"{config.output}: is there already; remove it, or name another folder")
     pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
-    model_config = choose_network(config, pretrained)
+    model_config = choose_network(config, pretrained.description)
     model = build_network(config, pretrained, model_config)
     described = describe(config, pretrained, model, model_config)
     config.output.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
 def measure_exported(config: ExportConfig) -> list[Latency]:
     """Time the network and every file of an export that computes by itself; PyTorch is the first."""
     pretrained = read_pretrained(config.source, weights=config.weights, label_space=config.label_space)
-    model = build_network(config, pretrained, choose_network(config, pretrained))
+    model = build_network(config, pretrained, choose_network(config, pretrained.description))
     files = {name: load(config.output / name) for name, load in LOADERS.items() if (config.output / name).exists()}
     return measure_latency(
         {"PyTorch": model, **files},
@@ -62,17 +62,6 @@ def measure_exported(config: ExportConfig) -> list[Latency]:
         seconds=5,
         read_clock=time.perf_counter,
     )
-
-
-def choose_network(config: ExportConfig, pretrained: Pretrained) -> ModelConfig:
-    """Return how the network is built: as the user says, else as the checkpoint does."""
-    known = pretrained.description
-    name = config.model or known.get("model")
-    if name is None:
-        raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
-    its_own = known if name == known.get("model") else {}
-    arguments = its_own.get("arguments") if config.arguments is None else config.arguments
-    return ModelConfig(name=name, module=config.module or its_own.get("module"), arguments=arguments)
 
 
 def build_network(config: ExportConfig, pretrained: Pretrained, model_config: ModelConfig) -> nn.Module:

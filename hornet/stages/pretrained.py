@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from hornet.errors import UserError
+from hornet.model.config import ModelConfig
 from hornet.model.resize import fit_to_model
 from hornet.model.state_dicts import find_state_dicts, plain_names
 from hornet.runs.directory import read_summary
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
+from hornet.stages.config import EvaluateConfig, ExportConfig
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
 from hornet.training.checkpoints.weight_file import (
     FOLDER_FILES,
@@ -152,6 +154,23 @@ def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "
             f"{start.source}: its head has {len(head)} rows{guess_by_size(len(head))}, not those of "
             f"{describe_space(label_space)}; give weights and a set of one label space"
         )
+
+
+def choose_network(config: EvaluateConfig | ExportConfig, known: Mapping[str, Any]) -> ModelConfig:
+    """Return how the network of some weights is built: as the user says, else as their `description` does.
+
+    Raises UserError if neither names it.
+    """
+    name = config.model or known.get("model")
+    if name is None:
+        raise UserError(f"model: is missing; {config.source} does not say which model its weights are of")
+    its_own = known if name == known.get("model") else {}
+    return ModelConfig(
+        name=name,
+        module=config.module or its_own.get("module"),
+        arguments=its_own.get("arguments") if config.arguments is None else config.arguments,
+        resize=config.resize or its_own.get("resize", "bilinear"),
+    )
 
 
 def adapt(start: Pretrained, model: nn.Module) -> Pretrained:

@@ -42,10 +42,12 @@ _EVERYWHERE: dict[str, Any] = {
     "mixing.std": [0.229, 0.224, 0.225],
     "mixing.switch_probability": 0.5,
     "mixing.label_smoothing": 0.1,
+    "model.head_init_scale": 1.0,
     "model.layer_scale_init": 1e-6,
     "optimizer.betas": [0.9, 0.999],
     "optimizer.epsilon": 1e-8,
     "schedule.min_lr": 1e-6,
+    "schedule.shape": "cosine",
 }
 _PRETRAINING: dict[str, Any] = {
     **_EVERYWHERE,
@@ -124,7 +126,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "in22k_large_gf": _row(_IN22K, "hornet_large_gf", clip=1.0),
     "in1k_384_large_7x7": _row(_FINETUNING, "hornet_large_7x7", clip=1.0),
     # The original's hornet_large_gf_img384; either name is shaped for image_size, and so the same network.
-    "in1k_384_large_gf": _row(_FINETUNING, "hornet_large_gf", clip=1.0),
+    "in1k_384_large_gf": _row(_FINETUNING, "hornet_large_gf", clip=1.0, **{"model.resize": "bilinear"}),
 }
 
 # ConvNeXt clips nothing, and its micro batch is what its commands give a GPU.
@@ -138,13 +140,19 @@ _CONVNEXT_IN22K: dict[str, Any] = {
 _CONVNEXT_FINETUNING: dict[str, Any] = {
     **_FINETUNING,
     "micro_batch_size": 16,
-    "model.arguments.head_init_scale": 0.001,
+    "model.head_init_scale": 0.001,
     "model.drop_path_rate": 0.3,
     "optimizer.ema_decay": None,
     "optimizer.layer_decay": 0.8,
 }
-# Swin runs in fp16 under autocast with scaled losses, for which there is no key here; it has no layer scales.
-_WITHOUT = ("model.layer_scale_init", "zero.precision", "precision", "optimizer.layer_decay")
+# Swin runs in fp16 under autocast with scaled losses, for which there is no key here; it scales no layers and no head.
+_WITHOUT = (
+    "model.head_init_scale",
+    "model.layer_scale_init",
+    "zero.precision",
+    "precision",
+    "optimizer.layer_decay",
+)
 _SWIN_IN1K: dict[str, Any] = {
     **{key: value for key, value in _IN1K.items() if key not in _WITHOUT},
     "global_batch_size": 1024,

@@ -38,6 +38,7 @@ from hornet.stages.config import StageConfig
 from hornet.stages.micro_batch import EngineLoad, describe_split, fit_micro_batch
 from hornet.stages.recipe import format_audit, list_departures
 from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.training.branch import find_branch
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.loop import Engine
@@ -64,8 +65,8 @@ def run_stage(
 ) -> None:
     """Run, or resume, a training run to its end. Every rank calls it.
 
-    Start order: this run's own newest whole checkpoint, else what `build_engine` makes of the fresh network and, if
-    there is one, of `start_from`.
+    Start order: this run's own newest whole checkpoint, else its trunk's (`run.branch_from`), else what `build_engine`
+    makes of the fresh network and, if there is one, of `start_from`.
     Raises UserError for bad input and for a run that must not go on.
     """
     run = RunDirectory(config.run, world=world)
@@ -79,9 +80,8 @@ def run_stage(
             require_known(config.model)
             stream, labelled = open_streams(config, world=world)
         identity = {**engine_identity, **identify(config, stream)}
-        require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
         held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
-        checkpoint = find_start(run, config, require=require, world=world)
+        checkpoint = open_run(run, config, stream, identity=identity, world=world)
         with run.failures_marked():
             with errors_shared():
                 audit_recipe(run, config, num_shards=stream.num_shards, world=world)
@@ -124,6 +124,22 @@ def build_network(config: StageConfig, *, num_classes: int) -> nn.Module:
         name = config.model.name
         require_logits(model, num_classes=num_classes, image_size=other, name=name, key="evaluation.image_size")
     return model
+
+
+def open_run(
+    run: RunDirectory, config: StageConfig, stream: TrainStream, *, identity: Mapping[str, Any], world: World
+) -> Checkpoint | None:
+    """Open the run directory and return the checkpoint to go on from, the run's own or its trunk's. Collective."""
+    require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
+    leave_trunk = functools.partial(
+        find_branch,
+        config,
+        plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+        steps_per_epoch=stream.steps_per_epoch,
+        require=require,
+        world=world,
+    )
+    return find_start(run, config, require=require, find_branch=leave_trunk, world=world)
 
 
 def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Mapping[str, Any]) -> None:

@@ -12,6 +12,8 @@ from hornet.config import Settings, resumable
 Weights = Literal["raw", "ema"]
 Clipping = Literal["standard", "paper", "every_micro_step"]
 """standard: once a step; paper: what has accumulated is clipped after every micro batch."""
+Shape = Literal["cosine", "wsd"]
+Cooldown = Literal["1-sqrt", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +55,26 @@ class ScheduleConfig(Settings):
     warmup_epochs: float = 0.0
     """Length of the linear rise from 0, in epochs."""
     min_lr: float = 1e-6
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of the cosine, or of the cooldown."""
+    shape: Shape = "cosine"
+    """After the warm-up: half a cosine over the whole run, or wsd (warm-up, stable, decay): the peak until a cooldown,
+    so that runs of several lengths share their beginning (run.branch_from)."""
+    cooldown_share: float = 0.2
+    """Under wsd, the share of the run's steps that are its cooldown."""
+    cooldown: Cooldown = "1-sqrt"
+    """Under wsd, the cooldown's form in its progress x: 1 - sqrt(x), or 1 - x."""
 
     def _find_problems(self) -> Iterator[str]:
         if not self.num_epochs > 0:
             yield f"num_epochs: must be above 0, not {self.num_epochs}"
         elif not 0 <= self.warmup_epochs <= self.num_epochs:
             yield f"warmup_epochs: must lie in 0..num_epochs ({self.num_epochs}), not {self.warmup_epochs}"
+        elif self.shape == "wsd" and not 0 < self.cooldown_share <= 1:
+            yield f"cooldown_share: must be over 0 and at most 1, not {self.cooldown_share}"
+        elif self.shape == "wsd" and self.warmup_epochs > (stable := (1 - self.cooldown_share) * self.num_epochs):
+            yield f"warmup_epochs: must end before the cooldown, after {stable:g} epochs, not {self.warmup_epochs}"
+        if self.shape == "cosine" and (self.cooldown_share, self.cooldown) != (0.2, "1-sqrt"):
+            yield "cooldown: a cosine has none; set shape=wsd, or leave cooldown and cooldown_share out"
         if not 0 <= self.peak_lr < math.inf:
             yield f"peak_lr: must be 0 or more, and finite, not {self.peak_lr}"
         elif not 0 <= self.min_lr <= self.peak_lr:

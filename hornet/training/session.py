@@ -14,6 +14,7 @@ import torch
 
 from hornet.batch import Batch
 from hornet.runs.directory import RunDirectory
+from hornet.training.branch import Branch, begin_branch
 from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint, name_of
 from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.components import Components
@@ -50,24 +51,32 @@ def hold_lock(run: RunDirectory, *, world: World) -> Iterator[None]:
 
 
 def find_start(
-    run: RunDirectory, config: Any, *, require: Callable[[Checkpoint], None], world: World
+    run: RunDirectory,
+    config: Any,
+    *,
+    require: Callable[[Checkpoint], None],
+    find_branch: Callable[[], Branch | None],
+    world: World,
 ) -> Checkpoint | None:
-    """Open the run directory and return the checkpoint to go on from. Collective.
+    """Open the run directory and return the checkpoint to go on from: the run's own, else its trunk's. Collective.
 
     Later ones, which were trained on batches that are left out now, are set aside. Raises UserError if the run would go
-    on with another config, and what `require` raises of the checkpoint; the run directory is then as it was.
+    on with another config, and what `require` and `find_branch` raise; the run directory is then as it was.
     """
     start = find_fitting_start(run, config.guard, world=world)
-    checkpoint = start.checkpoint
+    branch = find_branch() if start.checkpoint is None else None
+    checkpoint = start.checkpoint if branch is None else branch.checkpoint
     with errors_shared():
-        if checkpoint is not None:
-            require(checkpoint)
-        run.prepare(config, has_checkpoint=checkpoint is not None)
+        if start.checkpoint is not None:
+            require(start.checkpoint)
+        run.prepare(config, has_checkpoint=start.checkpoint is not None)
         step = 0 if checkpoint is None else checkpoint.step
         recorded = [row["step"] for row in run.read("metrics")]
         lost_steps = max(0, *recorded[-1:], step) - step
         run.write_status("starting", step=step, num_ranks=world.num_ranks, lost_steps=lost_steps)
         adopt(run, start, world=world)
+        if branch is not None:
+            begin_branch(run, branch, world=world)
     return checkpoint
 
 

@@ -14,6 +14,7 @@ from hornet.quantities import format_seconds
 from hornet.runs.attempts import find_attempts, find_step_seconds
 from hornet.runs.directory import RunDirectory
 from hornet.runs.rows import Row
+from hornet.training.branch import read_branch
 from hornet.training.components import Components
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import find_best, format_evaluation
@@ -33,6 +34,7 @@ def finish(run: RunDirectory, components: Components, state: RunState, *, second
         "name": run.path.name,
         MADE_BY: PROGRAM,
         **components.about,
+        "branched_from": read_branch(run),
         "steps": state.step,
         "epochs": count_data_steps(state.step, state.skipped_batches) / components.steps_per_epoch,
         "images_seen": images_seen,

@@ -36,6 +36,7 @@ REFUSED = [
     ),
     (["launch/plan.py", "--config", DEMO, "schedule.min_lr=1"], "schedule.min_lr: must lie in 0..peak_lr"),
     (["launch/evaluate.py", "absent"], "absent: 1 problem\ndoes not exist"),
+    (["launch/average.py", "newest", "absent"], "absent: 1 problem\ndoes not exist"),
     (["launch/evaluate.py", "README.md", "evaluation.shard=x"], "evaluation.shard: unknown key"),
     (["launch/verify_resume.py", "--config", TUNING, "start.fro=x"], "start.fro: unknown key"),
     (["launch/scaling.py", "plan", "--config", "configs/scaling/demo.yaml", "fit.law=x"], "fit.law: unknown key"),

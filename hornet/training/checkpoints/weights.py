@@ -6,7 +6,12 @@ from torch import Tensor
 
 from hornet.errors import UserError
 from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.checkpoints.unpickling import load_pickled
 from hornet.training.config import Weights
+
+MADE_OF_OTHERS = "average"
+"""The engine of a checkpoint that no training wrote, but that was made of other weights (finetune/average.py)."""
+AVERAGE_FILE = "weights.pt"
 
 
 def read_weights(checkpoint: Checkpoint, *, weights: Weights) -> dict[str, Tensor]:
@@ -26,6 +31,10 @@ def read_weights(checkpoint: Checkpoint, *, weights: Weights) -> dict[str, Tenso
             accelerate.read_state(checkpoint.folder)["model"]
             if weights == "raw"
             else accelerate.read_ema(checkpoint.folder)
+        )
+    elif engine == MADE_OF_OTHERS:
+        found = (
+            load_pickled(checkpoint.folder / AVERAGE_FILE, classes={}, mmap=False)["model"] if weights == "raw" else {}
         )
     else:
         raise UserError(f"{checkpoint.folder}: was written by an engine this code does not know: {engine!r}")

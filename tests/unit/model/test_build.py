@@ -18,7 +18,7 @@ from hornet.errors import UserError
 from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
 from hornet.model.cost import count_forward, count_multiply_adds, count_training_flops, require_logits
-from hornet.model.resize import fit_to_model
+from hornet.model.resize import fit_to_model, get_resize
 
 SMALL_VIT = {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
 SMALL_SWIN = {"depths": [1, 1], "embed_dim": 24, "num_heads": [1, 2], "window_size": 4}
@@ -115,6 +115,36 @@ def test_layer_scales_begin_where_the_setting_says_whatever_the_network_calls_it
     assert all((tensor == 0.125).all() for tensor in found)
 
 
+@pytest.mark.parametrize("name", ["hornet_atto_gf", "convnext_atto", "vit_tiny_patch16_224"])
+def test_the_heads_weights_are_scaled_and_nothing_else(name: str) -> None:
+    plain, scaled = build(name), build(name, head_init_scale=0.001)
+    head = get_classifier_names(plain)
+    for key, tensor in plain.state_dict().items():
+        expected = tensor * 0.001 if key in head else tensor
+        torch.testing.assert_close(scaled.state_dict()[key], expected, rtol=1e-6, atol=0)
+    assert plain.state_dict()[head[0]].abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"head_init_scale": -1.0}, "head_init_scale: must be 0 or more, and finite, not -1"),
+        (
+            {"head_init_scale": 0.1, "arguments": {"head_init_scale": 0.2}},
+            "arguments.head_init_scale: head_init_scale says it too; leave out one of them",
+        ),
+    ],
+)
+def test_a_scale_of_the_head_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(name="hornet_atto_gf", **settings)
+
+
+@pytest.mark.parametrize("how", ["bilinear", "spectral"])
+def test_filters_are_resized_as_the_setting_says(how: str) -> None:
+    assert get_resize(build("hornet_atto_gf", resize=how)) == how
+
+
 REFUSED = [
     ({"name": "convnext_ato"}, r"model\.name: no network is called 'convnext_ato'; did you mean convnext_atto or "),
     ({"name": "hornet_atto_gf", "arguments": {"foo": 1}}, "hornet_atto_gf takes no foo; it takes width, "),
@@ -127,6 +157,8 @@ REFUSED = [
     ({"name": "vgg11", "drop_path_rate": 0.1}, r"model\.drop_path_rate: vgg11 has no stochastic depth; set it to 0"),
     ({"name": "convnext_atto", "kernels": "fused"}, r"model\.kernels: convnext_atto has no fused kernels"),
     ({"name": "vit_tiny_patch16_224", "arguments": {"depth": 2.5}}, r"cannot be built for .* and depth=2\.5: "),
+    ({"name": "convnext_atto", "resize": "spectral"}, r"model\.resize: convnext_atto has no global filters"),
+    ({"name": "hornet_atto_7x7", "resize": "spectral"}, r"model\.resize: hornet_atto_7x7 has no global filters"),
     ({"name": "inception_v3"}, r"data\.transform\.image_size: inception_v3 cannot take images of 32 pixels: "),
     ({"name": "deit_tiny_distilled_patch16_224"}, r"model\.name: .* has no single last layer that classifies"),
     ({"name": "resnet18", "arguments": {"layers": [1, 1]}}, "resnet18 cannot take images of 32 pixels: .*layer3"),

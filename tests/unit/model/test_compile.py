@@ -15,6 +15,7 @@ from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
 from hornet.model.global_filter import GlobalLocalFilter
 from hornet.model.hornet import HorNet
+from hornet.model.sizes import Resize
 from tests.unit.model import small_model
 from tests.unit.model.small_model import compute_gradients, fill_visibly
 
@@ -113,8 +114,10 @@ def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.Monk
         assert model(torch.randn(1, 3, height, 32)).shape == (1, 8, height // 4, 8)
 
 
-def test_a_filters_graph_for_any_size_is_right_at_all_of_them() -> None:
+@pytest.mark.parametrize("resize", ["bilinear", "spectral"])
+def test_a_filters_graph_for_any_size_is_right_at_all_of_them(resize: Resize) -> None:
     layer = GlobalLocalFilter(6, grid=(4, 3)).eval()
+    layer.resize = resize
     nn.init.normal_(layer.complex_weight)
     any_size = torch.export.Dim.DYNAMIC
     # Traced at the size of its own filter, which the graph must not be tied to.

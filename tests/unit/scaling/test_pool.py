@@ -124,6 +124,17 @@ def test_finetunings_follow_their_parents_and_fall_with_them(begin):
     assert pool.failed["tuned/gf-atto_f1_e2_s1"] == f"its parent {broken} failed"
 
 
+def test_branches_follow_their_trunk_and_fall_with_it(begin):
+    overrides = [*SMALL["overrides"], "schedule.shape=wsd"]
+    groups = {"lengths": SMALL | {"sizes": ["atto"], "epochs": [2, 4], "trunk": True, "overrides": overrides}}
+    broken = "lengths/gf-atto_f1_e4_s1"
+    pool, cells, started = begin(groups=groups, does={broken: "echo broken; exit 2"})
+    pool.run(cells)
+    assert started.index("lengths/gf-atto_f1_e4_s0") < started.index("lengths/gf-atto_f1_e2_s0")
+    assert "lengths/gf-atto_f1_e2_s1" not in started
+    assert pool.failed["lengths/gf-atto_f1_e2_s1"] == f"its trunk {broken} failed"
+
+
 def test_held_out_runs_wait_for_their_prediction(begin):
     groups = {"large": SMALL | {"sizes": ["pico"], "predict_first": True}, "grid": SMALL}
     pool, cells, started = begin(groups=groups)

@@ -64,6 +64,27 @@ def test_each_finetuning_waits_for_its_own_parent(tmp_path, calls):
     assert all("/tuned/" in path for path in children)
 
 
+def test_branches_wait_for_their_trunk_and_finetunings_for_those(tmp_path, calls):
+    overrides = [*SMALL["overrides"], "schedule.shape=wsd"]
+    lengths = SMALL | {"sizes": ["atto"], "epochs": [2, 4], "trunk": True, "overrides": overrides}
+    study = make_study(tmp_path, groups={"lengths": lengths, "tuned": TUNED | {"from": "lengths", "epochs": [1, 2]}})
+    cells = expand(study)
+    text = submit(study, cells, cells, options=[])
+    assert text.splitlines() == [
+        "job 101: 2 pretrainings",
+        "job 102: 2 branches of lengths, each after its trunk in job 101",
+        "job 103: 2 finetunings of tuned, each after its parent in job 102",
+        "job 104: 2 finetunings of tuned, each after its parent in job 102",
+        "job 105: 2 finetunings of tuned, each after its parent in job 101",
+        "job 106: 2 finetunings of tuned, each after its parent in job 101",
+    ]
+    assert calls()[1][2:4] == ["--dependency=aftercorr:101", "--kill-on-invalid-dep=yes"]
+    trunks, first = (open(call[-1]).read().splitlines() for call in calls()[:2])  # noqa: PTH123, SIM115
+    assert [line.replace("_e4_", "_e2_") for line in trunks] == first, "each behind the trunk of its own seed"
+    submitted = json.loads((study.folder / "submitted.json").read_text())
+    assert len(submitted) == len(cells) == 12, "none is left out, though several wait for the same one"
+
+
 def test_what_is_in_the_queue_is_not_submitted_again(tmp_path, calls):
     study = make_study(tmp_path, groups={"grid": SMALL})
     cells = expand(study)

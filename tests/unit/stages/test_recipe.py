@@ -126,7 +126,12 @@ def test_a_config_without_departures_says_so_and_one_without_a_name_says_nothing
         ("tiny", "evaluation.interpolation", "bilinear"),
         ("finetune", "evaluation.crop_fraction", 0.875),
         ("finetune", "start.weights", "ema"),
+        ("finetune", "model.resize", "spectral"),
+        ("finetune", "model.head_init_scale", 0.001),
+        ("large", "model.head_init_scale", 0.001),
         ("large", "recipe.clipping", "every_micro_step"),
+        ("tiny", "schedule.shape", "wsd"),
+        ("finetune", "schedule.shape", "wsd"),
     ],
 )
 def test_nothing_that_the_original_fixes_departs_unseen(base, key, value):

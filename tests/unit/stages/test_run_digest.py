@@ -54,6 +54,7 @@ def test_names_places_and_what_a_resumed_run_may_change_do_not_count(override):
         "run.seed=1",
         "model.name=hornet_atto_7x7",
         "schedule.num_epochs=13",
+        "schedule.shape=wsd",
         "schedule.peak_lr=0.0021",
         "global_batch_size=32",
         "data.transform.flip_probability=0.5",

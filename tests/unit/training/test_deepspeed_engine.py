@@ -1,5 +1,6 @@
 """DeepSpeed's engine in one process: what it does when a gradient is not finite, at every ZeRO stage."""
 
+import dataclasses
 import math
 import types
 
@@ -35,9 +36,9 @@ def compute_loss(model, batch, seed):
     return loss * (math.nan if seed % 2 else 1.0)
 
 
-def build(kind):
+def build(kind, *, optimizer=OPTIMIZER):
     common = {
-        "optimizer": OPTIMIZER,
+        "optimizer": optimizer,
         "compute_loss": compute_loss,
         "derive_step_seed": lambda step, micro_step: step,
         "device": torch.device("cpu"),
@@ -94,6 +95,23 @@ def test_a_step_the_guard_refuses_leaves_no_trace(kind):
     for name in NAMES:
         assert torch.equal(weights[0][name], weights[1][name])
         torch.testing.assert_close(weights[2][name], undisturbed[1][name], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, "accelerate"])
+def test_the_average_is_the_one_by_hand_from_the_starting_weights(kind):
+    """Step 0 of the even ones is the first that counts; what is dropped before or between moves nothing."""
+    decay = 0.75
+    engine = build(kind, optimizer=dataclasses.replace(OPTIMIZER, ema_decay=decay))
+    expected = engine.read_parameters(NAMES)
+    for step in (1, 0, 2, 3, 4):
+        _, (weights,) = run(engine, [step])
+        if step % 2 == 0:
+            expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in NAMES}
+        with engine.evaluation_model("ema"):
+            averaged = engine.read_parameters(NAMES)
+        for name in NAMES:
+            torch.testing.assert_close(averaged[name], expected[name])
 
 
 def list_known_keys():

@@ -11,6 +11,10 @@ from safetensors.torch import save_file
 import hornet  # noqa: F401  registers the models
 from finetune.start import fit_weights
 from hornet.errors import UserError
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
+from hornet.model.global_filter import resize_filter
+from hornet.model.resize import choose_resize, get_filter_grids
 from hornet.shards.label_space import LabelSpace, number_classes
 from hornet.stages.pretrained import Pretrained, read_pretrained
 from hornet.training.engines.deepspeed_files import load_shard
@@ -99,6 +103,24 @@ def test_filters_are_resized_to_the_new_grid():
     source, target = make_model(2, image_size=32), make_model(2, image_size=96)
     report = fit_weights(start_of(source, space("a", "b")), target, label_space=space("a", "b"))
     assert "filters: 8 resized" in report[1]
+
+
+def test_filters_are_resized_by_frequencies_where_the_network_says_so():
+    source, target = make_model(2, image_size=32), make_model(2, image_size=96)
+    choose_resize(target, "spectral")
+    report = fit_weights(start_of(source, space("a", "b")), target, label_space=space("a", "b"))
+    assert "filters: 8 resized to the grids of the new image size by their frequencies" in report[1]
+    name, grid = next(iter(get_filter_grids(target).items()))
+    expected = resize_filter(source.state_dict()[name], grid, how="spectral")
+    assert torch.equal(target.state_dict()[name], expected)
+
+
+def test_mapped_rows_keep_their_values_whatever_the_scale_of_the_fresh_ones():
+    config = ModelConfig(name="hornet_atto_gf", head_init_scale=0.001)
+    source, target = make_model(2), build_model(config, num_classes=3, image_size=32, seed=0)
+    fit_weights(start_of(source, space("a", "b")), target, label_space=space("a", "b", "x", name="t"))
+    assert torch.equal(target.head.weight[:2], source.head.weight)
+    assert 0 < target.head.weight[2].abs().max() < 1e-3
 
 
 def test_weights_of_another_network_are_refused():

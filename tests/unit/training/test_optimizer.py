@@ -57,23 +57,62 @@ def steps(optimizer, model, count, finite=lambda step: True):
         optimizer.zero_grad(set_to_none=True)
 
 
-def test_ema_is_the_textbook_average_and_skipped_steps_do_not_move_it():
+def test_ema_is_the_average_by_hand_from_the_starting_weights_and_skipped_steps_do_not_move_it():
     torch.manual_seed(0)
     model, decay = Tiny(), 0.75
     optimizer = build_optimizer(model, OptimizerConfig())
     attach_ema(optimizer, decay=decay)
-    expected = None
+    expected = copy.deepcopy(model.state_dict())
     for step in range(5):
-        steps(optimizer, model, 1, finite=lambda _, step=step: step != 3)
-        weights = copy.deepcopy(model.state_dict())
-        if expected is None:
-            expected = weights
-        elif step != 3:
-            expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in weights}
+        steps(optimizer, model, 1, finite=lambda _, step=step: step not in (0, 3))
+        if step not in (0, 3):
+            expected = {name: decay * expected[name] + (1 - decay) * now for name, now in model.state_dict().items()}
     averages = read_ema_by_name(optimizer.state_dict())
     assert averages.keys() == expected.keys()
     for name in expected:
         torch.testing.assert_close(averages[name], expected[name])
+
+
+def test_ema_of_one_parameter_is_its_closed_form():
+    """After n steps: decay^n start + (1 - decay) (decay^(n-1) w_1 + ... + w_n), as timm's ModelEma has it."""
+    model, decay, count = Tiny(), 0.9, 7
+    optimizer = build_optimizer(model, OptimizerConfig())
+    attach_ema(optimizer, decay=decay)
+    history = [float(model.b.detach())]
+    for _ in range(count):
+        steps(optimizer, model, 1)
+        history.append(float(model.b.detach()))
+    by_hand = decay**count * history[0] + sum(
+        (1 - decay) * decay ** (count - step) * history[step] for step in range(1, count + 1)
+    )
+    assert len(set(history)) == count + 1
+    assert float(read_ema_by_name(optimizer.state_dict())["b"]) == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_an_average_that_began_otherwise_goes_on_as_it_was():
+    """Runs of releases before 0.2.0 began it with the weights after their first step."""
+    model, decay = Tiny(), 0.5
+    earlier = build_optimizer(model, OptimizerConfig())
+    steps(earlier, model, 1)
+    for parameter in model.parameters():
+        earlier.state[parameter]["ema"] = parameter.detach().clone()
+    optimizer = build_optimizer(model, OptimizerConfig())
+    attach_ema(optimizer, decay=decay)
+    optimizer.load_state_dict(copy.deepcopy(earlier.state_dict()))
+    first = float(model.b.detach())
+    steps(optimizer, model, 1)
+    by_hand = decay * first + (1 - decay) * float(model.b.detach())
+    assert float(read_ema_by_name(optimizer.state_dict())["b"]) == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_before_the_first_step_the_average_is_the_starting_weights():
+    model = Tiny()
+    optimizer = build_optimizer(model, OptimizerConfig())
+    attach_ema(optimizer, decay=0.5)
+    before = copy.deepcopy(model.state_dict())
+    steps(optimizer, model, 1, finite=lambda _: False)
+    swap_with_ema(optimizer, model.parameters())
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
 
 
 def test_swapping_twice_is_identity_to_the_bit():

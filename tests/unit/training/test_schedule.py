@@ -29,6 +29,33 @@ def test_the_22k_recipe_has_the_published_number_of_steps():
     assert plan_schedule(config, steps_per_epoch=14_197_122 // 4096).num_steps == 311_940
 
 
+COOLDOWNS = {  # by hand: 10 steps, 2 of warm-up, 4 of cooldown at progress 0, 1/4, 1/2, 3/4; peak 1, least 0.2
+    "1-sqrt": [1, 0.2 + 0.8 * 0.5, 0.2 + 0.8 * 0.292893219, 0.2 + 0.8 * 0.133974596],
+    "linear": [1, 0.8, 0.6, 0.4],
+}
+
+
+def plan_wsd(**changes):
+    values = {"num_epochs": 1, "warmup_epochs": 0.2, "peak_lr": 1.0, "min_lr": 0.2, "shape": "wsd"}
+    return plan_schedule(ScheduleConfig(**{**values, **changes}), steps_per_epoch=10)
+
+
+@pytest.mark.parametrize("cooldown", COOLDOWNS)
+def test_wsd_rises_stays_and_cools_down(cooldown):
+    schedule = plan_wsd(cooldown_share=0.4, cooldown=cooldown)
+    assert schedule.num_stable_steps == 6
+    rates = [schedule.lr_at(step) for step in range(10)]
+    assert rates[:6] == [0, 1, 1, 1, 1, 1], "exactly, whatever min_lr is"
+    assert rates[6:] == pytest.approx(COOLDOWNS[cooldown], rel=1e-8)
+
+
+def test_before_the_cooldown_the_length_does_not_matter():
+    short, long = plan_wsd(num_epochs=3), plan_wsd(num_epochs=7, min_lr=0.0, cooldown="linear")
+    assert (short.num_stable_steps, long.num_stable_steps) == (24, 56)
+    assert [short.lr_at(step) for step in range(24)] == [long.lr_at(step) for step in range(24)]
+    assert plan_wsd(cooldown_share=0.01).num_stable_steps == 9, "a cooldown has a step at least"
+
+
 def test_a_peak_that_is_no_number_is_not_laid_on_the_minimum():
     with pytest.raises(ValueError, match="peak_lr: must be 0 or more, and finite, not nan") as caught:
         ScheduleConfig(num_epochs=3, peak_lr=math.nan)
@@ -41,6 +68,14 @@ def test_a_peak_that_is_no_number_is_not_laid_on_the_minimum():
         ({"num_epochs": 0}, "num_epochs: must be above 0"),
         ({"warmup_epochs": 4}, "warmup_epochs: must lie in"),
         ({"min_lr": 1}, "min_lr: must lie in"),
+        ({"shape": "wsd", "cooldown_share": 0}, "cooldown_share: must be over 0 and at most 1, not 0"),
+        ({"shape": "wsd", "cooldown_share": 1.5}, "cooldown_share: must be over 0 and at most 1, not 1.5"),
+        (
+            {"shape": "wsd", "cooldown_share": 0.5, "warmup_epochs": 2},
+            "warmup_epochs: must end before the cooldown, after 1.5 epochs, not 2",
+        ),
+        ({"cooldown_share": 0.5}, "cooldown: a cosine has none; set shape=wsd, or leave cooldown and cooldown_share"),
+        ({"cooldown": "linear"}, "cooldown: a cosine has none"),
     ],
 )
 def test_refuses(changes, message):

@@ -1,0 +1,94 @@
+"""Weights made of finished runs: the mean of checkpoints, a greedy soup, points between start and end."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from finetune.config import AverageConfig
+from hornet.cli import BAD_INPUT
+from hornet.cli.command_line import exit_on_bad_input
+from hornet.config import ConfigError, build_config, describe_fields
+from hornet.durable import replace_non_finite
+from hornet.errors import UserError
+from hornet.overrides import apply_overrides
+from hornet.runs.begun import CONFIG_NAME, read_run_config
+from hornet.stages.preprocessing import take_from_run
+from hornet.world import read_world
+
+EPILOG = f"""examples:
+  python launch/average.py newest runs/demo/finetune count=3
+  python launch/average.py best runs/demo/finetune count=3 weights=ema
+  python launch/average.py soup runs/a runs/b runs/c output=runs/soup
+  python launch/average.py interpolate runs/demo/finetune alphas=[0,0.25,0.5,0.75,1]
+  torchrun --nproc_per_node 8 launch/average.py soup runs/a runs/b
+
+newest    the mean of the newest checkpoints of a run
+best      the mean of those checkpoints that do best by themselves; all that the run has kept are tried
+soup      from the best run to the worst, each joins the mean if the mean does at least as well with it
+          (Wortsman et al. 2022, arXiv 2203.05482)
+interpolate  (1 - alpha) of the weights that finetuning began with and alpha of those it ended with, as WiSE-FT
+          (arXiv 2109.01903); the alpha that does best is written, of equal ones the first
+
+All are judged on the run's own labelled set, prepared as the run does. What was chosen on a set is flattered by it:
+report another set's numbers. The folder, RUN/averages/METHOD or output, is read by finetuning (start.from), evaluation
+and export as a run is; average.json and average.md in it hold the table.
+
+keys:
+{describe_fields(AverageConfig)}"""
+
+
+def main() -> None:
+    """Read the command line, then make the weights."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("method", choices=("newest", "best", "soup", "interpolate"), help="what to make; see below")
+    parser.add_argument("sources", nargs="+", metavar="RUN", help="run directories, then key=value")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_intermixed_args()
+    try:
+        config = read_config(options.method, options.sources)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    exit_on_bad_input(lambda: report(config, as_json=options.json))
+
+
+def read_config(method: str, words: list[str]) -> AverageConfig:
+    """Take the set and its preprocessing from the first run, then the overrides among the words."""
+    overrides = [word for word in words if re.match(r"[a-z_.]+\+?=", word)]
+    sources = [Path(word) for word in words if word not in overrides]
+    missing = [source for source in sources if not source.exists()]
+    if missing or not sources:
+        name = str(missing[0]) if missing else "sources"
+        raise ConfigError(name, ["does not exist; give a run directory, or a checkpoint in one"])
+    values: dict[str, Any] = {"method": method, "sources": sources}
+    for folder in (sources[0], sources[0].parent.parent):
+        if (folder / CONFIG_NAME).exists():
+            values |= take_from_run(read_run_config(folder))
+            break
+    else:
+        raise ConfigError(str(sources[0]), [f"holds no {CONFIG_NAME}; give a run directory, or a checkpoint in one"])
+    problems = apply_overrides(values, overrides)
+    return build_config(AverageConfig, values, source=str(sources[0]), problems=problems)
+
+
+def report(config: AverageConfig, *, as_json: bool) -> None:
+    """Make the weights and print the table."""
+    from finetune.average import average_weights, describe, format_table  # torch takes seconds
+
+    world = read_world()
+    averaged = average_weights(config, world=world)
+    if not world.is_main:
+        return
+    if as_json:
+        print(json.dumps(replace_non_finite(describe(config, averaged)), allow_nan=False))
+    else:
+        print("\n".join([*format_table(averaged), "", f"{averaged.chosen} written to {averaged.folder}"]))
+
+
+if __name__ == "__main__":
+    main()
