@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: help setup demo check test lint types arrows unit integration test-slurm chaos reference lock clean
+.PHONY: help setup demo demo-dense check test lint types arrows unit integration test-slurm chaos reference lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -20,6 +20,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
+
+demo-dense: $(READY)  ## segmentation on small data: scenes, shards, training, kill, resume, evaluation, pictures
+	$(BIN)/python launch/demo.py --dense
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
 	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
@@ -52,7 +55,7 @@ chaos: $(READY)  ## 100 kills of one run, damage in between (KILLS=20 SEED=7); f
 	$(BIN)/python -m tests.chaos --kills $(KILLS) --output runs/chaos.json $(if $(SEED),--seed $(SEED))
 
 reference: $(READY)  ## the API reference, from docstrings: build/reference/index.html
-	$(BIN)/python -m pdoc --no-show-source --output-directory build/reference hornet pretrain finetune scaling
+	$(BIN)/python -m pdoc --no-show-source --output-directory build/reference hornet pretrain finetune dense scaling
 
 lock: $(READY)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from hornet.dense.backbone import DenseBackbone
 from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads, CascadeStage
+from hornet.dense.config import Pyramid
 from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn
-from hornet.dense.pyramid import FeaturePyramid, Pyramid
+from hornet.dense.pyramid import FeaturePyramid
 from hornet.dense.uper_net import UPerNet
 
 NUM_BOXES, NUM_MASKS = 1000, 100

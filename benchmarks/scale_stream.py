@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hornet.data.augment.transforms import TrainTransform
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.loader import TrainStream
 from hornet.data.order import Order
+from hornet.data.pipeline import TrainBatches
 from hornet.shards.index import RECORD
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Split
@@ -63,7 +65,15 @@ def follow_epoch(
     ranks = []
     for rank in range(num_ranks):
         world = replace(ALONE, rank=rank, num_ranks=num_ranks)
-        stream = TrainStream(config, shards=shards, order=order, world=world, micro_batch_size=micro_batch_size)
+        stream = TrainStream(
+            config,
+            shards=shards,
+            order=order,
+            world=world,
+            micro_batch_size=micro_batch_size,
+            dataset=TrainBatches(shards, transform=TrainTransform(config.transform), seed=0),
+            bytes_per_image=0,
+        )
         ranks.append(stream._picks(0, 10**9))
     times_seen = np.zeros(num_samples, np.uint8)
     descriptors: list[list[OrderedDict[int, None]]] = [[OrderedDict() for _ in range(num_workers)] for _ in ranks]

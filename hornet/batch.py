@@ -44,6 +44,9 @@ class Batch:
     """bool (B,): False where evaluation padded the batch so that all ranks have as many; always True in training."""
     bad_samples: tuple[BadSample, ...]
     """Samples of this batch that were replaced."""
+    masks_bhw: Tensor | None = None
+    """int16 (B, H, W), of semantic segmentation: the class of each pixel, -1 for none; `labels` are then the class of
+    the most pixels. In evaluation a mask has the size of its image as well."""
 
     def __len__(self) -> int:
         return len(self.labels)

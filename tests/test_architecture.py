@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("hornet", "pretrain", "finetune", "scaling", "launch")
+FOLDERS = ("hornet", "pretrain", "finetune", "dense", "scaling", "launch")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 SCRIPTS = sorted((ROOT / "launch").glob("[!_]*.py"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from dense.config import DenseConfig, EvaluateSegmenterConfig
 from finetune.config import FinetuneConfig
 from hornet.cli import COMMANDS
 from hornet.cli.configs import list_configs
@@ -26,12 +27,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "configs").rglob("*.yaml"))]
 CODE = [
     path
-    for folder in ("hornet", "pretrain", "finetune", "launch", "benchmarks")
+    for folder in ("hornet", "pretrain", "finetune", "dense", "launch", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 NAMES = "python|deepspeed|accelerate|torchrun|make|hornet|sbatch|pip|launch/|benchmarks/"
 PROGRAMS = rf"(?:\w+=\S+ )*(?:\.venv/bin/)?(?:{NAMES})"
-STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "dense": DenseConfig}
+DEMOS = {"finetune": "finetune", "dense": "segmentation"}
 LEFT_OUT = {"docs/log.md"}  # a diary: its commands were those of their day
 
 
@@ -179,7 +181,8 @@ def find_config_problem(name, options):
         except ConfigError as error:
             return str(error)
         return None
-    base = EvaluateConfig if name == "evaluate" else STAGES.get(name)
+    is_segmenter = name == "evaluate" and "dense" in Path(options.source).parts  # else it would be asked for its run
+    base = EvaluateSegmenterConfig if is_segmenter else EvaluateConfig if name == "evaluate" else STAGES.get(name)
     values = {"source": "X"}
     if path is not None:
         file = ROOT / path
@@ -189,14 +192,14 @@ def find_config_problem(name, options):
         elif str(path).startswith(("configs/", "hornet:")) and "NAME" not in str(path):
             return f"no config {path}"
         else:  # FILE, my.yaml: the keys are those of any config
-            values = read_yaml(ROOT / f"configs/demo/{'finetune' if name == 'finetune' else 'pretrain'}.yaml")
+            values = read_yaml(ROOT / f"configs/demo/{DEMOS.get(name, 'pretrain')}.yaml")
     base = base or (FinetuneConfig if "start" in values else PretrainConfig)
     problems = apply_overrides(values, [word for word in options.overrides if "=" in word])
     try:
-        if base is not EvaluateConfig or "evaluation" in values:
+        if name != "evaluate" or "evaluation" in values:
             build_config(base, values, source=name)
     except ConfigError as error:
-        problems += [text for text in error.problems if base is not EvaluateConfig or "unknown" in text]
+        problems += [text for text in error.problems if name != "evaluate" or "unknown" in text]
     return "; ".join(problems) or None
 
 

@@ -27,10 +27,18 @@ def main() -> None:
     """Run every stage, each with the command a user would give."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="store_true", help="make only the digits' shards, in data/demo/, for a study")
+    parser.add_argument(
+        "--dense", action="store_true", help="segmentation instead, of scenes; results in runs/demo-dense/"
+    )
     options = parser.parse_args()
     if not (ROOT / "launch").exists():
         print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
+    if options.dense:
+        from hornet.cli.demo_dense import segment_scenes
+
+        segment_scenes()
+        return
     started = time.monotonic()
     for folder in (DATA,) if options.data else (DATA, RUNS):
         shutil.rmtree(folder, ignore_errors=True)
@@ -115,9 +123,16 @@ def call_and_kill(title: str, command: list[object], run: Path, *, after_step: i
         if process.poll() is not None:
             sys.exit(f"demo: {title} ended by itself with exit code {process.returncode}")
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in list_descendants(process.pid):  # not the group: torchrun's ranks have one each
+        os.kill(pid, signal.SIGKILL)
     process.wait()
     print(f"demo: SIGKILL to all ranks after step {read_last_step(run)}", flush=True)
+
+
+def list_descendants(pid: int) -> list[int]:
+    """Return a process and all that it and those have started, itself first."""
+    children = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(one for line in children for child in line for one in list_descendants(int(child)))]
 
 
 def require_ranks(run: Path) -> None:

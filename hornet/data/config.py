@@ -94,13 +94,14 @@ class MixingConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamConfig(Settings):
-    """The training stream: a split's samples in the order of the run, augmented."""
+class TrainedSetConfig(Settings):
+    """A split to train on, in the order of the run, and how it is read."""
 
     shards: Location = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://); or a pattern of tars."""
     index: Path | None = resumable(None)
-    """Folder for the index of tars that `shards` names by a pattern; null: ~/.cache/hornet/indexes."""
+    """Folder for the index of tars that `shards` names by a pattern, and of samples with masks; null:
+    ~/.cache/hornet/indexes."""
     split: str = "train"
     """Name of the set's split to train on."""
     shuffle_window_shards: int = 64
@@ -113,8 +114,6 @@ class StreamConfig(Settings):
     """Micro batches that each worker prepares ahead."""
     max_bad_sample_rate: float = resumable(0.0)
     """Share of the samples that may be unusable (and replaced) before the run fails, 0 to 1."""
-    transform: TransformConfig
-    """Crop, flip, RandAugment and size of each image."""
     remote: RemoteConfig = field(default_factory=RemoteConfig)
     """How tars at a URL are read."""
 
@@ -125,15 +124,41 @@ class StreamConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig(Settings):
-    """The evaluation stream: every sample once."""
+class StreamConfig(TrainedSetConfig):
+    """The training stream: a split's samples in the order of the run, augmented."""
+
+    transform: TransformConfig
+    """Crop, flip, RandAugment and size of each image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedSetConfig(Settings):
+    """A split of which every sample is seen once, and how it is read."""
 
     shards: Location = resumable()
     """Folder that holds the set's _info.json, or its URL (http(s)://, s3://, gs://, hf://); or a pattern of tars."""
     index: Path | None = resumable(None)
-    """Folder for the index of tars that `shards` names by a pattern; null: ~/.cache/hornet/indexes."""
+    """Folder for the index of tars that `shards` names by a pattern, and of samples with masks; null:
+    ~/.cache/hornet/indexes."""
     split: str = "validation"
     """Name of the set's split to evaluate on."""
+    num_workers: int = resumable(0)
+    """Processes that decode, for each rank; 0 decodes in the main process."""
+    prefetch: int = resumable(2)
+    """Batches that each worker prepares ahead."""
+    max_bad_sample_rate: float = resumable(0.0)
+    """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """How tars at a URL are read."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(EvaluatedSetConfig):
+    """The evaluation stream: every sample once."""
+
     image_size: int
     """Edge of the square given to the model, pixels."""
     crop_fraction: float | None = 0.875
@@ -142,19 +167,11 @@ class EvaluationConfig(Settings):
     """Filter of the resize to the crop's size."""
     batch_size: int = resumable(64)
     """Images of one rank's batch."""
-    num_workers: int = resumable(0)
-    """Processes that decode, for each rank; 0 decodes in the main process."""
-    prefetch: int = resumable(2)
-    """Batches that each worker prepares ahead."""
-    max_bad_sample_rate: float = resumable(0.0)
-    """Share of the samples that may be unusable (and left out) before the run fails, 0 to 1."""
     per_image: bool = resumable(False)
     """Write loss and hit of each image of a training run's last evaluation to runs/NAME/per_image."""
-    remote: RemoteConfig = field(default_factory=RemoteConfig)
-    """How tars at a URL are read."""
 
     def _find_problems(self) -> Iterator[str]:
-        yield from _check_workers(self.num_workers, self.prefetch, self.max_bad_sample_rate)
+        yield from super()._find_problems()
         if self.image_size < 1:
             yield f"image_size: must be at least 1 pixel, not {self.image_size}"
         if self.batch_size < 1:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hornet.batch import Batch
 from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
-from hornet.data.config import EvaluationConfig, StreamConfig, TransformConfig
+from hornet.data.config import EvaluatedSetConfig, EvaluationConfig, StreamConfig, TrainedSetConfig, TransformConfig
 from hornet.data.division import check_division
 from hornet.data.order import ORDER_VERSION, Order
-from hornet.data.pipeline import PADDING, EvaluationBatches, Pick, TrainBatches
+from hornet.data.pipeline import PADDING, Batches, EvaluationBatches, Failure, Pick, SeededBatches, TrainBatches
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.whole_samples import find_world
@@ -28,11 +28,26 @@ class TrainStream:
     """Images in a micro batch."""
     num_micro_steps: int
     """Micro batches of this rank in one step."""
+    image_size: int
+    """Edge of the square images, pixels."""
+    global_batch_size: int
+    """Images in a step, over all ranks."""
 
     def __init__(
-        self, config: StreamConfig, *, shards: ShardSet, order: Order, world: World, micro_batch_size: int
+        self,
+        config: TrainedSetConfig,
+        *,
+        shards: ShardSet,
+        order: Order,
+        world: World,
+        micro_batch_size: int,
+        dataset: SeededBatches,
+        bytes_per_image: int,
     ) -> None:
         self._config = config
+        self._bytes_per_image = bytes_per_image
+        self.image_size = dataset.image_size
+        self.global_batch_size = order.global_batch_size
         self._world = world
         self._order = order
         self._rank_batch_size = order.global_batch_size // world.num_ranks
@@ -46,10 +61,8 @@ class TrainStream:
         self.split(micro_batch_size)
         self.steps_per_epoch = order.steps_per_epoch
         """Whole with partial_batch drop, a fraction with carry."""
-        self._dataset = TrainBatches(shards, transform=TrainTransform(config.transform), seed=order.seed)
-        self._pool: WorkerPool[Batch] = WorkerPool(
-            self._dataset, num_workers=config.num_workers, prefetch=config.prefetch
-        )
+        self._dataset = dataset
+        self._pool: WorkerPool[Batch] = WorkerPool(dataset, num_workers=config.num_workers, prefetch=config.prefetch)
         has_cache = shards.remote is not None and shards.remote.cache is not None
         self._prefetcher = ShardPrefetcher(shards, order) if has_cache and world.local_rank == 0 else None
 
@@ -62,7 +75,7 @@ class TrainStream:
         """Return what this rank's workers may hold in /dev/shm: what they prepare ahead, and two steps' batches."""
         config = self._config
         num_batches = config.num_workers * config.prefetch + 2 * self.num_micro_steps
-        batch_bytes = count_batch_bytes(self.micro_batch_size, config.transform.image_size)
+        batch_bytes = count_batch_bytes(self.micro_batch_size, bytes_per_image=self._bytes_per_image)
         return num_batches * batch_bytes if config.num_workers else 0
 
     def epoch_of(self, step: int) -> int:
@@ -97,34 +110,47 @@ class TrainStream:
 class EvaluationStream:
     """One rank's part of a split; all ranks yield as many batches, so collective calls stay in step."""
 
-    def __init__(self, config: EvaluationConfig, *, shards: ShardSet, world: World) -> None:
+    def __init__(
+        self,
+        config: EvaluatedSetConfig,
+        *,
+        shards: ShardSet,
+        world: World,
+        batch_size: int,
+        dataset: Batches,
+        bytes_per_image: int,
+    ) -> None:
         self._config = config
+        self._bytes_per_image = bytes_per_image
         self._world = world
         self.max_bad_sample_rate = config.max_bad_sample_rate
         """Share of samples that may be left out; the caller's to judge, over all ranks."""
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
         self.manifest_fingerprint = shards.fingerprint
-        self.batch_size = config.batch_size
-        self.num_batches = -(-shards.num_samples // (world.num_ranks * config.batch_size))
+        self.batch_size = batch_size
+        self.num_batches = -(-shards.num_samples // (world.num_ranks * batch_size))
         """Batches of each rank; the last ones may hold padding (is_real False)."""
-        transform = EvaluationTransform(
-            image_size=config.image_size, crop_fraction=config.crop_fraction, interpolation=config.interpolation
-        )
-        self._dataset = EvaluationBatches(shards, transform=transform)
-        self._pool: WorkerPool[Batch] = WorkerPool(
-            self._dataset, num_workers=config.num_workers, prefetch=config.prefetch
-        )
+        self._dataset = dataset
+        self._pool: WorkerPool[Batch] = WorkerPool(dataset, num_workers=config.num_workers, prefetch=config.prefetch)
 
     def iterate(self) -> Iterator[Batch]:
         """Yield this rank's batches, from first to last; padding has `is_real` False."""
         yield from self._pool.run(self._requests())
 
+    def read(self, samples: Sequence[int]) -> Batch:
+        """Return the batch of some samples, made in this process; raises UserError as `iterate`."""
+        batch = self._dataset.__getitems__(samples)
+        if isinstance(batch, Failure):
+            raise UserError(batch.message)
+        return batch
+
     def count_shared_bytes(self) -> int:
         """Return what this rank's workers may hold in /dev/shm: what they prepare ahead, and two batches."""
         config = self._config
         num_batches = config.num_workers * config.prefetch + 2
-        return num_batches * count_batch_bytes(config.batch_size, config.image_size) if config.num_workers else 0
+        batch_bytes = count_batch_bytes(self.batch_size, bytes_per_image=self._bytes_per_image)
+        return num_batches * batch_bytes if config.num_workers else 0
 
     def close(self) -> None:
         """End the workers; harmless without any."""
@@ -163,14 +189,26 @@ def open_train_stream(
     config = _complete(config, image_size=image_size, num_workers=num_workers)
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
-    order = Order(
+    return TrainStream(
+        config,
+        shards=shards,
+        order=make_order(config, shards, seed=seed, global_batch_size=global_batch_size),
+        world=world,
+        micro_batch_size=micro_batch_size,
+        dataset=TrainBatches(shards, transform=TrainTransform(config.transform), seed=seed),
+        bytes_per_image=3 * config.transform.image_size**2,
+    )
+
+
+def make_order(config: TrainedSetConfig, shards: ShardSet, *, seed: int, global_batch_size: int) -> Order:
+    """Return the order in which a run of this seed meets the samples."""
+    return Order(
         shard_lengths=shards.split.shard_lengths,
         seed=seed,
         shuffle_window_shards=config.shuffle_window_shards,
         global_batch_size=global_batch_size,
         partial_batch=config.partial_batch,
     )
-    return TrainStream(config, shards=shards, order=order, world=world, micro_batch_size=micro_batch_size)
 
 
 def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_workers: int | None) -> StreamConfig:
@@ -188,4 +226,14 @@ def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_
 def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, after checking its files; raises UserError."""
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
-    return EvaluationStream(config, shards=shards, world=world)
+    transform = EvaluationTransform(
+        image_size=config.image_size, crop_fraction=config.crop_fraction, interpolation=config.interpolation
+    )
+    return EvaluationStream(
+        config,
+        shards=shards,
+        world=world,
+        batch_size=config.batch_size,
+        dataset=EvaluationBatches(shards, transform=transform),
+        bytes_per_image=3 * config.image_size**2,
+    )

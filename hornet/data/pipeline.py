@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import io
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
@@ -26,6 +28,7 @@ from hornet.data.substitutes import MAX_SUBSTITUTES, list_substitutes
 from hornet.digest import hash_key
 from hornet.errors import UserError
 from hornet.shards.decode import UndecodableImageError
+from hornet.shards.mask import ClassMap
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import ShardSet
 
@@ -46,17 +49,26 @@ class Failure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Decoded:
+class Decoded:
+    """One sample, transformed."""
+
     key: str
+    """`SHARD/STEM`."""
     label: int
+    """In the set's label space."""
     pixels: Pixels
-    """(H, W, 3), transformed."""
+    """(H, W, 3)."""
+    box: Box = NO_BOX
+    """The rectangle to erase."""
+    classes: ClassMap | None = None
+    """(H, W), of segmentation."""
 
 
 class _Slots:
     """A batch under construction."""
 
-    def __init__(self, count: int, *, image_size: int) -> None:
+    def __init__(self, count: int, *, image_size: int, has_masks: bool = False) -> None:
+        self.masks = torch.zeros(count, image_size, image_size, dtype=torch.int16) if has_masks else None
         self.images = _allocate(count, image_size, image_size, 3)
         self.labels = torch.zeros(count, dtype=torch.int64)
         self.boxes = torch.zeros(count, 4, dtype=torch.int32)
@@ -66,10 +78,12 @@ class _Slots:
         self.bad: list[BadSample] = []
         self._pixels = self.images.numpy()
 
-    def fill(self, slot: int, image: _Decoded, box: Box) -> None:
+    def fill(self, slot: int, image: Decoded) -> None:
         self._pixels[slot] = image.pixels
+        if self.masks is not None:
+            self.masks.numpy()[slot] = image.classes
         self.labels[slot] = image.label
-        self.boxes[slot] = torch.tensor(box, dtype=torch.int32)
+        self.boxes[slot] = torch.tensor(image.box, dtype=torch.int32)
         self.hashes[slot] = hash_key(image.key)
         self.keys[slot] = image.key
         self.is_real[slot] = True
@@ -83,6 +97,7 @@ class _Slots:
             keys=tuple(self.keys),
             is_real=self.is_real,
             bad_samples=tuple(self.bad),
+            masks_bhw=self.masks,
         )
 
 
@@ -94,18 +109,41 @@ def _allocate(*shape: int) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape).zero_()
 
 
-class TrainBatches(Dataset[Batch | Failure]):
-    """Micro batches for training, by their picks."""
+class Batches(Dataset[Batch | Failure]):
+    """A dataset of whole batches, as a stream asks for them."""
 
-    def __init__(self, shards: ShardSet, *, transform: TrainTransform, seed: int) -> None:
+    def __init__(self, shards: ShardSet) -> None:
         self._shards = shards
         self._reader = ShardReader(shards)
-        self._transform = transform
+
+    @abstractmethod
+    def __getitems__(self, picks: Sequence[Any]) -> Batch | Failure:
+        """Make one batch: of epoch and sample each to train on, of samples or PADDING to evaluate."""
+
+    def close(self) -> None:
+        """Close the tars that this process has open."""
+        self._reader.close()
+
+
+class SeededBatches(Batches):
+    """Micro batches for training, by their picks."""
+
+    image_size: int
+    """Edge of the square images, pixels."""
+    has_masks = False
+    """Whether the classes are those of pixels."""
+
+    def __init__(self, shards: ShardSet, *, seed: int) -> None:
+        super().__init__(shards)
         self._seed = seed
+
+    @abstractmethod
+    def load(self, sample: int, *, epoch: int) -> Decoded:
+        """Read and transform one sample; raises UnreadableSampleError."""
 
     def __getitems__(self, picks: Sequence[Pick]) -> Batch | Failure:
         """Make one micro batch."""
-        slots = _Slots(len(picks), image_size=self._transform.config.image_size)
+        slots = _Slots(len(picks), image_size=self.image_size, has_masks=self.has_masks)
         # In a worker the global generators are ours; in the caller's process they are not.
         with unchanged_randomness() if get_worker_info() is None else nullcontext():
             try:
@@ -118,24 +156,16 @@ class TrainBatches(Dataset[Batch | Failure]):
 
     def _fill(self, slots: _Slots, slot: int, *, epoch: int, sample: int) -> None:
         try:
-            image = self._load(sample, epoch=epoch)
+            image = self.load(sample, epoch=epoch)
         except UnreadableSampleError as error:
-            bad = sample
-            sample, image = self._find_substitute(error, epoch=epoch, sample=bad)
-            slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=bad, substitute=image.key))
-        slots.fill(slot, image, self._transform.sample_box(key=(self._seed, epoch, sample)))
+            image = self._find_substitute(error, epoch=epoch, sample=sample)
+            slots.bad.append(describe_bad(self._shards, error, epoch=epoch, sample=sample, substitute=image.key))
+        slots.fill(slot, image)
 
-    def close(self) -> None:
-        """Close the tars that this process has open."""
-        self._reader.close()
-
-    def _load(self, sample: int, *, epoch: int) -> _Decoded:
-        return load_image(self._reader, sample, partial(self._transform, key=(self._seed, epoch, sample)))
-
-    def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> tuple[int, _Decoded]:
+    def _find_substitute(self, error: UnreadableSampleError, *, epoch: int, sample: int) -> Decoded:
         for substitute in list_substitutes(sample, seed=self._seed, epoch=epoch, num_samples=self._shards.num_samples):
             try:
-                return substitute, self._load(substitute, epoch=epoch)
+                return self.load(substitute, epoch=epoch)
             except UnreadableSampleError:
                 continue
         raise UserError(
@@ -144,12 +174,26 @@ class TrainBatches(Dataset[Batch | Failure]):
         )
 
 
-class EvaluationBatches(Dataset[Batch | Failure]):
+class TrainBatches(SeededBatches):
+    """Micro batches of images of one class each."""
+
+    def __init__(self, shards: ShardSet, *, transform: TrainTransform, seed: int) -> None:
+        super().__init__(shards, seed=seed)
+        self.image_size = transform.config.image_size
+        self._transform = transform
+
+    def load(self, sample: int, *, epoch: int) -> Decoded:
+        """See SeededBatches."""
+        key = (self._seed, epoch, sample)
+        image = load_image(self._reader, sample, partial(self._transform, key=key))
+        return replace(image, box=self._transform.sample_box(key=key))
+
+
+class EvaluationBatches(Batches):
     """Batches for evaluation; a bad sample leaves its slot empty and is reported."""
 
     def __init__(self, shards: ShardSet, *, transform: EvaluationTransform) -> None:
-        self._shards = shards
-        self._reader = ShardReader(shards)
+        super().__init__(shards)
         self._transform = transform
 
     def __getitems__(self, samples: Sequence[int]) -> Batch | Failure:
@@ -164,18 +208,14 @@ class EvaluationBatches(Dataset[Batch | Failure]):
             return Failure(message=str(error))
         return slots.finish()
 
-    def close(self) -> None:
-        """Close the tars that this process has open."""
-        self._reader.close()
-
     def _fill(self, slots: _Slots, slot: int, sample: int) -> None:
         try:
-            slots.fill(slot, load_image(self._reader, sample, self._transform), NO_BOX)
+            slots.fill(slot, load_image(self._reader, sample, self._transform))
         except UnreadableSampleError as error:
             slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
 
 
-def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Decoded:
+def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> Decoded:
     """Read and transform one sample, twice if the first time fails; raises UnreadableSampleError."""
     for _ in range(NUM_READS - 1):
         try:
@@ -185,10 +225,10 @@ def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pi
     return _load_once(reader, sample, transform)
 
 
-def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> _Decoded:
+def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> Decoded:
     raw = reader.read(sample)
     try:
-        return _Decoded(key=raw.key, label=raw.label, pixels=transform(raw.image))
+        return Decoded(key=raw.key, label=raw.label, pixels=transform(raw.image))
     except UndecodableImageError as error:
         raise UnreadableSampleError(raw.key, str(error)) from error
     except Exception as error:

@@ -22,9 +22,9 @@ REMEDY = (
 )
 
 
-def count_batch_bytes(batch_size: int, image_size: int) -> int:
-    """Return what one batch takes: uint8 images of three channels, and small tensors of 16 bytes an image at most."""
-    sizes = [3 * batch_size * image_size**2, *[16 * batch_size] * SMALL_TENSORS]
+def count_batch_bytes(batch_size: int, *, bytes_per_image: int) -> int:
+    """Return what one batch takes: images, and small tensors of 16 bytes an image at most."""
+    sizes = [batch_size * bytes_per_image, *[16 * batch_size] * SMALL_TENSORS]
     return sum(-(-size // PAGE_BYTES) * PAGE_BYTES for size in sizes)
 
 

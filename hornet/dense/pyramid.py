@@ -4,16 +4,13 @@ Source: HorNet (arXiv 2207.14284), and the original's object_detection/necks/gn_
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hornet.dense.config import Pyramid
 from hornet.dense.layers import HorFpnConv, PlainConv
 from hornet.errors import UserError
-
-Pyramid = Literal["fpn", "horfpn_7x7", "horfpn_gf"]
-"""3x3 convolutions; gnConv with 7x7 depthwise convolutions; gnConv with global filters."""
 
 
 class FeaturePyramid(nn.Module):

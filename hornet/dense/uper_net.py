@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hornet.dense.backbone import DenseBackbone
+from hornet.dense.config import Pyramid
 from hornet.dense.layers import ConvNormRelu, HorFpnConvNormRelu
-from hornet.dense.pyramid import Pyramid
 
 POOL_SIZES = (1, 2, 3, 6)
 """Positions a side of the pooled maps of the last stage."""
@@ -87,9 +87,17 @@ class UPerNet(nn.Module):
     """
 
     def __init__(
-        self, backbone: DenseBackbone, *, num_classes: int, channels: int = 512, kind: Pyramid = "fpn"
+        self,
+        backbone: DenseBackbone,
+        *,
+        num_classes: int,
+        channels: int = 512,
+        kind: Pyramid = "fpn",
+        num_decay_layers: int = 12,
     ) -> None:
+        """Make the heads; `num_decay_layers` is how many layers layer decay takes the backbone for."""
         super().__init__()
+        self._num_decay_layers = num_decay_layers
         self.backbone = backbone
         self.decode_head = UPerHead(backbone.channels, channels=channels, num_classes=num_classes, kind=kind)
         self.auxiliary_head = FcnHead(backbone.channels[AUXILIARY_MAP], num_classes=num_classes)
@@ -102,6 +110,18 @@ class UPerNet(nn.Module):
         if not self.training:
             return logits
         return logits, _resize(self.auxiliary_head(maps[AUXILIARY_MAP]), size)
+
+    def count_decays(self, name: str) -> int:
+        """Return how often layer decay applies to the learning rate of a parameter.
+
+        Stage-wise as in the original (semantic_segmentation/mmcv_custom): the stem and all downsamplings most often,
+        then stage 1 to 4; heads and the norms behind the stages not at all.
+        """
+        part, _, rest = name.removeprefix("backbone.").partition(".")
+        if not name.startswith("backbone.") or part not in ("downsample_layers", "stages"):
+            return 0
+        depth = 0 if part == "downsample_layers" else int(rest.partition(".")[0]) + 1
+        return self._num_decay_layers + 1 - depth
 
 
 def _resize(x_bchw: Tensor, size: torch.Size) -> Tensor:

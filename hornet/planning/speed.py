@@ -16,9 +16,9 @@ from hornet.planning.question import Question
 from hornet.runs.begun import read_run_config
 
 ASSUMED_MFU = {"bf16": 0.10, "fp32": 0.03}
-"""Of the dense bf16 rate; --from-run and --mfu replace it. HorNet moves many bytes a multiply-add, so it is far from the
-0.4 of plain matrix products: HorNet-L GF trained at 0.097 of an H100's rate in eager code (docs/benchmarks.md). fp32 was
-not measured."""
+"""Of the dense bf16 rate; --from-run and --mfu replace it. HorNet moves many bytes a multiply-add, so it is far from
+the 0.4 of plain matrix products: HorNet-L GF trained at 0.097 of an H100's rate in eager code (docs/benchmarks.md).
+fp32 was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,8 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
     config.output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=config.output.parent, prefix=f".{config.output.name}."))
     try:
-        outgoing, written = Outgoing(model, folder=folder, described=described), {}
+        outgoing = Outgoing(model, folder=folder, described=described)
+        written: dict[str, str] = {}
         for kind in config.formats:
             written |= WRITERS[kind](outgoing)
         write_text(folder / "README.md", make_card(config, pretrained, described, written))

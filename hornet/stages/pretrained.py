@@ -118,6 +118,10 @@ def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -
     if label_space is not None:
         raise UserError(f"{path}: a checkpoint knows its own label space; give none")
     checkpoint = verify_checkpoint(path) if (path / MANIFEST).exists() else _newest_of_run(path)
+    if (task := checkpoint.description.get("task")) is not None:  # classifiers have none
+        raise UserError(
+            f"{checkpoint.folder}: holds a network for {task}, no classifier; start from what its backbone started from"
+        )
     return Pretrained(
         state_dict=read_weights(checkpoint, weights=weights),
         label_space=read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST),

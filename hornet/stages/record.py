@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hornet.config import Settings
 from hornet.data.loader import EvaluationStream, TrainStream
-from hornet.stages.config import StageConfig
 from hornet.stages.pretrained import identify_weights
 from hornet.stages.run_digest import digest_parts, has_start
 from hornet.training.checkpoints.checkpoint import Checkpoint
@@ -32,7 +32,7 @@ def find_parent(start_from: Path | None, checkpoint: Checkpoint | None, *, world
 
 
 def describe_run(
-    config: StageConfig, *, stream: TrainStream, labelled: EvaluationStream | None, parent: str | None
+    config: Settings, *, seed: int, stream: TrainStream, labelled: EvaluationStream | None, parent: str | None
 ) -> dict[str, Any]:
     """Return what summary.json says of a run from its config and its sets, as JSON values."""
     digest = None
@@ -46,9 +46,9 @@ def describe_run(
     return {
         "digest": digest,
         "parent": parent,
-        "seed": config.run.seed,
-        "image_size": config.data.transform.image_size,
+        "seed": seed,
+        "image_size": stream.image_size,
         "num_classes": len(stream.label_space),
         "num_samples": stream.num_samples,
-        "num_left_over_samples": stream.num_samples - round(stream.steps_per_epoch * config.global_batch_size),
+        "num_left_over_samples": stream.num_samples - round(stream.steps_per_epoch * stream.global_batch_size),
     }

@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from hornet.config import build_config, flatten_values, list_settings, to_values
+from hornet.config import Settings, build_config, flatten_values, list_settings, to_values
 from hornet.errors import UserError
 from hornet.formats import UNWRITTEN
 from hornet.shards.shard_set import open_shards
@@ -37,7 +37,7 @@ def digest_run(config: StageConfig, *, parent: str | None = None) -> str:
     return digest_parts(config, train=train, evaluation=evaluation, parent=parent)
 
 
-def digest_parts(config: StageConfig, *, train: str, evaluation: str | None, parent: str | None) -> str:
+def digest_parts(config: Settings, *, train: str, evaluation: str | None, parent: str | None) -> str:
     """Return the digest of a run whose sets have these fingerprints (`fingerprint_split`).
 
     Raises UserError if `parent` is missing or of no use.
@@ -51,12 +51,12 @@ def digest_parts(config: StageConfig, *, train: str, evaluation: str | None, par
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def has_start(config: StageConfig) -> bool:
+def has_start(config: Settings) -> bool:
     """Whether the run starts from another's weights, as a finetuning does."""
-    return START_FROM in list_settings(type(config))
+    return START_FROM in list_settings(type(config)) and getattr(config, "start", None) is not None
 
 
-def list_learned(config: StageConfig) -> dict[str, Any]:
+def list_learned(config: Settings) -> dict[str, Any]:
     """Return the settings that say what is learned, by dotted key, as JSON values.
 
     Those are all but names and what is declared `resumable()`. A setting that came with a later release is left out

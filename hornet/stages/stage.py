@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from hornet.data.loader import (
@@ -28,6 +26,7 @@ from hornet.model.resize import get_filter_grids
 from hornet.runs.directory import RunDirectory
 from hornet.seeding import derive_seed
 from hornet.shards.label_space import LabelSpace
+from hornet.stages.attempt import Attempt, Opened, run_attempt
 from hornet.stages.classification import (
     Classification,
     describe_weights,
@@ -42,12 +41,9 @@ from hornet.training.branch import find_branch
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.loop import Engine
-from hornet.training.process_group import choose_device, errors_shared, open_process_group
+from hornet.training.process_group import errors_shared
 from hornet.training.schedule import plan_schedule
-from hornet.training.session import find_start, hold_lock, run_session
 from hornet.training.statistics import require_statistics
-from hornet.training.summary import report_finished
-from hornet.training.watchdog import Watchdog
 from hornet.world import World
 
 # Called with the fresh network, the task and the checkpoint that will be loaded, None if the run starts.
@@ -69,23 +65,16 @@ def run_stage(
     makes of the fresh network and, if there is one, of `start_from`.
     Raises UserError for bad input and for a run that must not go on.
     """
-    run = RunDirectory(config.run, world=world)
-    config = run.go_on_as_begun(config)
-    if report_finished(run, config, world=world):
-        return
-    device = choose_device(world)
-    watchdog = Watchdog(run, world=world, stall_seconds=config.run.stall_seconds)
-    with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
-        with errors_shared():  # a node may lack the shards, or the module, that the others see
-            require_known(config.model)
-            stream, labelled = open_streams(config, world=world)
+
+    def open_data(config: StageConfig) -> Opened:
+        require_known(config.model)
+        stream, labelled = open_streams(config, world=world)
         identity = {**engine_identity, **identify(config, stream)}
-        held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
-        checkpoint = open_run(run, config, stream, identity=identity, world=world)
-        with run.failures_marked():
+
+        def build(attempt: Attempt) -> Components:
             with errors_shared():
-                audit_recipe(run, config, num_shards=stream.num_shards, world=world)
-            task = make_task(config, stream=stream, labelled=labelled, world=world, device=device, beat=watchdog.beat)
+                audit_recipe(attempt.run, config, num_shards=stream.num_shards, world=world)
+            task = make_task(config, stream=stream, labelled=labelled, world=world, attempt=attempt)
             model = build_network(config, num_classes=task.num_classes)
             flops_per_image = count_training_flops(model, config.data.transform.image_size)
             if config.micro_batch_size == "auto":
@@ -95,24 +84,36 @@ def run_stage(
                     stream=stream,
                     task=task,
                     load=engine_load,
-                    checkpoint=checkpoint,
+                    checkpoint=attempt.checkpoint,
                 )
                 with errors_shared():
                     require_room(stream, labelled, world=world)
             with errors_shared():
                 require_statistics(model, stream.micro_batch_size)
-            components = assemble(
+            return assemble(
                 config,
                 stream=stream,
                 task=task,
                 parameter_shapes=list_shapes(model),  # it and the next before ZeRO-3 takes the parameters apart
                 filters=list(get_filter_grids(model)),
-                engine=build_engine(model, task, checkpoint),
+                engine=build_engine(model, task, attempt.checkpoint),
                 identity=identity,
-                parent=find_parent(start_from, checkpoint, world=world),
+                parent=find_parent(start_from, attempt.checkpoint, world=world),
                 flops_per_image=flops_per_image,
             )
-            run_session(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+        require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
+        leave_trunk = functools.partial(
+            find_branch,
+            config,
+            plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
+            steps_per_epoch=stream.steps_per_epoch,
+            require=require,
+            world=world,
+        )
+        return Opened(require=require, find_branch=leave_trunk, build=build)
+
+    run_attempt(config, world=world, open_data=open_data)
 
 
 def build_network(config: StageConfig, *, num_classes: int) -> nn.Module:
@@ -124,22 +125,6 @@ def build_network(config: StageConfig, *, num_classes: int) -> nn.Module:
         name = config.model.name
         require_logits(model, num_classes=num_classes, image_size=other, name=name, key="evaluation.image_size")
     return model
-
-
-def open_run(
-    run: RunDirectory, config: StageConfig, stream: TrainStream, *, identity: Mapping[str, Any], world: World
-) -> Checkpoint | None:
-    """Open the run directory and return the checkpoint to go on from, the run's own or its trunk's. Collective."""
-    require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
-    leave_trunk = functools.partial(
-        find_branch,
-        config,
-        plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
-        steps_per_epoch=stream.steps_per_epoch,
-        require=require,
-        world=world,
-    )
-    return find_start(run, config, require=require, find_branch=leave_trunk, world=world)
 
 
 def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Mapping[str, Any]) -> None:
@@ -164,8 +149,7 @@ def make_task(
     stream: TrainStream,
     labelled: EvaluationStream | None,
     world: World,
-    device: torch.device,
-    beat: Callable[[], None],
+    attempt: Attempt,
 ) -> Classification:
     """Return what is learned, from the run's own settings and streams."""
     return Classification(
@@ -175,8 +159,8 @@ def make_task(
         seed=config.run.seed,
         num_micro_steps=stream.num_micro_steps,
         world=world,
-        device=device,
-        beat=beat,
+        device=attempt.device,
+        beat=attempt.beat,
     )
 
 
@@ -247,7 +231,7 @@ def assemble(
             **describe_split(task.world, stream),
             **({} if parent is None else {PARENT: parent}),
         },
-        about=describe_run(config, stream=stream, labelled=task.labelled, parent=parent),
+        about=describe_run(config, seed=config.run.seed, stream=stream, labelled=task.labelled, parent=parent),
         parameter_shapes=parameter_shapes,
         flops_per_image=flops_per_image,
         iterate=stream.iterate,

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hornet.batch import Batch
 from hornet.training.config import CadenceConfig, GuardConfig, ProfileConfig, RetentionConfig, TrackingConfig, Weights
 from hornet.training.evaluate import Evaluate
 from hornet.training.loop import Engine
-from hornet.training.schedule import Schedule
+from hornet.training.schedule import PolySchedule, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Components:
     """Optimizer steps per pass over the data."""
     global_batch_size: int
     """Images a step, over all ranks."""
-    schedule: Schedule
+    schedule: Schedule | PolySchedule
     """Number of steps and learning rates."""
     cadence: CadenceConfig
     """How often to log, save, evaluate, render images."""
@@ -65,3 +65,5 @@ class Components:
     """Names of the parameters that are global filters, to be rendered."""
     render_images: Callable[[Batch, int], Tensor]
     """Called with a micro batch and its 0-based step: an image (3, H, W) of what the network saw."""
+    render_predictions: Callable[[nn.Module], Tensor] | None = None
+    """Called on rank 0 with a model in eval mode after each evaluation: an image (3, H, W) of what it says of some."""

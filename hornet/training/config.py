@@ -82,6 +82,38 @@ class ScheduleConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepScheduleConfig(Settings):
+    """How long, in steps, and how the learning rate goes: a linear warm-up, then a power of what is left of the run."""
+
+    num_steps: int
+    """Optimizer steps."""
+    peak_lr: float
+    """Learning rate that the curve starts from, for the whole global batch."""
+    warmup_steps: int = 0
+    """Steps over which a factor on the curve rises to 1."""
+    warmup_factor: float = 1e-6
+    """That factor in the first step."""
+    power: float = 1.0
+    """Exponent; 1 is a straight line."""
+    min_lr: float = 0.0
+    """Learning rate that the curve ends at."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.num_steps < 1:
+            yield f"num_steps: must be at least 1, not {self.num_steps}"
+        elif not 0 <= self.warmup_steps <= self.num_steps:
+            yield f"warmup_steps: must lie in 0..num_steps ({self.num_steps}), not {self.warmup_steps}"
+        if not 0 <= self.warmup_factor <= 1:
+            yield f"warmup_factor: must lie in 0..1, not {self.warmup_factor}"
+        if not 0 <= self.peak_lr < math.inf:
+            yield f"peak_lr: must be 0 or more, and finite, not {self.peak_lr}"
+        elif not 0 <= self.min_lr <= self.peak_lr:
+            yield f"min_lr: must lie in 0..peak_lr ({self.peak_lr}), not {self.min_lr}"
+        if not self.power > 0:
+            yield f"power: must be above 0, not {self.power}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class CadenceConfig(Settings):
     """How often the run speaks, saves and is measured; none of it changes what is learned."""
 

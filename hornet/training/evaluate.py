@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hornet.batch import Batch
+from hornet.training.confusion import SegmentationEvaluation
 from hornet.training.image_results import ImageResults
 from hornet.training.process_group import sum_over_ranks
 
@@ -38,7 +39,9 @@ class Evaluation:
 class Evaluate(Protocol):
     """Evaluates a model in eval mode on a labelled set, and adds each image to `images`, if given. Collective."""
 
-    def __call__(self, model: nn.Module, images: ImageResults | None = None) -> Evaluation: ...  # noqa: D102
+    def __call__(  # noqa: D102
+        self, model: nn.Module, images: ImageResults | None = None
+    ) -> Evaluation | SegmentationEvaluation: ...
 
 
 class Tally:
@@ -132,9 +135,18 @@ def evaluate(
     return tally.finish()
 
 
+MEASURES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
+"""What an evaluation's row has in percent, and what people call it; of segmentation the last three."""
+
+
+def list_measures(row: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the measures that an evaluation's row has; by the first, weights are compared."""
+    return [key for key in MEASURES if key in row]
+
+
 def find_best(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the evaluation with the highest top-1, of those whose loss is finite if there are any; None of none."""
-    return max(rows, key=lambda row: (has_finite_loss(row), row["top1"]), default=None)
+    """Return the evaluation with the highest top-1 or mIoU, of those of finite loss if there are any; None of none."""
+    return max(rows, key=lambda row: (has_finite_loss(row), row[list_measures(row)[0]]), default=None)
 
 
 def has_finite_loss(row: Mapping[str, Any]) -> bool:
@@ -145,6 +157,7 @@ def has_finite_loss(row: Mapping[str, Any]) -> bool:
 def format_evaluation(row: Mapping[str, Any]) -> str:
     """Return an evaluation's fields as a line for people; the row may be one of evaluations.jsonl."""
     loss = f"{row['loss']:.4f}" if has_finite_loss(row) else "not finite"
-    return f"top-1 {row['top1']:.2f} %, top-5 {row['top5']:.2f} %, loss {loss} on {row['num_images']} images" + (
+    shares = ", ".join(f"{MEASURES[key]} {row[key]:.2f} %" for key in list_measures(row))
+    return f"{shares}, loss {loss} on {row['num_images']} images" + (
         f", {row['num_bad_images']} could not be read" if row["num_bad_images"] else ""
     )

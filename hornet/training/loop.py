@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hornet.batch import Batch
 from hornet.training.config import CadenceConfig, Weights
 from hornet.training.norms import NormWatch
-from hornet.training.schedule import Schedule
+from hornet.training.schedule import PolySchedule, Schedule
 from hornet.training.step_clock import StepClock
 
 # Called exactly once a step, before the weights change, with this rank's mean loss (0-dim, on the device) and the whole
@@ -180,7 +180,7 @@ def train(
     batches: Iterator[Sequence[Batch]],
     exchange: Exchange,
     state: RunState,
-    schedule: Schedule,
+    schedule: Schedule | PolySchedule,
     cadence: CadenceConfig,
     guard: Guard,
     recorder: Recorder,
@@ -234,7 +234,7 @@ def train(
     return True
 
 
-def is_evaluation_due(step: int, *, schedule: Schedule, cadence: CadenceConfig) -> bool:
+def is_evaluation_due(step: int, *, schedule: Schedule | PolySchedule, cadence: CadenceConfig) -> bool:
     """Return whether the weights after `step` steps are to be evaluated."""
     return step == schedule.num_steps or (step > 0 and _is_due(step, cadence.evaluate_every_steps))
 

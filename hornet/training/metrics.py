@@ -21,7 +21,7 @@ from hornet.quantities import format_seconds
 from hornet.runs.directory import RunDirectory
 from hornet.training.components import Components
 from hornet.training.data_steps import count_data_steps
-from hornet.training.evaluate import format_evaluation
+from hornet.training.evaluate import format_evaluation, list_measures
 from hornet.training.loop import RunState, StepRecord
 from hornet.training.process_group import errors_shared, sum_over_ranks
 from hornet.training.stragglers import Stragglers
@@ -84,7 +84,8 @@ class MetricsRecorder:
     def show_evaluation(self, row: Mapping[str, Any]) -> None:
         """Write a row of evaluations.jsonl, its curves and a line for people."""
         self._run.append("evaluations", row)
-        self._track({f"evaluation_{row['weights']}/{key}": row[key] for key in ("top1", "top5", "loss")}, row["step"])
+        curves = [*list_measures(row), "loss"]
+        self._track({f"evaluation_{row['weights']}/{key}": row[key] for key in curves}, row["step"])
         self.say(f"step {row['step']}: {row['weights']} weights: {format_evaluation(row)}")
 
     def show_image(self, name: str, image_chw: Tensor, *, step: int) -> None:

@@ -23,6 +23,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     options: dict[str, Any] = {"weight_decay": config.weight_decay, "no_weight_decay_list": no_weight_decay()}
     if config.layer_decay is None:
         groups = param_groups_weight_decay(model, **options)
+    elif hasattr(model, "count_decays"):
+        groups = _group_by_decays(model, layer_decay=config.layer_decay, weight_decay=config.weight_decay)
     else:
         if not hasattr(model, "group_matcher"):
             raise UserError(
@@ -36,6 +38,24 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         group["names"] = [names[parameter] for parameter in group["params"]]
     # fused: torch's own kernel on CPU and GPU. DeepSpeed's FusedAdam would need a compiler at run time.
     return torch.optim.AdamW(groups, lr=0.0, betas=config.betas, eps=config.epsilon, fused=True)
+
+
+def _group_by_decays(model: nn.Module, *, layer_decay: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Return groups of parameters, by how often layer decay applies to each (`count_decays` of its name)."""
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        is_decayed = parameter.ndim > 1 and not name.endswith(".bias")
+        num_decays = model.count_decays(name)  # type: ignore[operator]
+        group = groups.setdefault(
+            (num_decays, is_decayed),
+            {
+                "params": [],
+                "lr_scale": layer_decay**num_decays,
+                "weight_decay": weight_decay if is_decayed else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
 
 
 def set_lr(groups: Iterable[dict[str, Any]], lr: float) -> None:

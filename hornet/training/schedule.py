@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hornet.training.config import Cooldown, ScheduleConfig
+from hornet.training.config import Cooldown, ScheduleConfig, StepScheduleConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,31 @@ class Schedule:
         progress = step / self.num_cooldown_steps
         rest = 1 - (math.sqrt(progress) if self.cooldown == "1-sqrt" else progress)
         return self.min_lr + (self.peak_lr - self.min_lr) * rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolySchedule:
+    """A rise, and a power of what is left of the run."""
+
+    config: StepScheduleConfig
+    """Its numbers."""
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps in the whole run."""
+        return self.config.num_steps
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of the 0-based `step`.
+
+        As mmcv's poly policy with a linear warm-up: the curve begins at step 0, and the warm-up is a factor on it.
+        """
+        config = self.config
+        left: float = (1 - step / config.num_steps) ** config.power
+        lr = config.min_lr + (config.peak_lr - config.min_lr) * left
+        if step >= config.warmup_steps:
+            return lr
+        return lr * (1 - (1 - step / config.warmup_steps) * (1 - config.warmup_factor))
 
 
 def plan_schedule(config: ScheduleConfig, *, steps_per_epoch: float) -> Schedule:

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch import nn
 
 from hornet.batch import Batch
 from hornet.runs.directory import RunDirectory
@@ -135,7 +136,7 @@ def _train_from(
         checkpointer.save(state)
         run.append_event("save", step=state.step, seconds=time.perf_counter() - saving)
 
-    evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, components, recorder))
+    evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, components, recorder, world))
     is_finished = False
     try:
         interruption.agree_alone(save_seconds=checkpointer.longest_save_seconds)
@@ -218,8 +219,24 @@ def _find_missing_evaluations(run: RunDirectory, components: Components, state: 
     return tell_all([weights for weights in components.evaluated_weights if weights not in done])
 
 
+def _render_predictions(
+    components: Components, recorder: MetricsRecorder, state: RunState, model: nn.Module, *, kind: Weights, world: World
+) -> None:
+    if components.render_predictions is None:
+        return
+    with errors_shared():
+        if world.is_main:
+            recorder.show_image(f"predictions_{kind}", components.render_predictions(model), step=state.step)
+
+
 def _evaluate(
-    run: RunDirectory, components: Components, recorder: MetricsRecorder, state: RunState, *, weights: Sequence[Weights]
+    run: RunDirectory,
+    components: Components,
+    recorder: MetricsRecorder,
+    world: World,
+    state: RunState,
+    *,
+    weights: Sequence[Weights],
 ) -> None:
     if components.evaluate is None:
         return
@@ -229,6 +246,7 @@ def _evaluate(
         images = ImageResults() if components.keeps_image_results and is_last else None
         with components.engine.evaluation_model(kind) as model:
             evaluation = components.evaluate(model, images)
+            _render_predictions(components, recorder, state, model, kind=kind, world=world)
         if images is not None:  # before the row: a run that is killed between the two evaluates again
             run.write_file(f"{FOLDER}/{name_of(state.step)}_{kind}.npz", images.gather())
         recorder.show_evaluation({"step": state.step, "weights": kind, **asdict(evaluation)})

@@ -7,13 +7,14 @@ import dataclasses
 import json
 from pathlib import Path
 
+from dense.config import DenseConfig
 from finetune.config import FinetuneConfig
 from hornet import __version__
 from hornet.config import list_settings
 from pretrain.config import PretrainConfig
 
 RELEASES = Path(__file__).with_suffix(".json")
-STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "dense": DenseConfig}
 
 
 def describe_keys(config_class):

@@ -80,7 +80,7 @@ def source(tmp_path_factory):
     """What git would check out of what is packaged."""
     folder = tmp_path_factory.mktemp("source")
     leave_out = shutil.ignore_patterns("*.so", "__pycache__", "*.egg-info")
-    for name in ("hornet", "pretrain", "finetune", "scaling", "configs"):
+    for name in ("hornet", "pretrain", "finetune", "dense", "scaling", "configs"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=leave_out)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -105,7 +105,9 @@ def test_without_a_compiler_commands_configs_and_types_are_there(environment, tm
     assert len(run(hornet, "configs", cwd=tmp_path).stdout.splitlines()) == len(list(ROOT.glob("configs/*/*.yaml")))
     packages = next(environment.glob("lib/python*/site-packages"))
     assert not list(packages.rglob("jpeg_region*.so"))
-    assert all((packages / name / "py.typed").exists() for name in ("hornet", "pretrain", "finetune", "scaling"))
+    assert all(
+        (packages / name / "py.typed").exists() for name in ("hornet", "pretrain", "finetune", "dense", "scaling")
+    )
     assert not [name for name in ("tests", "launch", "benchmarks", "configs") if (packages / name).exists()]
 
 
@@ -135,7 +137,7 @@ def test_the_source_distribution_makes_the_same_package(source, tmp_path):
     unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
     packages = install(build("wheel", source=unpacked, output=tmp_path), tmp_path / "environment")
     files = {str(path.relative_to(packages)) for path in packages.rglob("*") if path.suffix != ".pyc"}
-    for folder in ("hornet", "pretrain", "finetune", "scaling"):
+    for folder in ("hornet", "pretrain", "finetune", "dense", "scaling"):
         wanted = [path for path in (source / folder).rglob("*") if path.suffix in (".py", ".typed")]
         assert {str(path.relative_to(source)) for path in wanted} <= files
     assert {f"hornet/{path.relative_to(ROOT)}" for path in ROOT.glob("configs/*/*.yaml")} <= files

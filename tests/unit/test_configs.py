@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from dense.config import DenseConfig
+from dense.stage import build_segmenter
 from finetune.config import FinetuneConfig
 from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -18,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "scaling"]
 """Of runs and evaluations; studies of many runs are loaded by tests/unit/scaling/test_expansion.py."""
 EVALUATIONS = [path for path in FILES if path.parent.name == "evaluate"]
-RUNS = [path for path in FILES if path not in EVALUATIONS]
+SEGMENTATIONS = [path for path in FILES if path.parent.name == "dense" or path.stem == "segmentation"]
+RUNS = [path for path in FILES if path not in EVALUATIONS + SEGMENTATIONS]
 DEMO = load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml")
 
 
@@ -40,6 +43,23 @@ def test_an_evaluation_loads_for_a_weight_file(path):
     assert config.judge.by_name == (
         config.judge.subset is not None or path.stem in ("imagenet_v2", "imagenet_22k_on_1k")
     )
+
+
+@pytest.mark.parametrize("path", SEGMENTATIONS, ids=lambda path: path.name)
+def test_a_segmentation_loads_and_its_network_is_built(path):
+    config = load_config(DenseConfig, path=path)
+    with torch.device("meta"):
+        network = build_segmenter(config, num_classes=7)
+    if path.parent.name != "demo":
+        assert config.model.name in path.stem
+        assert "ac9e210" in path.read_text(), "names the source of its numbers"
+        assert "not measured by us" in path.read_text()
+        large = "large" in path.stem
+        assert (config.data.transform.crop_size, config.optimizer.layer_decay) == ((640, 0.8) if large else (512, 0.9))
+        assert (config.optimizer.clip_grad_norm is None) == ("7x7" in path.stem)
+        assert config.model.layer_decay_depth == (6 if "tiny" in path.stem else 12)
+        rates = [network.count_decays(f"backbone.stages.{stage}.0.gamma1") for stage in range(4)]
+        assert rates == [config.model.layer_decay_depth - stage for stage in range(4)]
 
 
 EXPECTED_DEPARTURES = {

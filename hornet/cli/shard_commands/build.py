@@ -24,6 +24,7 @@ def build(options: argparse.Namespace) -> None:
         source_split=options.source_split,
         source_labels=options.labels,
         incomplete=options.incomplete,
+        reduce_zero_label=options.reduce_zero_label,
         damaged_parts=options.damaged_parts,
         classes=options.classes,
         selection=Selection(
@@ -72,11 +73,12 @@ def add_build(commands: Commands) -> None:
     group = command.add_argument_group("the source")
     group.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto", help="default: found out")
     group.add_argument("--devkit", type=Path, metavar="PATH", help="ILSVRC2012_devkit_t12(.tar.gz), for the val tar")
-    group.add_argument("--source-split", metavar="NAME", help="which split of a webdataset or parquet source")
+    group.add_argument("--source-split", metavar="NAME", help="which split of a source of masks, webdataset or parquet")
     group.add_argument("--damaged-parts", choices=["refuse", "salvage"], default="refuse", help="cut tars within")
     group.add_argument("--labels", metavar="json:KEY", help="labels of a webdataset source (default: .cls members)")
+    group.add_argument("--incomplete", choices=["refuse", "skip"], default="refuse", help="no label, image or mask")
     group.add_argument(
-        "--incomplete", choices=["refuse", "skip"], default="refuse", help="webdataset: no label or image"
+        "--reduce-zero-label", action="store_true", help="masks: 0 is no class, the first class is 1, as in ADE20K"
     )
 
     group = command.add_argument_group("the set")

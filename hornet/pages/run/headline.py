@@ -112,16 +112,17 @@ def list_numbers(files: RunFiles, attempts: Sequence[Attempt], *, state: str) ->
 
 
 def _list_accuracies(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
-    """Return the best and the last top-1, of whichever weights were better there."""
-    scored = [(top1, row) for row in evaluations if (top1 := number(row.get("top1"))) is not None]
+    """Return the best and the last top-1, or mIoU of segmentation, of whichever weights were better there."""
+    key, title = ("miou", "mIoU") if any("miou" in row for row in evaluations) else ("top1", "top-1")
+    scored = [(share, row) for row in evaluations if (share := number(row.get(key))) is not None]
     if not scored:
         return []
     # Weights that have diverged may still hit by chance: their loss is no number.
     best, best_row = max(scored, key=lambda pair: (number(pair[1].get("loss")) is not None, pair[0]))
     last_step = scored[-1][1]["step"]
-    last = max(top1 for top1, row in scored if row["step"] == last_step)
-    rows = [(f"{best:.2f} %", f"best top-1, {best_row.get('weights')}, step {best_row['step']:,.0f}")]
-    return rows if best_row["step"] == last_step else [*rows, (f"{last:.2f} %", "last top-1")]
+    last = max(share for share, row in scored if row["step"] == last_step)
+    rows = [(f"{best:.2f} %", f"best {title}, {best_row.get('weights')}, step {best_row['step']:,.0f}")]
+    return rows if best_row["step"] == last_step else [*rows, (f"{last:.2f} %", f"last {title}")]
 
 
 def _explain(files: RunFiles, state: str, *, silence: float | None) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hornet.errors import UserError
 from hornet.shards.build.listing import Listing, make_listing
+from hornet.shards.build.masks import MaskRule, name_pixels, require_plain_images
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.selection import Labels, Uint32Array, assign_labels, shuffle, split_items
 from hornet.shards.build.source import SeekableSource, Source
@@ -55,14 +56,8 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
     if not listing.num_items:
         raise UserError(f"{plan.source}: holds no images{_list_remarks(listing)}")
     class_ids = listing.column("class_id")
-    labels = assign_labels(
-        listing.progress.classes,
-        np.bincount(class_ids, minlength=len(listing.progress.classes)),
-        name=plan.name,
-        given=_choose_label_space(plan, there),
-        order=source.classes,
-        selection=plan.selection,
-    )
+    masks = source.masks if isinstance(source, SeekableSource) else None
+    labels = _assign(plan, source, listing, given=_choose_label_space(plan, there), has_masks=masks is not None)
     splits = split_items(
         labels.of_class[class_ids], plan.selection, split=plan.split, classes=labels.label_space.classes
     )
@@ -82,6 +77,9 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         labels=labels.of_class,
         samples_per_shard=plan.samples_per_shard,
         image=plan.image,
+        masks=None
+        if masks is None
+        else MaskRule(folder=masks, label_space=labels.label_space, reduce_zero_label=plan.reduce_zero_label),
     )
     tasks = [
         ShardTask(split=name, number=number)
@@ -89,6 +87,22 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         for number in range(-(-len(order) // plan.samples_per_shard))
     ]
     return Arrangement(listing=listing, labels=labels, orders=orders, place=place, tasks=tuple(tasks))
+
+
+def _assign(plan: BuildPlan, source: Source, listing: Listing, *, given: LabelSpace | None, has_masks: bool) -> Labels:
+    if has_masks:
+        require_plain_images(plan.image, plan.selection)
+        return name_pixels(given, source=plan.source)
+    if plan.reduce_zero_label:
+        raise UserError(f"{plan.source}: --reduce-zero-label has no meaning without masks; leave it out")
+    return assign_labels(
+        listing.progress.classes,
+        np.bincount(listing.column("class_id"), minlength=len(listing.progress.classes)),
+        name=plan.name,
+        given=given,
+        order=source.classes,
+        selection=plan.selection,
+    )
 
 
 def identify(plan: BuildPlan, source: Source) -> dict[str, Any]:

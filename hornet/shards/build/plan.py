@@ -39,7 +39,9 @@ class BuildPlan:
     source_labels: str | None = None
     """Where the labels stand in a source of tars: None for .cls, `json:KEY`."""
     incomplete: Incomplete = "refuse"
-    """What becomes of samples in a source of tars that lack their label or image."""
+    """What becomes of samples in a source of tars that lack their label or image, and of images without a mask."""
+    reduce_zero_label: bool = False
+    """In a source of masks: 0 is no class, and class k is value k + 1."""
     classes: str | None = None
     """Label space to keep: a known name or a file; None for that of the set in `output`, else the source's classes."""
     damaged_parts: DamagedParts = "refuse"
@@ -95,6 +97,8 @@ class BuildPlan:
         kept = {"source", "name", "split", "layout", "source_split", "source_labels", "classes", "damaged_parts"}
         if self.incomplete != "refuse":  # a plan from before this option had none
             kept.add("incomplete")
+        if self.reduce_zero_label:
+            kept.add("reduce_zero_label")
         plain = {key: str(value) for key, value in vars(self).items() if key in kept and value is not None}
         return plain | {
             "source": str(self.source.resolve()),

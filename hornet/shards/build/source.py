@@ -77,6 +77,8 @@ class SeekableSource:
     None: the sorted names of the classes met."""
     remarks: tuple[str, ...] = ()
     """What was passed over when the parts were looked for."""
+    masks: Path | None = None
+    """Folder of the images' masks, if those have the classes, pixel by pixel (`masks.py`)."""
 
 
 class StreamedSource(Protocol):

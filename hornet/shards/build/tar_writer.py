@@ -15,6 +15,7 @@ from isal.isal_zlib import crc32
 
 from hornet.durable import replacing
 from hornet.shards.index import RECORD, ShardIndex
+from hornet.shards.mask import MASK_EXTENSION
 from hornet.shards.sample_label import LABEL_EXTENSION
 from hornet.shards.tar import BLOCK_BYTES
 
@@ -31,6 +32,8 @@ class EncodedSample:
     """The encoded image."""
     label: int
     """In the set's label space."""
+    mask: bytes | None = None
+    """The class of each pixel, as a PNG (hornet/shards/mask.py); None where the image has one class."""
 
 
 def write_shard(path: Path, samples: Iterable[EncodedSample]) -> ShardIndex:
@@ -53,7 +56,7 @@ def _write_members(descriptor: int, samples: Iterable[EncodedSample]) -> ShardIn
         offset = position + len(before) - len(header)
         span = len(header) + len(sample.image)
         records.append((offset, span, sample.label, crc32(sample.image)))
-        position += _write(descriptor, [before, sample.image, padding], sha256)
+        position += _write(descriptor, [before, sample.image, padding, *_list_mask(sample)], sha256)
     end = bytes(2 * BLOCK_BYTES + -(position + 2 * BLOCK_BYTES) % tarfile.RECORDSIZE)
     position += _write(descriptor, [end], sha256)
     return ShardIndex(records=np.array(records, dtype=RECORD), num_bytes=position, sha256=sha256.hexdigest())
@@ -68,6 +71,13 @@ def _write(descriptor: int, pieces: list[bytes], sha256: hashlib._Hash) -> int:
     for piece in pieces:
         sha256.update(piece)
     return total
+
+
+def _list_mask(sample: EncodedSample) -> list[bytes]:
+    if sample.mask is None:
+        return []
+    header = _header(f"{sample.stem}.{MASK_EXTENSION}", len(sample.mask))
+    return [header, sample.mask, bytes(-len(sample.mask) % BLOCK_BYTES)]
 
 
 def _label_member(sample: EncodedSample) -> bytes:

@@ -24,6 +24,7 @@ from hornet.errors import UserError
 from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, ImageOptions, prepare_image
 from hornet.shards.build.keys import make_key
 from hornet.shards.build.listing import Item, Listing
+from hornet.shards.build.masks import MaskRule, prepare_mask
 from hornet.shards.build.selection import Int32Array
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
 from hornet.shards.check.image_check import MIN_EDGE_PIXELS
@@ -55,6 +56,8 @@ class Workplace:
     """In each tar, before drops."""
     image: ImageOptions
     """What is done to images."""
+    masks: MaskRule | None = None
+    """Where the images' masks are, if they have some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +246,7 @@ def _encode(
             if isinstance(content, DroppedImageError):
                 raise content
             image = prepare_image(content, place.image)
+            mask = None if place.masks is None else prepare_mask(item.name, image.size, place.masks)
         except DroppedImageError as error:
             dropped.append({**note, "kind": error.kind, "reason": error.reason})
             continue
@@ -254,7 +258,8 @@ def _encode(
             stem=make_key(part_names[item.part], item.name, item.twin),
             extension=image.extension,
             image=image.content,
-            label=int(place.labels[item.class_id]),
+            label=int(place.labels[item.class_id]) if mask is None else mask.label,
+            mask=None if mask is None else mask.content,
         )
 
 

@@ -27,7 +27,7 @@ def test_a_batch_takes_what_is_counted_when_torch_really_shares_it(batch_size, i
         if isinstance(value, Tensor):
             descriptor = value.untyped_storage()._share_fd_cpu_()[0]  # the storage's own: it closes it
             taken += -(-os.fstat(descriptor).st_size // 4096) * 4096
-    assert taken <= count_batch_bytes(batch_size, image_size) <= taken + 3 * 4096
+    assert taken <= count_batch_bytes(batch_size, bytes_per_image=3 * image_size**2) <= taken + 3 * 4096
     assert taken >= batch_size * 3 * image_size**2
 
 

@@ -304,7 +304,7 @@ def test_a_closed_stream_leaves_no_tar_open(toy_set: Path) -> None:
 
 def test_what_may_lie_in_shared_memory_is_what_workers_prepare_and_two_steps(toy_set: Path) -> None:
     stream = open_stream(toy_set, micro=2, num_workers=3, prefetch=4)
-    batch_bytes = count_batch_bytes(2, TRANSFORM.image_size)
+    batch_bytes = count_batch_bytes(2, bytes_per_image=3 * TRANSFORM.image_size**2)
     assert stream.count_shared_bytes() == (3 * 4 + 2 * 4) * batch_bytes
     stream.close()
     stream = open_stream(toy_set, micro=2, num_workers=0)

@@ -145,7 +145,7 @@ def test_a_run_writes_them_at_its_last_evaluation(tmp_path, alone, step, written
     run.tensorboard.mkdir(parents=True)
     components = make_components(CountingEngine(), evaluate=add_one, keeps_image_results=True)  # 10 steps
     recorder = MetricsRecorder(run, components, world=ALONE, first_step=0, device=torch.device("cpu"))
-    session._evaluate(run, components, recorder, RunState(step=step), weights=("raw", "ema"))
+    session._evaluate(run, components, recorder, ALONE, RunState(step=step), weights=("raw", "ema"))
     recorder.close()
     assert sorted(path.name for path in run.path.glob("per_image/*")) == written
     assert len(run.read("evaluations")) == 2

@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from hornet.training.config import ScheduleConfig
-from hornet.training.schedule import plan_schedule
+from hornet.config import ConfigError, build_config
+from hornet.training.config import ScheduleConfig, StepScheduleConfig
+from hornet.training.schedule import PolySchedule, plan_schedule
 
 
 def original_cosine(base, final, epochs, steps_per_epoch, warmup_epochs):
@@ -81,3 +82,41 @@ def test_a_peak_that_is_no_number_is_not_laid_on_the_minimum():
 def test_refuses(changes, message):
     with pytest.raises(ValueError, match=message):
         ScheduleConfig(**{"num_epochs": 3, "peak_lr": 0.1, **changes})
+
+
+def lr_of_mmcv(step, *, num_steps, base, power, least, warmup_steps, warmup_ratio):
+    """mmcv 1.x's PolyLrUpdaterHook with a linear warm-up, which the original's configs ask for."""
+    coefficient = (1 - step / num_steps) ** power
+    regular = (base - least) * coefficient + least
+    if step >= warmup_steps:
+        return regular
+    k = (1 - step / warmup_steps) * (1 - warmup_ratio)
+    return regular * (1 - k)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.9])
+def test_the_poly_schedule_is_mmcv_s(power):
+    config = StepScheduleConfig(num_steps=160, peak_lr=1e-4, warmup_steps=15, warmup_factor=1e-6, power=power)
+    expected = [
+        lr_of_mmcv(step, num_steps=160, base=1e-4, power=power, least=0.0, warmup_steps=15, warmup_ratio=1e-6)
+        for step in range(160)
+    ]
+    schedule = PolySchedule(config=config)
+    assert schedule.num_steps == 160
+    np.testing.assert_allclose([schedule.lr_at(step) for step in range(160)], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_steps": 0}, "num_steps: must be at least 1"),
+        ({"warmup_steps": 11}, r"warmup_steps: must lie in 0..num_steps \(10\)"),
+        ({"warmup_factor": 2}, "warmup_factor: must lie in 0..1"),
+        ({"power": 0}, "power: must be above 0"),
+        ({"min_lr": 1.0}, "min_lr: must lie in 0..peak_lr"),
+        ({"peak_lr": -1}, "peak_lr: must be 0 or more"),
+    ],
+)
+def test_settings_of_the_poly_schedule_are_checked(values, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(StepScheduleConfig, {"num_steps": 10, "peak_lr": 0.1, **values}, source="test")

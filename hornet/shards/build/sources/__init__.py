@@ -18,6 +18,7 @@ from hornet.shards.build.sources.archives import (
 from hornet.shards.build.sources.folders import open_image_folder
 from hornet.shards.build.sources.gzipped import GzippedTar
 from hornet.shards.build.sources.ilsvrc import NAME, open_ilsvrc_val
+from hornet.shards.build.sources.mask_folders import is_masked, open_mask_folders
 from hornet.shards.build.sources.names import explain_unasked, get_extension, is_class_name, is_image
 from hornet.shards.build.sources.parquet import open_parquet
 from hornet.shards.build.sources.webdataset_tars import INFO_NAMES, open_webdataset
@@ -27,6 +28,7 @@ from hornet.shards.tar import LocalTar, TarError, TarStream
 
 LAYOUTS = {
     "image-folder": "CLASS/NAME.jpg, as torchvision reads it",
+    "masks": "images/[SPLIT/]NAME.jpg and annotations/[SPLIT/]NAME.png, as ADE20K: a class for each pixel",
     "tar-of-tars": "fall11_whole.tar, ILSVRC2012_img_train.tar: a plain tar of SYNSET.tar",
     "folder-of-tars": "a folder of SYNSET.tar",
     "tar-of-folders": "a plain tar of CLASS/NAME.jpg",
@@ -51,10 +53,10 @@ def open_source(
 ) -> Source:
     """Open raw images.
 
-    `devkit` is for ilsvrc-val; `split` for webdataset and parquet; `labels` (`json:KEY`) and `incomplete` for
-    webdataset; `label_space` names the labels where the source only has numbers. The name of a tar is taken for a class
-    only if it is a synset, one of `label_space`, or the layout was given. Raises UserError, saying what was found, if
-    the source is not of the layout or an option has no meaning for it.
+    `devkit` is for ilsvrc-val; `split` for masks, webdataset and parquet; `labels` (`json:KEY`) for webdataset;
+    `incomplete` for masks and webdataset; `label_space` names the labels where the source only has numbers. The name
+    of a tar is taken for a class only if it is a synset, one of `label_space`, or the layout was given. Raises
+    UserError, saying what was found, if the source is not of the layout or an option has no meaning for it.
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder")
@@ -64,6 +66,7 @@ def open_source(
     given = {"--devkit": devkit, "--source-split": split, "--labels": labels, "--incomplete": skip}
     meant = {
         "ilsvrc-val": {"--devkit"},
+        "masks": {"--source-split", "--incomplete"},
         "webdataset": {"--source-split", "--labels", "--incomplete"},
         "parquet": {"--source-split"},
     }
@@ -71,6 +74,8 @@ def open_source(
         if value is not None and option not in meant.get(layout, set()):
             raise UserError(f"{path}: {option} has no meaning for a source of layout {layout}; leave it out")
     _check_kind(path, layout)
+    if layout == "masks":
+        return open_mask_folders(path, split=split, incomplete=incomplete)
     if layout == "ilsvrc-val":
         return open_ilsvrc_val(path, devkit)
     if layout == "webdataset":
@@ -125,6 +130,8 @@ def detect_layout(path: Path, *, has_labels: bool = False) -> str:
 
 
 def _detect_folder(path: Path) -> str:
+    if is_masked(path):
+        return "masks"
     tars = sorted(file for file in path.glob("*.tar") if not file.name.startswith("."))
     if any((path / name).exists() for name in INFO_NAMES):
         return "webdataset"
@@ -169,7 +176,7 @@ def _peek(path: Path) -> list[str]:
 
 
 def _check_kind(path: Path, layout: str) -> None:
-    wants_folder = layout in ("image-folder", "folder-of-tars")
+    wants_folder = layout in ("image-folder", "masks", "folder-of-tars")
     wants_file = layout in ("tar-of-tars", "tar-of-folders", "tar-gz", "ilsvrc-val")
     if wants_folder and not path.is_dir():
         raise UserError(f"{path}: is not a folder; layout {layout} is {LAYOUTS[layout]}")

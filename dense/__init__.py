@@ -1,0 +1,1 @@
+"""Training segmenters on pretrained backbones under Accelerate."""

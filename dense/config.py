@@ -1,0 +1,104 @@
+"""The config of a run that learns semantic segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hornet.config import Settings, resumable
+from hornet.data.config import IMAGENET_MEAN, IMAGENET_STD, Channels
+from hornet.data.segmentation_config import SegmentationEvaluationConfig, SegmentationStreamConfig
+from hornet.dense.config import SegmenterConfig
+from hornet.runs.directory import RunConfig
+from hornet.training.config import (
+    CadenceConfig,
+    GuardConfig,
+    OptimizerConfig,
+    ProfileConfig,
+    RetentionConfig,
+    StepScheduleConfig,
+    TrackingConfig,
+    Weights,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneStartConfig:
+    """Where the backbone's weights come from."""
+
+    from_: Path
+    """A run directory, a checkpoint folder in one, or a weight file (.pth, .safetensors) or a folder of one."""
+    weights: Weights = "raw"
+    """Which weights of a checkpoint or file to take: the last step's, or their moving average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseConfig(Settings):
+    """One run: UPerNet on a HorNet learns the class of every pixel."""
+
+    run: RunConfig
+    """Name, place and seed."""
+    start: BackboneStartConfig | None = None
+    """Where the backbone's weights come from; null for fresh ones. The heads are always fresh."""
+    model: SegmenterConfig
+    """Backbone and heads."""
+    data: SegmentationStreamConfig
+    """Images with masks, their order and the augmentation."""
+    evaluation: SegmentationEvaluationConfig | None = None
+    """Images with masks to evaluate on; null for none."""
+    mean: Channels = IMAGENET_MEAN
+    """Subtracted from red, green and blue in 0..1."""
+    std: Channels = IMAGENET_STD
+    """What the difference is divided by."""
+    optimizer: OptimizerConfig
+    """AdamW, layer decay, clipping, EMA."""
+    schedule: StepScheduleConfig
+    """Length of the run and learning rates."""
+    cadence: CadenceConfig
+    """How often to log, save, evaluate, render images."""
+    checkpoints: RetentionConfig = field(default_factory=RetentionConfig)
+    """How checkpoints are written, and which are kept."""
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Steps that are dropped, batches that are left out, going back."""
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Who is shown the run: TensorBoard, Weights & Biases."""
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
+    """Steps of rank 0 that are profiled."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16: forward and backward under autocast; parameters and optimizer are fp32 in both."""
+    num_pictures: int = resumable(4)
+    """Images of the evaluation set that are shown after each evaluation, beside mask and prediction; 0 for none."""
+    global_batch_size: int
+    """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
+    micro_batch_size: int = resumable()
+    """Images per forward pass and rank, at least 2: the heads take statistics over them."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if self.run.branch_from is not None:
+            yield "run.branch_from: is for schedules of shape wsd, which segmentation has not; leave it out"
+        if min(self.std) <= 0:
+            yield f"std: must be over 0 in each channel, not {self.std}"
+        if self.num_pictures < 0:
+            yield f"num_pictures: must be 0 or more, not {self.num_pictures}"
+        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
+        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
+            yield (
+                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
+                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSegmenterConfig(Settings):
+    """Which segmenter to evaluate, and how its images are seen."""
+
+    source: Path
+    """A run of segmentation, or a checkpoint folder in one."""
+    weights: Weights = "raw"
+    """The last step's, or their moving average."""
+    evaluation: SegmentationEvaluationConfig
+    """The images with masks; by default those of the run, seen as it sees them."""
+    precision: Literal["bf16", "fp32"]
+    """bf16: under autocast; by default the run's own."""

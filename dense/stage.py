@@ -1,0 +1,185 @@
+"""What a run of semantic segmentation is: a pretrained backbone, fresh heads -> the same loop, under Accelerate."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import nn
+
+from dense.config import DenseConfig
+from dense.segmentation import Segmentation
+from hornet.data.loader import EvaluationStream, TrainStream
+from hornet.data.segmentation import open_segmentation_evaluation, open_segmentation_stream
+from hornet.data.shared_memory import require_shared_memory
+from hornet.dense.backbone import DenseBackbone
+from hornet.dense.uper_net import UPerNet
+from hornet.dense.weights import load_backbone
+from hornet.errors import UserError
+from hornet.model.build import list_shapes
+from hornet.model.cost import count_training_flops
+from hornet.model.resize import get_filter_grids
+from hornet.seeding import derive_seed
+from hornet.stages.attempt import Attempt, Opened, run_attempt
+from hornet.stages.classification import require_labels_of_checkpoint, require_same_labels
+from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
+from hornet.training.components import Components
+from hornet.training.engines.accelerate import AccelerateEngine
+from hornet.training.process_group import errors_shared
+from hornet.training.schedule import PolySchedule
+from hornet.training.statistics import require_statistics
+from hornet.world import World
+
+TASK = "semantic segmentation"
+
+
+def train_segmenter(config: DenseConfig, *, world: World) -> None:
+    """Run, or resume, a run of semantic segmentation to its end. Every rank calls it."""
+
+    def open_data(config: DenseConfig) -> Opened:
+        stream, labelled = open_streams(config, world=world)
+        identity = {
+            "engine": "accelerate",
+            "task": TASK,
+            "model": config.model.name,
+            "label_space": stream.label_space.fingerprint,
+            "stream": stream.manifest_fingerprint,
+            "order_version": stream.order_version,
+        }
+
+        def require(checkpoint: Checkpoint) -> None:
+            require_labels_of_checkpoint(checkpoint, stream.label_space)
+            require_identity(checkpoint, identity)
+
+        build = functools.partial(_build, config, stream=stream, labelled=labelled, identity=identity, world=world)
+        return Opened(require=require, find_branch=lambda: None, build=build)
+
+    run_attempt(config, world=world, open_data=open_data)
+
+
+def open_streams(config: DenseConfig, *, world: World) -> tuple[TrainStream, EvaluationStream | None]:
+    """Open the training set and the one to evaluate on; raises UserError, as where their classes differ."""
+    stream = open_segmentation_stream(
+        config.data,
+        world=world,
+        seed=config.run.seed,
+        global_batch_size=config.global_batch_size,
+        micro_batch_size=config.micro_batch_size,
+    )
+    labelled = None
+    if config.evaluation is not None:
+        labelled = open_segmentation_evaluation(config.evaluation, world=world)
+        require_same_labels(labelled.label_space, stream.label_space)
+    needed = [part.count_shared_bytes() for part in (stream, labelled) if part is not None]
+    require_shared_memory(needed, num_local_ranks=world.num_local_ranks)
+    return stream, labelled
+
+
+def build_segmenter(config: DenseConfig, *, num_classes: int) -> UPerNet:
+    """Return the run's network, fresh; raises UserError if its name or arguments make none."""
+    model = config.model
+    torch.manual_seed(derive_seed("weights", config.run.seed))
+    try:
+        backbone = DenseBackbone(
+            model.name,
+            img_size=model.filter_size,
+            drop_path_rate=model.drop_path_rate,
+            layer_scale_init=model.layer_scale_init,
+            **(model.arguments or {}),
+        )
+    except TypeError as error:
+        raise UserError(f"model.arguments: {model.name} does not take them: {error}") from error
+    backbone.set_grad_checkpointing(model.activation_checkpointing)
+    return UPerNet(
+        backbone,
+        num_classes=num_classes,
+        channels=model.channels,
+        kind=model.pyramid,
+        num_decay_layers=model.layer_decay_depth,
+    )
+
+
+def _build(
+    config: DenseConfig,
+    attempt: Attempt,
+    *,
+    stream: TrainStream,
+    labelled: EvaluationStream | None,
+    identity: dict[str, Any],
+    world: World,
+) -> Components:
+    task = Segmentation(
+        config=config,
+        label_space=stream.label_space,
+        labelled=labelled,
+        num_micro_steps=stream.num_micro_steps,
+        world=world,
+        device=attempt.device,
+        beat=attempt.beat,
+    )
+    with errors_shared():
+        model = build_segmenter(config, num_classes=len(stream.label_space))
+        require_statistics(model, stream.micro_batch_size)
+        if attempt.checkpoint is None and config.start is not None:
+            num_resized = load_backbone(model.backbone, config.start.from_, weights=config.start.weights)
+            if world.is_main:
+                print(f"backbone from {config.start.from_}; {num_resized} filters resized; heads are fresh", flush=True)
+    flops_per_image = count_training_flops(model, config.data.transform.crop_size)
+    shapes, filters = list_shapes(model), list(get_filter_grids(model))
+    start_from = None if config.start is None else config.start.from_
+    parent = find_parent(start_from, attempt.checkpoint, world=world)
+    return Components(
+        engine=_build_engine(config, model, task=task),
+        identity=identity,
+        description=_describe_weights(config, stream=stream, parent=parent),
+        about=describe_run(config, seed=config.run.seed, stream=stream, labelled=labelled, parent=parent),
+        parameter_shapes=shapes,
+        flops_per_image=flops_per_image,
+        iterate=stream.iterate,
+        num_micro_steps=stream.num_micro_steps,
+        steps_per_epoch=stream.steps_per_epoch,
+        global_batch_size=config.global_batch_size,
+        schedule=PolySchedule(config=config.schedule),
+        cadence=config.cadence,
+        checkpoints=config.checkpoints,
+        weight_decay=config.optimizer.weight_decay,
+        max_bad_sample_rate=config.data.max_bad_sample_rate,
+        guard=config.guard,
+        evaluate=None if labelled is None else task.evaluate,
+        keeps_image_results=False,
+        evaluated_weights=("raw",) if config.optimizer.ema_decay is None else ("raw", "ema"),
+        tracking=config.tracking,
+        profile=config.profile,
+        filters=filters,
+        render_images=task.render_images,
+        render_predictions=task.render_predictions if labelled is not None and config.num_pictures else None,
+    )
+
+
+def _describe_weights(config: DenseConfig, *, stream: TrainStream, parent: str | None) -> dict[str, Any]:
+    """Return what a reader of a checkpoint's weights needs besides them, as JSON values."""
+    return {
+        "task": TASK,
+        "model": config.model.name,
+        "image_size": config.data.transform.crop_size,
+        "mean": list(config.mean),
+        "std": list(config.std),
+        "label_space": stream.label_space.to_json(),
+        **({} if parent is None else {PARENT: parent}),
+    }
+
+
+def _build_engine(config: DenseConfig, model: nn.Module, *, task: Segmentation) -> AccelerateEngine:
+    if config.model.sync_batch_norm and task.world.num_ranks > 1 and task.device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return AccelerateEngine(
+        model,
+        precision=config.precision,
+        optimizer=config.optimizer,
+        compute_loss=task.compute_loss,
+        derive_step_seed=task.derive_step_seed,
+        device=task.device,
+        is_main=task.world.is_main,
+    )
