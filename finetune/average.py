@@ -8,12 +8,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor
 
+from finetune.averaged import Averaged, Row, describe, format_table
 from finetune.config import AverageConfig, FinetuneConfig
 from finetune.soup import average, choose_greedily, mix, require_one_network, round_to
 from finetune.start import fit_weights, name_released
@@ -35,41 +36,6 @@ from hornet.training.config import RetentionConfig
 from hornet.training.loop import Engine, RunState, Writer
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """Some weights and how they did."""
-
-    name: str
-    """What they are: a checkpoint, a mean, a share of the end."""
-    num_hits: int
-    """Images whose label has the highest logit."""
-    num_images: int
-    """Images counted."""
-    top5: float
-    """Percent."""
-    loss: float
-    """Mean cross entropy."""
-    is_chosen: bool = False
-    """Whether these are written, or, of a soup's or a mean's ingredients, are in it."""
-
-    @property
-    def top1(self) -> float:
-        """Percent."""
-        return 100 * self.num_hits / max(1, self.num_images)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Averaged:
-    """What was made."""
-
-    folder: Path
-    """Where it lies, as a run with one checkpoint."""
-    rows: tuple[Row, ...]
-    """What was judged, in that order."""
-    chosen: str
-    """The name of the row that was written."""
 
 
 def average_weights(config: AverageConfig, *, world: World) -> Averaged:
@@ -298,33 +264,3 @@ def _write(
 def _find_checkpoint(source: Path) -> Path:
     found = list_checkpoints(source / "checkpoints") if (source / "checkpoints").exists() else [source]
     return found[-1]
-
-
-def describe(config: AverageConfig, averaged: Averaged) -> dict[str, Any]:
-    """Return what was made and how it did, as JSON values; percentages follow from the counts."""
-    data = config.evaluation
-    return {
-        "method": config.method,
-        "sources": [str(path) for path in config.sources],
-        "weights": config.weights,
-        "set": str(data.shards),
-        "split": data.split,
-        "image_size": data.image_size,
-        "crop_fraction": data.crop_fraction,
-        "precision": config.precision,
-        "rows": [{**asdict(row), "top1": row.top1} for row in averaged.rows],
-        "chosen": averaged.chosen,
-        "folder": str(averaged.folder),
-    }
-
-
-def format_table(averaged: Averaged) -> list[str]:
-    """Return a row of Markdown for each of what was judged, below a head."""
-    lines = ["| weights | top-1 % | of images | top-5 % | loss | |", "|---|---|---|---|---|---|"]
-    for row in averaged.rows:
-        remark = "written" if row.name == averaged.chosen else "in it" if row.is_chosen else ""
-        lines.append(
-            f"| {row.name} | {row.top1:.3f} | {row.num_hits} of {row.num_images} | {row.top5:.3f} | {row.loss:.4f} | "
-            f"{remark} |"
-        )
-    return lines

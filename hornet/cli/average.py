@@ -78,7 +78,8 @@ def read_config(method: str, words: list[str]) -> AverageConfig:
 
 def report(config: AverageConfig, *, as_json: bool) -> None:
     """Make the weights and print the table."""
-    from finetune.average import average_weights, describe, format_table  # torch takes seconds
+    from finetune.average import average_weights  # torch takes seconds
+    from finetune.averaged import describe, format_table
 
     world = read_world()
     averaged = average_weights(config, world=world)

@@ -103,15 +103,10 @@ def run_stage(
             )
 
         require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
-        leave_trunk = functools.partial(
-            find_branch,
-            config,
-            plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch),
-            steps_per_epoch=stream.steps_per_epoch,
-            require=require,
-            world=world,
-        )
-        return Opened(require=require, find_branch=leave_trunk, build=build)
+        schedule = plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch)
+        epoch = stream.steps_per_epoch
+        leave = functools.partial(find_branch, config, schedule, steps_per_epoch=epoch, require=require, world=world)
+        return Opened(require=require, find_branch=leave, build=build)
 
     run_attempt(config, world=world, open_data=open_data)
 

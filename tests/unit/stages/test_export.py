@@ -126,6 +126,7 @@ def make_outgoing(model: torch.nn.Module, folder: Path) -> Outgoing:
     return Outgoing(model.eval(), folder=folder, described={"pretrained_cfg": {"input_size": [3, 32, 32]}})
 
 
+@pytest.mark.slow
 def test_what_cannot_take_any_batch_is_refused(tmp_path: Path) -> None:
     outgoing = make_outgoing(OfTwoImages(), tmp_path)
     for kind in ("onnx", "torch_export", "aot_inductor"):
