@@ -104,7 +104,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one_and_measures_what
     row = evaluations["raw"]
     assert alone["num_images"] == row["num_images"] == 9, "each image once, on 2 ranks and on 1"
     assert {**alone, "class_iou": list(alone["class_iou"])} == {key: row[key] for key in alone} | {
-        "loss": pytest.approx(row["loss"], rel=1e-12)
+        "loss": pytest.approx(row["loss"], rel=1e-6)  # logits are fp32, and another number of threads adds otherwise
     }, "whole numbers are summed"
 
 

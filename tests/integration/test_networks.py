@@ -103,6 +103,10 @@ def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name,
     assert evaluation["num_images"] == NUM_VALIDATION
     assert evaluation["top1"] == by_weights["ema"]["top1"]
     assert evaluation["loss"] == pytest.approx(by_weights["ema"]["loss"], rel=1e-2), "bf16 on both sides"
+    run_python(ROOT / "launch/report.py", finetuned)
+    page = (finetuned / "report.html").read_text()
+    assert NETWORKS[name]["name"] in page
+    assert f"{by_weights['ema']['top1']:.2f}" in page
 
 
 def test_one_file_and_one_config_from_a_folder_elsewhere(tmp_path, shards):
