@@ -38,16 +38,23 @@ NETWORKS = {
         "name": "swin_tiny_gnconv_gf",
         "arguments": {"depths": [1, 2], "embed_dim": 16, "num_heads": [1, 2], "orders": [2, 3], "filter_stages": [1]},
     },
+    "hosted": {
+        "name": "convnext_tiny_gnconv_gf",
+        "arguments": {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 64]},
+    },
+    "isotropic": {"name": "hornet_isotropic_deit_small_gf", "arguments": {"width": 16, "depths": [2], "orders": [2]}},
     "resnet": {"name": "resnet18", "arguments": {"layers": [1, 1, 1, 1], "channels": [8, 16, 32, 64]}},
 }
 """A depthwise network, one with tables of relative positions and buffers, one with a class token and positions; gnConv
-and global filters in the network of others; one with running statistics."""
+and global filters in two networks of others and in one of a single stage; one with running statistics."""
 RESIZED = {
     "convnext": None,
     "swin": None,
     "vit": "resized to the new image size: pos_embed",
     "resnet": None,
     "plug_in": "filters: 2 resized to the grids of the new image size",
+    "hosted": "filters: 2 resized to the grids of the new image size",
+    "isotropic": "filters: 2 resized to the grids of the new image size",
 }
 """What the larger images change; a Swin's tables go by its window, which stays."""
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
@@ -57,7 +64,10 @@ def describe(network, **changes):
     return {"drop_path_rate": 0.2, **NETWORKS[network], **changes}
 
 
-@pytest.mark.parametrize(("name", "stage"), [("convnext", 2), ("swin", 3), ("vit", 3), ("plug_in", 1), ("resnet", 2)])
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("convnext", 2), ("swin", 3), ("vit", 3), ("plug_in", 1), ("hosted", 2), ("isotropic", 3), ("resnet", 2)],
+)
 def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name, stage):
     config = write_config(
         tmp_path,
