@@ -46,6 +46,15 @@ def test_every_combination_is_an_ordinary_config(tmp_path):
     assert len({cell.digest for cell in cells}) == 16
 
 
+def test_each_fraction_may_have_a_length_of_its_own(tmp_path):
+    group = GRID | {"families": ["gf"], "sizes": ["atto"], "seeds": [0], "epochs": None, "images_by_fraction": [24, 40]}
+    cells = expand_with_shares(make_study(tmp_path, groups={"grid": group}))
+    assert {cell.name: (cell.fraction, cell.images_seen) for cell in cells} == {
+        "grid/gf-atto_f0.5_i24_s0": (0.5, 24),
+        "grid/gf-atto_f1_i40_s0": (1.0, 40),
+    }
+
+
 def test_shares_are_made_once_and_lie_inside_one_another(tmp_path):
     study = make_study(tmp_path, groups={"grid": GRID | {"fractions": [0.25, 0.5, 1.0]}})
     before = expand(study)
