@@ -96,7 +96,7 @@ def draw_budgets(found: Sequence[Budgets], *, metric: str) -> list[Figure]:
 
 def list_isoflop_rows(found: Sequence[Budgets]) -> list[tuple[str, ...]]:
     """Return family, budget, best size, value there, points, marks."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for each in found:
         for curve in () if each.curves is None else each.curves.curves:
             best, value = "none", ""

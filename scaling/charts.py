@@ -110,8 +110,10 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> str | None:
     folder.mkdir(parents=True, exist_ok=True)
     for chart in charts:
         canvas, axes = pyplot.subplots(figsize=(5, 3.6), constrained_layout=True)
-        draw = _draw_map if isinstance(chart, HeatMap) else _draw_figure
-        draw(chart, axes)
+        if isinstance(chart, HeatMap):
+            _draw_map(chart, axes)
+        else:
+            _draw_figure(chart, axes)
         axes.set_title(chart.note if len(chart.note) < 90 else f"{chart.note[:87]}...", fontsize="xx-small")
         for kind in ("svg", "pdf"):
             canvas.savefig(folder / f"{chart.file}.{kind}")

@@ -120,17 +120,22 @@ def name_command(row: PublishedRow) -> str:
 
 
 def count(row: PublishedRow) -> tuple[int, int, int]:
+    """Return what `count_network` does, of a published row."""
+    return count_network(row.model, num_classes=row.num_classes, image_size=row.image_size)
+
+
+def count_network(name: str, *, num_classes: int, image_size: int) -> tuple[int, int, int]:
     """Return parameters, and multiply-adds of one image as they run and in the convention of the published number."""
     from hornet.model.config import ModelConfig
     from hornet.model.cost import count_forward, count_hornet, count_parameters
     from hornet.model.hornet import HorNet
     from hornet.planning.activations import build_on_meta
 
-    model = build_on_meta(ModelConfig(name=row.model), num_classes=row.num_classes, image_size=row.image_size)
+    model = build_on_meta(ModelConfig(name=name), num_classes=num_classes, image_size=image_size)
     if isinstance(model, HorNet):
-        cost = count_hornet(model, row.image_size)
+        cost = count_hornet(model, image_size)
         return count_parameters(model), cost.executed, cost.published
-    multiply_adds, _ = count_forward(model, row.image_size)
+    multiply_adds, _ = count_forward(model, image_size)
     return count_parameters(model), multiply_adds, multiply_adds
 
 
@@ -144,10 +149,7 @@ def read_config(path: Path) -> StageConfig:
 
 def count_executed(config: StageConfig) -> int:
     """Return multiply-adds of one image of a config, as they run; of a head of the 1,000 classes, which is 0.1 %."""
-    size = config.data.transform.image_size
-    row = {"id": "", "model": config.model.name, "data": "", "source": "", "status": "verified"}
-    numbers = {"image_size": size, "num_classes": 1000, "parameters_m": 0.0, "gflops": 0.0, "top1": 0.0}
-    return count(PublishedRow(**row, **numbers, config=None, run=None))[1]
+    return count_network(config.model.name, num_classes=1000, image_size=config.data.transform.image_size)[1]
 
 
 def plan_hours(config: StageConfig, *, multiply_adds: int) -> float:

@@ -1,6 +1,7 @@
 """A study of many runs: planned, run, looked at, fitted, shown. Each command can be given again and again."""
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -122,7 +123,7 @@ def run(options: argparse.Namespace) -> None:
             cells=cells,
             seconds={name: cost.seconds for name, cost in costs.items()},
             ask_to_stop=heard_signal,
-            foretell=lambda: foretell(study, cells),
+            foretell=functools.cache(lambda: foretell(study, cells)),  # nothing that it looks at changes any more
         )
         asked = pool.run(runs)
         ignore_signals()  # a late one would turn the exit code into its own

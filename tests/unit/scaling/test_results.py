@@ -193,6 +193,7 @@ def finish_both(study, cells, *, better=0.0):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_images_that_all_runs_share_widen_the_intervals_of_a_law_and_not_of_a_difference(study_of):
     study, cells = study_of({"grid": WIDE | {"families": ["gf", "7x7"]}}, fit={"resamples": 200})
     finish_both(study, cells)
@@ -213,6 +214,7 @@ def test_images_that_all_runs_share_widen_the_intervals_of_a_law_and_not_of_a_di
     assert list_measurements(lost)[1].image_values is None
 
 
+@pytest.mark.slow
 def test_two_families_are_compared_at_places_that_both_have_and_by_their_laws(study_of):
     study, cells = study_of({"grid": WIDE | {"families": ["gf", "7x7"]}}, fit={"resamples": 100})
     finish_both(study, cells, better=0.2)
@@ -272,6 +274,7 @@ def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
     assert "No budget of gf has 3 sizes" in describe_budgets(study, [alone], [], made)[0]
 
 
+@pytest.mark.slow
 def test_figures_hold_intervals_the_grid_learning_and_what_was_foretold(study_of):
     groups = {"grid": WIDE | {"families": ["gf", "7x7"]}, "large": LARGE}
     study, cells = study_of(groups, fit={"resamples": 50})
