@@ -115,8 +115,10 @@ def name_command(row: PublishedRow) -> str:
     study = (row.run or "").removeprefix(STUDIES)
     if study != row.run:
         return f"python launch/scaling.py run --config configs/scaling/{study.split('/')[0]}.yaml --slurm"
-    launcher = "deepspeed launch/pretrain.py" if row.after is None else "accelerate launch launch/finetune.py"
-    return f"{launcher} --config {row.config}"
+    if row.after is None:
+        return f"deepspeed launch/pretrain.py --config {row.config}"
+    before = f"deepspeed launch/pretrain.py --config {row.after}"
+    return f"{before} && accelerate launch launch/finetune.py --config {row.config}"
 
 
 def count(row: PublishedRow) -> tuple[int, int, int]:

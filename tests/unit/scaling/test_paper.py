@@ -109,6 +109,8 @@ def test_the_table_says_what_is_not_run_what_it_takes_and_how(counted):
     assert "| Swin-B, 384 | 23.000 / 88 | 3.911 / 47.1 | - / 84.5 | no config |  |" in text
     assert "python launch/scaling.py run --config configs/scaling/hornet_in1k.yaml --slurm" in text
     assert "python launch/scaling.py run --config configs/scaling/hornet_in22k.yaml --slurm" in text
+    tuned = format_rows([make_row(ROWS["Swin-L, 22K, 384"], find_config=find)])
+    assert "--config configs/pretrain/swin_large_in22k.yaml && accelerate launch launch/finetune.py --config" in tuned
     done = replace(rows[0], state="reproduced", top1=83.04)
     assert isinstance(done, PaperRow)
     assert "83.04 / 83 | reproduced |" in format_rows([done])
