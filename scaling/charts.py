@@ -12,8 +12,12 @@ from markupsafe import Markup
 
 from hornet.pages.axis import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis, render_frame
 from hornet.pages.html import render
+from hornet.quantities import shorten
 
 COLOURS = ("#3267d6", "#c2571a", "#2a8a4a", "#8a3fb0", "#b0a020", "#1a8a9a", "#c03060", "#607080")
+
+LARGE = 1e12
+"""From here on numbers of an axis have a power of ten, not a letter."""
 
 SERIES = """\
 {% if diagonal %}<path d="{{ diagonal }}" class="dash" fill="none"/>{% endif %}
@@ -27,10 +31,12 @@ SERIES = """\
 <circle cx="{{ x }}" cy="{{ y }}" r="3" stroke="{{ series.colour }}" stroke-width="1.4"
   fill="{{ "none" if is_open else series.colour }}"><title>{{ title }}</title></circle>
 {% endfor %}
-{% if series.label %}
-<text x="{{ legend }}" y="{{ series.top }}" style="fill: {{ series.colour }}">{{ series.label }}</text>
-{% endif %}
 {% endfor %}
+"""
+LEGEND = """\
+<p class="soft">
+{% for label, colour in entries %}<span style="color: {{ colour }}">&#9679; {{ label }}</span> &ensp; {% endfor %}
+</p>
 """
 CELLS = """\
 <svg viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="{{ title }}">
@@ -138,8 +144,13 @@ def _render_figure(figure: Figure) -> Markup:
     if figure.has_diagonal:
         ends = [max(x.low, y.low), min(x.high, y.high)]
         diagonal = _join(x.place(ends), y.place(ends))
-    body = render(SERIES, all=content, legend=WIDTH - 150, diagonal=diagonal)
-    return render_frame(x, y, body, title=figure.title, x_name=figure.x_name, y_name=figure.y_name)
+    body = render(SERIES, all=content, diagonal=diagonal)
+    chart = render_frame(
+        x, y, body, title=figure.title, x_name=figure.x_name, y_name=figure.y_name,
+        format_x="{:.0e}".format if x.high >= LARGE else shorten,
+    )  # fmt: skip
+    entries = [(series["label"], series["colour"]) for series in content if series["label"]]
+    return chart + render(LEGEND, entries=entries) if entries else chart
 
 
 def _place(series: Series, number: int, x: Axis, y: Axis) -> dict[str, Any]:
@@ -159,7 +170,6 @@ def _place(series: Series, number: int, x: Axis, y: Axis) -> dict[str, Any]:
         "band": band,
         "bars": [(f"{a:.1f}", f"{b:.1f}", f"{c:.1f}") for a, b, c in bars],
         "dots": [(f"{a:.1f}", f"{b:.1f}", name, is_open) for a, b, name, is_open in dots],
-        "top": TOP + 12 * (number + 1),
     }
 
 

@@ -62,7 +62,7 @@ def _against_factors(fits: Sequence[FamilyFit], shown: Sequence[Result], *, metr
             Figure(
                 file=f"{metric}_{factor}",
                 title=f"{metric} against {AXIS_NAMES[factor]}",
-                x_name=AXIS_NAMES[factor],
+                x_name="parameters" if factor == "N" else AXIS_NAMES[factor],
                 y_name=metric,
                 series=tuple(series),
                 note=note,
@@ -83,15 +83,13 @@ def _keep_free(runs: Sequence[Result], names: Sequence[str]) -> list[str]:
 
 def _divide(fits: Sequence[FamilyFit], runs: Sequence[Result], factor: str, names: Sequence[str]) -> list[Series]:
     """Return one series for each family and level of what is held fixed."""
-    groups: dict[tuple[object, ...], list[Result]] = {}
+    groups: dict[tuple[str, tuple[float, ...]], list[Result]] = {}
     for run in runs:
-        groups.setdefault((run.family, *(getattr(run, name) for name in names)), []).append(run)
+        groups.setdefault((run.family, tuple(float(getattr(run, name)) for name in names)), []).append(run)
     series = []
-    for (family, *levels), group in sorted(groups.items(), key=str):
-        label = ", ".join(
-            [str(family)] * bool(family)
-            + [f"{name} {shorten(float(str(level)))}" for name, level in zip(names, levels, strict=True)]
-        )
+    for (family, levels), group in sorted(groups.items()):
+        parts = [f"{name} {shorten(level)}" for name, level in zip(names, levels, strict=True)]
+        label = ", ".join([family] * bool(family) + parts)
         curve_x, curve_y, band = _trace(fits, group, factor)
         ordered = sorted(group, key=lambda run: float(getattr(run, factor)))
         series.append(
