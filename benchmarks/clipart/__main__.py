@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.clipart.pool import Pool
 from benchmarks.clipart.report import read_results, write_report
 from benchmarks.clipart.runs import Place, Plan, compute_flops, hold_plan, list_runs, read_plan
-from benchmarks.clipart.sets import ROOT, make_sets
+from benchmarks.clipart.sets import make_sets
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.openclipart import find_tree
 from hornet.signals import catch_signals, heard_signal
@@ -29,8 +29,8 @@ from hornet.signals import catch_signals, heard_signal
 def main() -> None:
     """Read the command line and do one of the four."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT / "data" / "results", help="of the sets (data/results)")
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "results", help="of the runs (runs/results)")
+    parser.add_argument("--data", type=Path, default=Path("data/results"), help="of the sets (data/results)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="of the runs (runs/results)")
     commands = parser.add_subparsers(dest="command", required=True)
     sets = commands.add_parser("sets", help="make the sets")
     sets.add_argument("--tree", type=Path, metavar="FOLDER", help="unpacked usr/share/openclipart/png (fetched)")
@@ -47,14 +47,14 @@ def main() -> None:
     command.add_argument("--slots", type=int, default=2, metavar="N", help="runs at a time (2)")
     command.add_argument("--cpu", action="store_true", help="hide GPUs from the runs")
     for reporting in (command, commands.add_parser("report", help="write the tables of what has finished")):
-        reporting.add_argument("--output", type=Path, default=ROOT / "docs" / "results", help="(docs/results)")
+        reporting.add_argument("--output", type=Path, default=Path("docs/results"), help="(docs/results)")
     options = parser.parse_args()
     catch_signals()
     exit_on_bad_input(lambda: _obey(options))
 
 
 def _obey(options: argparse.Namespace) -> None:
-    place = Place(data=options.data.absolute(), runs=options.runs.absolute())
+    place = Place(data=options.data, runs=options.runs)
     if options.command == "sets":
         print(make_sets(options.tree or find_tree(place.data, None), place.data))
     elif options.command == "report":

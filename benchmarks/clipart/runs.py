@@ -36,7 +36,7 @@ class Plan:
     """At 64 pixels on fine classes."""
     finetune_steps: int = 400
     """At 96 pixels on coarse ones."""
-    dense_steps: int = 500
+    dense_steps: int = 800
     """Of segmentation."""
     batch_size: int = 64
     """Images a step of classification."""

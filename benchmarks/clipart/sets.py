@@ -39,7 +39,7 @@ MAX_CUTOUTS = {"train": 160, "validation": 40}
 """Of a class, so that none is met much more often than another."""
 OPAQUE_SHARE = (0.1, 0.9)
 """Of a picture's pixels: less is lines, more is a picture with its own background."""
-SCENES = ("--num-training", 600, "--num-validation", 200, "--size", 128, "--max-objects", 3, "--seed", 0)
+SCENES = ("--num-training", 600, "--num-validation", 200, "--size", 128, "--max-objects", 6, "--seed", 0)
 
 
 def make_sets(tree: Path, output: Path) -> str:
