@@ -55,4 +55,4 @@ def test_sets_that_are_there_are_left_alone(tmp_path):
 def test_a_command_that_fails_is_named(capfd):
     with pytest.raises(UserError, match=r"scenes\.py --no-such-option` ended with exit code 2"):
         sets._call("scenes", "--no-such-option")
-    assert "unrecognized arguments" in capfd.readouterr().err
+    assert "arguments are required: OUTPUT" in capfd.readouterr().err
