@@ -208,7 +208,7 @@ def _train(
     needs: tuple[str, ...],
 ) -> Run:
     size = plan.dense_batch_size if stage == "dense" else plan.batch_size
-    words = [f"launch/{stage}.py", "--config", f"configs/openclipart/{config}.yaml", f"run.root={place.runs}"]
+    words = [f"launch/{stage}.py", "--config", f"configs/clipart/{config}.yaml", f"run.root={place.runs}"]
     words += [f"run.name={name}", f"run.seed={seed}", f"model.name={plan.model}", *settings]
     words += [f"global_batch_size={size}", f"micro_batch_size={size}"]
     return Run(name=name, words=tuple(words), made=place.runs / name / "summary.json", needs=needs)
