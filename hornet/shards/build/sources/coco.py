@@ -74,7 +74,7 @@ def open_coco(
 ) -> SeekableSource:
     """Open the images of a split with their objects; `annotations` and `images` are for files that lie elsewhere.
 
-    The whole file is read at once: COCO's needs about 4 GB of memory. Raises UserError if it is none of COCO's kind.
+    The whole file is read at once: COCO's needs about 3 GB of memory. Raises UserError if it is none of COCO's kind.
     """
     file, folder = _find(path, split=split, annotations=annotations, images=images)
     found, remarks = read_annotations(file, incomplete=incomplete)
