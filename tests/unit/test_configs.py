@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from dense.config import DenseConfig
-from dense.stage import build_segmenter
+from dense.networks import build_network
 from finetune.config import FinetuneConfig
 from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -49,7 +49,7 @@ def test_an_evaluation_loads_for_a_weight_file(path):
 def test_a_segmentation_loads_and_its_network_is_built(path):
     config = load_config(DenseConfig, path=path)
     with torch.device("meta"):
-        network = build_segmenter(config, num_classes=7)
+        network = build_network(config, num_classes=7)
     if path.parent.name != "demo":
         assert config.model.name in path.stem
         assert "ac9e210" in path.read_text(), "names the source of its numbers"
