@@ -61,6 +61,9 @@ class InstanceEvaluationConfig(EvaluatedSetConfig):
     def _find_problems(self) -> Iterator[str]:
         yield from super()._find_problems()
         if self.short_edge < MIN_EDGE_PIXELS:
-            yield f"short_edge: must be at least {MIN_EDGE_PIXELS} pixels, the stride of the network, not {self.short_edge}"
+            yield (
+                f"short_edge: must be at least {MIN_EDGE_PIXELS} pixels, the stride of the network, not "
+                f"{self.short_edge}"
+            )
         if self.max_long_edge < self.short_edge:
             yield f"max_long_edge: must be at least short_edge ({self.short_edge}), not {self.max_long_edge}"
