@@ -14,7 +14,10 @@ def main() -> None:
     """Read the command line and write the folder, which `launch/shards.py build` takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "output", type=Path, metavar="OUTPUT", help="folder to make: images/, annotations/, classes.txt"
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="folder to make: images/, annotations/ (masks, objects), classes.txt",
     )
     parser.add_argument("--objects", type=Path, metavar="FOLDER", help="pictures with alpha, CLASS/NAME.png (digits)")
     parser.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="photographs (the two of scikit-learn)")

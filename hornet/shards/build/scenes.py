@@ -7,13 +7,16 @@ networks be compared; it is no benchmark of segmentation.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from hornet.errors import UserError
@@ -21,6 +24,7 @@ from hornet.seeding import derive_seed
 from hornet.shards.build.sources.mask_folders import IMAGES, MASKS
 from hornet.shards.build.sources.names import is_image
 from hornet.shards.decode import UndecodableImageError, decode_image, open_image
+from hornet.shards.instance_masks import encode_runs
 from hornet.shards.mask import encode_mask
 
 BACKGROUND = "background"
@@ -68,6 +72,23 @@ class SceneOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A picture, and what stands in it."""
+
+    image: Image.Image
+    """RGB."""
+    owners: npt.NDArray[np.int16]
+    """(H, W): which object each pixel shows, from 1; 0 for the background."""
+    labels: tuple[int, ...]
+    """Class of each object, from 1, in the order in which they were laid; one may be covered altogether."""
+
+    @property
+    def mask(self) -> npt.NDArray[np.int16]:
+        """(H, W): the class of each pixel."""
+        return np.array([0, *self.labels], np.int16)[self.owners]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cutouts:
     """What the scenes of one split are made of."""
 
@@ -82,8 +103,10 @@ class Cutouts:
 def write_scenes(
     folder: Path, options: SceneOptions, *, objects: Path | None = None, backgrounds: Path | None = None
 ) -> str:
-    """Write images/SPLIT, annotations/SPLIT and classes.txt into a folder that has none yet; return what was made.
+    """Write a folder of scenes that is none yet; return what was made.
 
+    images/SPLIT, annotations/SPLIT (masks of classes) and classes.txt are as ADE20K's, and
+    annotations/instances_SPLIT.json (the same by object) is as COCO's.
     Cut-outs are scikit-learn's digits, or the pictures with alpha in `objects`/CLASS/; backgrounds its two photographs,
     or the images in `backgrounds`. Raises UserError for folders without such pictures.
     """
@@ -104,11 +127,22 @@ def write_scenes(
             raise UserError(f"{objects or backgrounds}: too few pictures to keep some apart for validation; give more")
         for kind in (IMAGES, MASKS):
             (folder / kind / split).mkdir(parents=True)
+        listed: list[dict[str, Any]] = []
         for number in range(count):
-            image, mask = compose(chosen, options, key=(split, number))
-            image.save(folder / IMAGES / split / f"scene_{number:05d}.png")
-            content = encode_mask(mask, num_classes=len(classes) + 1)
-            (folder / MASKS / split / f"scene_{number:05d}.png").write_bytes(content)
+            scene = compose(chosen, options, key=(split, number))
+            scene.image.save(folder / IMAGES / split / name_scene(number))
+            content = encode_mask(scene.mask, num_classes=len(classes) + 1)
+            (folder / MASKS / split / name_scene(number)).write_bytes(content)
+            listed += annotate(scene, image_id=number, first_id=len(listed) + 1)
+        annotations = {
+            "images": [
+                {"id": number, "file_name": name_scene(number), "height": options.size, "width": options.size}
+                for number in range(count)
+            ],
+            "annotations": listed,
+            "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
+        }
+        (folder / MASKS / f"instances_{split}.json").write_text(json.dumps(annotations))
     (folder / "classes.txt").write_text("\n".join([BACKGROUND, *classes]) + "\n")
     made = (
         f"{folder}: {options.num_training} + {options.num_validation} scenes of {len(classes)} classes and background"
@@ -116,18 +150,44 @@ def write_scenes(
     return "\n".join([made, *remarks])
 
 
-def compose(
-    cutouts: Cutouts, options: SceneOptions, *, key: tuple[str, int]
-) -> tuple[Image.Image, np.ndarray[tuple[int, int], np.dtype[np.int16]]]:
-    """Return a scene (RGB) and the class of each pixel (H, W); later cut-outs cover earlier ones."""
+def name_scene(number: int) -> str:
+    """Return the file name of a scene, and of its mask."""
+    return f"scene_{number:05d}.png"
+
+
+def annotate(scene: Scene, *, image_id: int, first_id: int) -> list[dict[str, Any]]:
+    """Return COCO's annotation of each object of which something is seen: its visible pixels and their box."""
+    found: list[dict[str, Any]] = []
+    for owner, label in enumerate(scene.labels, start=1):
+        mask = (scene.owners == owner).astype(np.uint8)
+        rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
+        if not len(rows):
+            continue
+        left, top = int(columns[0]), int(rows[0])
+        found.append(
+            {
+                "id": first_id + len(found),
+                "image_id": image_id,
+                "category_id": label,
+                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                "area": int(mask.sum()),
+                "iscrowd": 0,
+                "segmentation": encode_runs(mask),
+            }
+        )
+    return found
+
+
+def compose(cutouts: Cutouts, options: SceneOptions, *, key: tuple[str, int]) -> Scene:
+    """Return a scene; later cut-outs cover earlier ones."""
     draw = random.Random(derive_seed("scene", options.seed, *key))
     edge = options.size
     photograph = draw.choice(cutouts.backgrounds)()
     side = draw.randint(min(*photograph.size, edge) // 2 + 1, min(photograph.size))
     left, top = (draw.randint(0, length - side) for length in photograph.size)
     scene = photograph.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    mask = np.zeros((edge, edge), np.int16)
-    for _ in range(draw.randint(1, options.max_objects)):
+    owners, labels = np.zeros((edge, edge), np.int16), []
+    for owner in range(1, draw.randint(1, options.max_objects) + 1):
         label, open_object = draw.choice(cutouts.objects)
         cutout = open_object()
         factor = draw.uniform(*SHARE_OF_EDGE) * edge / max(cutout.size)
@@ -140,8 +200,9 @@ def compose(
         layer = Image.new("RGBA", (edge, edge))
         layer.paste(cutout, (place[0], place[1]))
         scene.paste(layer, (0, 0), layer)
-        mask[np.asarray(layer)[..., 3] >= OPAQUE] = label
-    return scene, mask
+        owners[np.asarray(layer)[..., 3] >= OPAQUE] = owner
+        labels.append(label)
+    return Scene(image=scene, owners=owners, labels=tuple(labels))
 
 
 def _load_digits(split: str, options: SceneOptions) -> list[tuple[int, Callable[[], Image.Image]]]:

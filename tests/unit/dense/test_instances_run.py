@@ -114,7 +114,7 @@ def test_a_detector_learns_what_there_is_to_learn():
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.85 * losses[0]
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 

@@ -108,9 +108,7 @@ def test_the_poly_schedule_is_mmcv_s(power):
 
 def test_a_staircase_is_mmcv_s_step_policy():
     """The original's for COCO: a tenth from epoch 27 on, a hundredth from 33 on; here epochs of 4 steps."""
-    config = StepScheduleConfig(
-        num_steps=144, peak_lr=2e-4, warmup_steps=5, warmup_factor=1e-3, drop_steps=(108, 132)
-    )
+    config = StepScheduleConfig(num_steps=144, peak_lr=2e-4, warmup_steps=5, warmup_factor=1e-3, drop_steps=(108, 132))
     rates = [PolySchedule(config=config).lr_at(step) for step in range(144)]
     assert rates[0] == pytest.approx(2e-4 * 1e-3)
     assert rates[1] == pytest.approx(2e-4 * (1 - (1 - 1 / 5) * (1 - 1e-3)))
