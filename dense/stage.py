@@ -25,6 +25,7 @@ from hornet.model.resize import get_filter_grids
 from hornet.stages.attempt import Attempt, Opened, run_attempt
 from hornet.stages.classification import require_labels_of_checkpoint, require_same_labels
 from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.training.average_precision import AveragePrecision
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.engines.accelerate import AccelerateEngine
@@ -87,7 +88,9 @@ def open_labelled(config: AnyConfig, *, world: World) -> EvaluationStream:
     """Open the set that the config names to evaluate on; raises UserError."""
     assert config.evaluation is not None
     if isinstance(config, InstancesConfig):
-        return open_instance_evaluation(config.evaluation, world=world)
+        labelled = open_instance_evaluation(config.evaluation, world=world)
+        AveragePrecision(len(labelled.label_space))  # tells now, not after hours of training, what is not installed
+        return labelled
     return open_segmentation_evaluation(config.evaluation, world=world)
 
 

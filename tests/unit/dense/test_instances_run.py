@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torchvision.ops import roi_align
 
+from dense import stage
 from dense.config import TASKS, DenseConfig, InstancesConfig
 from dense.instances import InstanceSegmentation
 from dense.networks import build_network, get_backbone
 from dense.pictures import EDGE_PIXELS, draw_instances, lay_side_by_side
+from dense.stage import open_labelled
 from hornet.cli.evaluate_dense import find_dense_run, read_dense
 from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.dense.instance_inference import detect, measure_instances
@@ -19,6 +22,7 @@ from hornet.runs.begun import write_config
 from hornet.shards.label_space import LabelSpace
 from hornet.world import ALONE
 from tests.unit.dense.annotated import make_batch, make_instances
+from tests.unit.shards.coco_set import build_set
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = {
@@ -196,6 +200,43 @@ def test_padding_and_unreadable_images_are_not_measured(monkeypatch):
     )
     assert counted == [(1, {"boxes", "scores", "labels", "masks"})]
     assert bad == [0, 0]
+
+
+def test_a_detector_that_says_what_is_there_is_right(tmp_path, monkeypatch):
+    """From tars to average precision, over the sizes, numbers and classes of all that lies between."""
+    monkeypatch.setattr("hornet.training.average_precision.gather_from_all", lambda mine: [mine])
+    monkeypatch.setattr("hornet.training.average_precision.sum_over_ranks", lambda mine: mine)
+    evaluation = {"shards": str(build_set(tmp_path, num_images=6)), "index": str(tmp_path / "index"), "short_edge": 96}
+    config = make_config(evaluation=evaluation)
+    labelled = open_labelled(config, world=ALONE)
+    there = iter([batch.instances[0] for batch in labelled.iterate()])
+
+    def tell(images, sizes):
+        image = next(there)
+        assert sizes == [image.size]
+        is_told = ~image.iscrowd
+        boxes, masks = image.boxes[is_told], image.masks[is_told, None].float()
+        numbers = torch.arange(len(boxes))[:, None]
+        seen = roi_align(masks, torch.cat([numbers, boxes], dim=1), (28, 28)).clamp(0, 1)
+        return [{"boxes": boxes, "masks": seen, "labels": image.labels[is_told], "scores": torch.ones(len(boxes))}]
+
+    task = dataclasses.replace(make_task(config, labelled), label_space=labelled.label_space)
+    found = task.evaluate(tell)
+    assert (found.num_images, found.num_bad_images) == (6, 0)
+    assert found.box_ap == pytest.approx(100)
+    assert found.mask_ap50 == pytest.approx(100)
+    assert found.mask_ap > 80, "masks are seen at 28 x 28"
+
+
+def test_what_measures_is_looked_for_before_training(monkeypatch):
+    def refuse(num_classes):
+        raise UserError("average precision needs what is not installed")
+
+    space = LabelSpace(name="things", classes=("background", "bright"))
+    monkeypatch.setattr(stage, "open_instance_evaluation", lambda config, world: SimpleNamespace(label_space=space))
+    monkeypatch.setattr(stage, "AveragePrecision", refuse)
+    with pytest.raises(UserError, match="needs what is not installed"):
+        open_labelled(CONFIG, world=ALONE)
 
 
 def test_weights_of_a_classifier_go_into_the_backbone_of_either_task():
