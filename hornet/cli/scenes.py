@@ -17,7 +17,7 @@ def main() -> None:
         "output",
         type=Path,
         metavar="OUTPUT",
-        help="folder to make: images/, annotations/ (masks, objects), classes.txt",
+        help="folder to make: images/, annotations/ (masks, and objects as COCO has them), classes.txt",
     )
     parser.add_argument("--objects", type=Path, metavar="FOLDER", help="pictures with alpha, CLASS/NAME.png (digits)")
     parser.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="photographs (the two of scikit-learn)")

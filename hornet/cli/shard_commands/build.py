@@ -102,6 +102,11 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--validation-seed", type=int, default=0, metavar="N", help="of the share (default 0)")
     group.add_argument("--validation-at-least", type=int, default=1, metavar="N", help="of each class (default 1)")
 
+    _add_images(command)
+    command.set_defaults(run=build)
+
+
+def _add_images(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("images (default: JPEG, PNG, WebP byte for byte, GIF and BMP as PNG)")
     group.add_argument("--check", choices=["decode", "header"], default="decode", help="what is looked at (decode)")
     group.add_argument("--min-short-edge", type=int, default=1, metavar="PX", help="drop smaller images")
@@ -116,4 +121,3 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--apply-orientation", action="store_true", help="turn images as their EXIF says")
     group.add_argument("--convert-colour", action="store_true", help="images with an ICC profile to sRGB")
     group.add_argument("--repair", action="store_true", help="keep what can be decoded of cut JPEGs")
-    command.set_defaults(run=build)

@@ -7,6 +7,7 @@ networks be compared; it is no benchmark of segmentation.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -16,19 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
-from hornet.shards.build.sources.mask_folders import IMAGES, MASKS
+from hornet.shards.build.sources.mask_folders import IMAGES, MASKS, OBJECTS_PREFIX
 from hornet.shards.build.sources.names import is_image
 from hornet.shards.decode import UndecodableImageError, decode_image, open_image
 from hornet.shards.instance_masks import encode_runs
-from hornet.shards.mask import encode_mask
+from hornet.shards.instances import BACKGROUND
+from hornet.shards.mask import ClassMap, encode_mask
 
-BACKGROUND = "background"
-"""Class 0: what no cut-out covers."""
 SPLITS = ("training", "validation")
 VALIDATION_PART = 5
 """One of so many pictures, and of so many columns of a photograph, is kept for validation."""
@@ -72,23 +71,6 @@ class SceneOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
-    """A picture, and what stands in it."""
-
-    image: Image.Image
-    """RGB."""
-    owners: npt.NDArray[np.int16]
-    """(H, W): which object each pixel shows, from 1; 0 for the background."""
-    labels: tuple[int, ...]
-    """Class of each object, from 1, in the order in which they were laid; one may be covered altogether."""
-
-    @property
-    def mask(self) -> npt.NDArray[np.int16]:
-        """(H, W): the class of each pixel."""
-        return np.array([0, *self.labels], np.int16)[self.owners]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Cutouts:
     """What the scenes of one split are made of."""
 
@@ -103,10 +85,11 @@ class Cutouts:
 def write_scenes(
     folder: Path, options: SceneOptions, *, objects: Path | None = None, backgrounds: Path | None = None
 ) -> str:
-    """Write a folder of scenes that is none yet; return what was made.
+    """Write a folder that has no scenes yet, and return what was made.
 
-    images/SPLIT, annotations/SPLIT (masks of classes) and classes.txt are as ADE20K's, and
-    annotations/instances_SPLIT.json (the same by object) is as COCO's.
+    Images are in images/SPLIT, masks in annotations/SPLIT with their classes.txt, and the cut-outs' own masks in
+    annotations/instances_SPLIT.json, as COCO has them.
+
     Cut-outs are scikit-learn's digits, or the pictures with alpha in `objects`/CLASS/; backgrounds its two photographs,
     or the images in `backgrounds`. Raises UserError for folders without such pictures.
     """
@@ -127,22 +110,15 @@ def write_scenes(
             raise UserError(f"{objects or backgrounds}: too few pictures to keep some apart for validation; give more")
         for kind in (IMAGES, MASKS):
             (folder / kind / split).mkdir(parents=True)
-        listed: list[dict[str, Any]] = []
+        scenes = []
         for number in range(count):
             scene = compose(chosen, options, key=(split, number))
-            scene.image.save(folder / IMAGES / split / name_scene(number))
-            content = encode_mask(scene.mask, num_classes=len(classes) + 1)
-            (folder / MASKS / split / name_scene(number)).write_bytes(content)
-            listed += annotate(scene, image_id=number, first_id=len(listed) + 1)
-        annotations = {
-            "images": [
-                {"id": number, "file_name": name_scene(number), "height": options.size, "width": options.size}
-                for number in range(count)
-            ],
-            "annotations": listed,
-            "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
-        }
-        (folder / MASKS / f"instances_{split}.json").write_text(json.dumps(annotations))
+            scene.image.save(folder / IMAGES / split / f"scene_{number:05d}.png")
+            content = encode_mask(scene.classes, num_classes=len(classes) + 1)
+            (folder / MASKS / split / f"scene_{number:05d}.png").write_bytes(content)
+            scenes.append(describe_objects(scene))
+        listed = list_objects(scenes, classes, size=options.size)
+        (folder / MASKS / f"{OBJECTS_PREFIX}{split}.json").write_text(json.dumps(listed))
     (folder / "classes.txt").write_text("\n".join([BACKGROUND, *classes]) + "\n")
     made = (
         f"{folder}: {options.num_training} + {options.num_validation} scenes of {len(classes)} classes and background"
@@ -150,32 +126,52 @@ def write_scenes(
     return "\n".join([made, *remarks])
 
 
-def name_scene(number: int) -> str:
-    """Return the file name of a scene, and of its mask."""
-    return f"scene_{number:05d}.png"
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """An image, and what each of its pixels shows."""
+
+    image: Image.Image
+    """RGB."""
+    owners: ClassMap
+    """(H, W): which cut-out a pixel shows, from 1 on; 0 for none."""
+    labels: tuple[int, ...]
+    """Class of each cut-out, from 1 on."""
+
+    @property
+    def classes(self) -> ClassMap:
+        """(H, W): class of each pixel."""
+        return np.array([0, *self.labels], np.int16)[self.owners]
 
 
-def annotate(scene: Scene, *, image_id: int, first_id: int) -> list[dict[str, Any]]:
-    """Return COCO's annotation of each object of which something is seen: its visible pixels and their box."""
-    found: list[dict[str, Any]] = []
+def describe_objects(scene: Scene) -> list[dict[str, Any]]:
+    """Return a scene's cut-outs as COCO's annotations, without ids: what is seen of each; none that is all covered."""
+    found = []
     for owner, label in enumerate(scene.labels, start=1):
         mask = (scene.owners == owner).astype(np.uint8)
-        rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-        if not len(rows):
-            continue
-        left, top = int(columns[0]), int(rows[0])
-        found.append(
-            {
-                "id": first_id + len(found),
-                "image_id": image_id,
-                "category_id": label,
-                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
-                "area": int(mask.sum()),
-                "iscrowd": 0,
-                "segmentation": encode_runs(mask),
-            }
-        )
+        rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            left, top = int(columns[0]), int(rows[0])
+            box = [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]
+            shape = {"bbox": box, "area": int(mask.sum()), "segmentation": encode_runs(mask)}
+            found.append({"category_id": label, "iscrowd": 0, **shape})
     return found
+
+
+def list_objects(scenes: Sequence[Sequence[dict[str, Any]]], classes: Sequence[str], *, size: int) -> dict[str, Any]:
+    """Return the content of COCO's file for the cut-outs of scenes in their order; all ids count from 1."""
+    numbers = itertools.count(1)
+    return {
+        "images": [
+            {"id": number, "file_name": f"scene_{number - 1:05d}.png", "height": size, "width": size}
+            for number in range(1, len(scenes) + 1)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+        "annotations": [
+            {"id": next(numbers), "image_id": image_id, **one}
+            for image_id, objects in enumerate(scenes, start=1)
+            for one in objects
+        ],
+    }
 
 
 def compose(cutouts: Cutouts, options: SceneOptions, *, key: tuple[str, int]) -> Scene:
@@ -186,7 +182,8 @@ def compose(cutouts: Cutouts, options: SceneOptions, *, key: tuple[str, int]) ->
     side = draw.randint(min(*photograph.size, edge) // 2 + 1, min(photograph.size))
     left, top = (draw.randint(0, length - side) for length in photograph.size)
     scene = photograph.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    owners, labels = np.zeros((edge, edge), np.int16), []
+    owners = np.zeros((edge, edge), np.int16)
+    labels = []
     for owner in range(1, draw.randint(1, options.max_objects) + 1):
         label, open_object = draw.choice(cutouts.objects)
         cutout = open_object()

@@ -7,14 +7,13 @@ import tarfile
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 from hornet.errors import UserError
 from hornet.shards.build.build import build
 from hornet.shards.build.image import DroppedImageError, ImageOptions
 from hornet.shards.build.masks import MaskRule, prepare_mask
 from hornet.shards.build.plan import BuildPlan
-from hornet.shards.build.scenes import Scene, SceneOptions, annotate, write_scenes
+from hornet.shards.build.scenes import SceneOptions, write_scenes
 from hornet.shards.decode import UndecodableImageError
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.mask import IGNORED, decode_mask, encode_mask
@@ -184,24 +183,6 @@ def test_scenes_have_exact_masks_and_are_the_same_again(tmp_path):
         write_scenes(tmp_path / "a", options)
 
 
-def decode(annotation):
-    return coco_mask.decode(coco_mask.frPyObjects(annotation["segmentation"], *annotation["segmentation"]["size"]))
-
-
-def test_annotations_are_of_the_objects_that_are_seen():
-    owners = np.zeros((6, 8), np.int16)
-    owners[1:3, 2:7] = 1
-    owners[2:5, 4:6] = 3  # covers a part of the first; nothing is seen of the second
-    scene = Scene(image=Image.new("RGB", (8, 6)), owners=owners, labels=(4, 1, 2))
-    first, second = annotate(scene, image_id=9, first_id=5)
-    assert (first["bbox"], first["area"], first["category_id"]) == ([2, 1, 5, 2], 8, 4)
-    assert (second["bbox"], second["area"], second["category_id"]) == ([4, 2, 2, 3], 6, 2)
-    assert [(one["id"], one["image_id"], one["iscrowd"]) for one in (first, second)] == [(5, 9, 0), (6, 9, 0)]
-    for annotation, owner in ((first, 1), (second, 3)):
-        assert (decode(annotation) == (owners == owner)).all()
-    assert scene.mask[2].tolist() == [0, 0, 4, 4, 2, 2, 4, 0]
-
-
 def test_scenes_of_own_cutouts_show_them_where_the_mask_says(tmp_path):
     """Red discs on grey: the mask is where the image is red."""
     disc = np.zeros((40, 40, 4), np.uint8)
@@ -225,14 +206,6 @@ def test_scenes_of_own_cutouts_show_them_where_the_mask_says(tmp_path):
         is_red = red[..., 0] - red[..., 1] > 127
         assert mask.sum() > 50
         assert (is_red == (mask == 1)).mean() > 0.97
-    for split in ("training", "validation"):
-        listed = json.loads((tmp_path / f"out/annotations/instances_{split}.json").read_text())
-        assert listed["categories"] == [{"id": 1, "name": "disc"}]
-        assert len({one["id"] for one in listed["annotations"]}) == len(listed["annotations"])
-        for image in listed["images"]:
-            mask = np.asarray(Image.open(tmp_path / "out/annotations" / split / image["file_name"]))
-            own = [decode(one) for one in listed["annotations"] if one["image_id"] == image["id"]]
-            assert (sum(own) == (mask == 1)).all(), "each pixel of a disc is of one object"
     with pytest.raises(UserError, match="holds no class folders"):
         write_scenes(tmp_path / "none", options, objects=tmp_path / "grey")
 

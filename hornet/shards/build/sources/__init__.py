@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -72,16 +72,7 @@ def open_source(
     given |= {"--annotations": annotations, "--images": images}
     if label_space is not None and layout == "coco":
         given["--classes"] = label_space.name
-    meant = {
-        "ilsvrc-val": {"--devkit"},
-        "masks": {"--source-split", "--incomplete"},
-        "coco": {"--source-split", "--annotations", "--images", "--incomplete"},
-        "webdataset": {"--source-split", "--labels", "--incomplete"},
-        "parquet": {"--source-split"},
-    }
-    for option, value in given.items():
-        if value is not None and option not in meant.get(layout, set()):
-            raise UserError(f"{path}: {option} has no meaning for a source of layout {layout}; leave it out")
+    _refuse_meaningless(path, layout, given)
     _check_kind(path, layout)
     if layout == "masks":
         return open_mask_folders(path, split=split, incomplete=incomplete)
@@ -106,6 +97,22 @@ def open_source(
     if not is_asked and layout in ("tar-of-tars", "folder-of-tars"):
         _refuse_names_of_shards(path, source, layout, label_space)
     return source
+
+
+MEANT = {
+    "ilsvrc-val": {"--devkit"},
+    "masks": {"--source-split", "--incomplete"},
+    "coco": {"--source-split", "--annotations", "--images", "--incomplete"},
+    "webdataset": {"--source-split", "--labels", "--incomplete"},
+    "parquet": {"--source-split"},
+}
+"""Options that say something of a source of a layout."""
+
+
+def _refuse_meaningless(path: Path, layout: str, given: Mapping[str, object]) -> None:
+    for option, value in given.items():
+        if value is not None and option not in MEANT.get(layout, set()):
+            raise UserError(f"{path}: {option} has no meaning for a source of layout {layout}; leave it out")
 
 
 def _refuse_names_of_shards(path: Path, source: SeekableSource, layout: str, label_space: LabelSpace | None) -> None:

@@ -11,13 +11,11 @@ from typing import Any
 
 from hornet.errors import UserError
 from hornet.shards.build.source import AnnotationFile, Entry, PartListing, SeekableSource
-from hornet.shards.build.sources.mask_folders import IMAGES
+from hornet.shards.build.sources.mask_folders import IMAGES, MASKS, OBJECTS_PREFIX
 from hornet.shards.build.sources.names import is_image
 from hornet.shards.instances import BACKGROUND
 from hornet.shards.sample_parts import Incomplete
 
-ANNOTATIONS = "annotations"
-PREFIX = "instances_"
 LISTS = ("images", "annotations", "categories")
 UNNAMED = "objects"
 """In the place of a class: an image has objects of many."""
@@ -65,8 +63,8 @@ class AnnotatedFolder:
 
 def is_coco(path: Path) -> bool:
     """Whether a folder is laid out so, and has no masks of classes that would be meant first."""
-    annotations = path / ANNOTATIONS
-    return any(annotations.glob(f"{PREFIX}*.json")) and (
+    annotations = path / MASKS
+    return any(annotations.glob(f"{OBJECTS_PREFIX}*.json")) and (
         not (path / IMAGES).is_dir() or next(annotations.rglob("*.png"), None) is None
     )
 
@@ -76,7 +74,7 @@ def open_coco(
 ) -> SeekableSource:
     """Open the images of a split with their objects; `annotations` and `images` are for files that lie elsewhere.
 
-    The whole file is read at once: COCO's needs about 4 GB of memory. Raises UserError if it is none of COCO's kind.
+    The whole file is read at once: COCO's needs about 3 GB of memory. Raises UserError if it is none of COCO's kind.
     """
     file, folder = _find(path, split=split, annotations=annotations, images=images)
     found, remarks = read_annotations(file, incomplete=incomplete)
@@ -92,16 +90,18 @@ def open_coco(
 
 def _find(path: Path, *, split: str | None, annotations: Path | None, images: Path | None) -> tuple[Path, Path]:
     if annotations is None or images is None:
-        names = sorted(file.stem.removeprefix(PREFIX) for file in (path / ANNOTATIONS).glob(f"{PREFIX}*.json"))
+        names = sorted(
+            file.stem.removeprefix(OBJECTS_PREFIX) for file in (path / MASKS).glob(f"{OBJECTS_PREFIX}*.json")
+        )
         if split is None and len(names) != 1 and annotations is None:
             raise UserError(
-                f"{path / ANNOTATIONS}: has the splits {', '.join(names)}; choose one with --source-split"
+                f"{path / MASKS}: has the splits {', '.join(names)}; choose one with --source-split"
                 if names
-                else f"{path / ANNOTATIONS}: holds no {PREFIX}SPLIT.json; name the file with --annotations"
+                else f"{path / MASKS}: holds no {OBJECTS_PREFIX}SPLIT.json; name the file with --annotations"
             )
         split = split or (names[0] if len(names) == 1 else None)
     if annotations is None:
-        annotations = path / ANNOTATIONS / f"{PREFIX}{split}.json"
+        annotations = path / MASKS / f"{OBJECTS_PREFIX}{split}.json"
         if not annotations.is_file():
             raise UserError(
                 f"{annotations}: is no file; the splits there are {', '.join(names) or 'none'}, and --annotations "
