@@ -70,7 +70,8 @@ class InstanceSegmenter(nn.Module):
         features = {name: x.float() for name, x in self.backbone(images).items()}
         proposals, losses = self.rpn(ImageList(images, sizes), features, targets)
         detections, further = self.roi_heads(features, proposals, sizes, targets)
-        return losses | further if self.training else detections
+        output: dict[str, Tensor] | list[dict[str, Tensor]] = losses | further if self.training else detections
+        return output
 
     def count_decays(self, name: str) -> int:
         """Return how often layer decay applies to the learning rate of a parameter.
@@ -141,7 +142,7 @@ class _Counted(nn.Module):
 def _list_predictors(heads: nn.Module) -> list[nn.Module]:
     """Return the modules whose outputs leave the heads."""
     if isinstance(heads, CascadeRoiHeads):
-        return [*heads.stages, *(stage.mask_predictor for stage in heads.stages)]  # type: ignore[list-item]
+        return [*heads.stages, *(stage.mask_predictor for stage in heads.stages)]
     return [heads.box_predictor, heads.mask_predictor]  # type: ignore[list-item]
 
 
