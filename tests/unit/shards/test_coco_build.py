@@ -13,6 +13,7 @@ from hornet.shards.build.build import build
 from hornet.shards.build.image import ImageOptions
 from hornet.shards.instances import parse_instances
 from hornet.shards.shard_set import open_shards
+from hornet.shards.views.subset import SubsetPlan, make_subset
 from tests.unit.shards.coco_set import outline, plan, write_coco
 
 
@@ -295,6 +296,16 @@ def test_splits_of_other_categories_do_not_share_a_set(tmp_path):
     build(plan(source, source_split="val", split="validation"))
     with pytest.raises(UserError, match="its 4 categories are not those of the set's other splits"):
         build(plan(source, source_split="test", split="test"))
+
+
+def test_a_subset_keeps_the_ids_and_takes_no_other_classes(tmp_path):
+    build(plan(write_coco(tmp_path / "coco", num_images=4)))
+    (tmp_path / "names.txt").write_text("background\nred\n")
+    chosen = {"source": tmp_path / "set", "output": tmp_path / "part", "name": "part"}
+    with pytest.raises(UserError, match=r"--classes: the objects of .* are numbered by its own classes"):
+        make_subset(SubsetPlan(**chosen, classes=str(tmp_path / "names.txt")))
+    report = make_subset(SubsetPlan(**chosen, fraction=0.5, allow_empty_classes=True))
+    assert report.manifest.splits["train"].origin["category_ids"] == [1, 3, 90]
 
 
 def test_a_stopped_build_goes_on_and_another_file_begins_anew(tmp_path):
