@@ -148,8 +148,13 @@ def _draw(outline: npt.NDArray[np.float64], *, height: int, width: int) -> Mask:
     row = np.ceil(np.clip((np.minimum(y[1:], y[:-1])[steps] + 0.5) / FINE - 0.5, 0, height))
     is_middle = (column == np.floor(column)) & (column >= 0) & (column <= width - 1)
     crossings = column[is_middle].astype(np.int64) * height + row[is_middle].astype(np.int64)
-    changes = np.bincount(crossings, minlength=height * width + 1)[: height * width]
-    return (np.cumsum(changes) & 1).astype(np.uint8).reshape(width, height)
+    mask = np.zeros(height * width, np.uint8)
+    if len(crossings):  # an even number: before the first and after the last is outside
+        first = int(crossings.min())
+        window = mask[first : int(crossings.max()) + 1]
+        np.cumsum(np.bincount(crossings - first)[: len(window)], out=window, dtype=np.uint8)
+        window &= 1
+    return mask.reshape(width, height)
 
 
 def _trace(corners: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -26,8 +26,8 @@ BACKGROUND = "background"
 """Class 0 of a set with objects: what is none, and the label of an image that shows none."""
 
 MAX_MEMBER_BYTES = 64 << 20
-MAX_ANNOTATIONS = 10_000
-"""Of an image; COCO's fullest has 93."""
+MAX_ANNOTATIONS = 1000
+"""Of an image, each of which has a mask in memory; COCO's fullest has 93."""
 
 
 class MalformedInstancesError(Exception):

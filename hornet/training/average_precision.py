@@ -7,7 +7,7 @@ last digit. Source of the measures: Lin et al. 2014 (arXiv 1405.0312) and cocoda
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,12 +116,12 @@ class AveragePrecision:
         annotated = parse_instances(truth.annotations, num_classes=self._num_classes)
         corners = boxes.detach().cpu().double()
         sides = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1).tolist()
-        packed = self._pack(list((masks.detach() != 0).to(torch.uint8).cpu().numpy()))
+        packed = self._pack(mask.numpy() for mask in (masks.detach() != 0).to(torch.uint8).cpu())
         found = [
             {"category_id": label, "score": score, "bbox": box, "segmentation": mask}
             for label, score, box, mask in zip(labels.tolist(), scores.tolist(), sides, packed, strict=True)
         ]
-        drawn = self._pack([make_mask(one.segmentation, height=height, width=width) for one in annotated.annotations])
+        drawn = self._pack(make_mask(one.segmentation, height=height, width=width) for one in annotated.annotations)
         there = [
             {
                 "category_id": one.category,
@@ -164,7 +164,7 @@ class AveragePrecision:
             class_box_ap=boxes.of_class,
         )
 
-    def _pack(self, masks: Sequence[Mask]) -> list[dict[str, Any]]:
+    def _pack(self, masks: Iterable[Mask]) -> list[dict[str, Any]]:
         return [self._library.mask.encode(np.asfortranarray(mask)) for mask in masks]
 
     def _measure(self, images: Sequence[_Image], kind: Kind) -> _Measures:

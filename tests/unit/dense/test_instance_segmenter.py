@@ -148,6 +148,7 @@ def test_under_autocast_what_follows_from_the_heads_is_fp32():
     assert all(loss.isfinite() for loss in losses.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mask_rcnn", "cascade_mask_rcnn"])
 def test_the_cost_counts_the_regions_of_an_image(kind):
     """By hand: one box head is 512 regions through its convolutions (a cascade has three) and linear layers."""

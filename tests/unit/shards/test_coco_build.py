@@ -1,5 +1,6 @@
 """Sets of images with objects: COCO's layout to shards; what is wrong with annotations, counted, named or refused."""
 
+import dataclasses
 import json
 import shutil
 import tarfile
@@ -301,11 +302,22 @@ def test_splits_of_other_categories_do_not_share_a_set(tmp_path):
 def test_a_subset_keeps_the_ids_and_takes_no_other_classes(tmp_path):
     build(plan(write_coco(tmp_path / "coco", num_images=4)))
     (tmp_path / "names.txt").write_text("background\nred\n")
-    chosen = {"source": tmp_path / "set", "output": tmp_path / "part", "name": "part"}
+    chosen = SubsetPlan(
+        source=tmp_path / "set",
+        output=tmp_path / "part",
+        name="part",
+        split=None,
+        classes=None,
+        fraction=0.5,
+        per_class=None,
+        seed=0,
+        allow_empty_classes=True,
+        exclude=None,
+        allow_unmatched=False,
+    )
     with pytest.raises(UserError, match=r"--classes: the objects of .* are numbered by its own classes"):
-        make_subset(SubsetPlan(**chosen, classes=str(tmp_path / "names.txt")))
-    report = make_subset(SubsetPlan(**chosen, fraction=0.5, allow_empty_classes=True))
-    assert report.manifest.splits["train"].origin["category_ids"] == [1, 3, 90]
+        make_subset(dataclasses.replace(chosen, classes=str(tmp_path / "names.txt")))
+    assert make_subset(chosen).manifest.splits["train"].origin["category_ids"] == [1, 3, 90]
 
 
 def test_a_stopped_build_goes_on_and_another_file_begins_anew(tmp_path):

@@ -8,7 +8,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from hornet.shards.build.build import build
-from hornet.shards.build.scenes import Scene, SceneOptions, describe_objects, write_scenes
+from hornet.shards.build.scene_objects import Scene, describe_objects
+from hornet.shards.build.scenes import SceneOptions, write_scenes
 from tests.unit.shards.coco_set import plan
 
 
