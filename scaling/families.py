@@ -77,6 +77,7 @@ def _compare(
         for run in results
         if run.stage == "pretrain" and run.family in families and not run.is_held_out and run.value is not None
     ]
+    runs = _keep_common(runs, families)
     ratios = _list_ratios(runs, families)
     content: dict[str, Any] = {
         "families": families,
@@ -106,6 +107,12 @@ def _compare(
         "crossover": _look_for_crossover(made, runs, families, factors, ratios),
     }
     return FamilyComparison(**content)
+
+
+def _keep_common(runs: Sequence[Result], families: tuple[str, str]) -> list[Result]:
+    """Leave out places and seeds that one family alone has: they say nothing of a difference."""
+    keys = [{(run.place, run.seed) for run in runs if run.family == family} for family in families]
+    return [run for run in runs if (run.place, run.seed) in keys[0] & keys[1]]
 
 
 def _list_factors(run: Result) -> dict[str, float]:

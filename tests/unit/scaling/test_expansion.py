@@ -207,7 +207,7 @@ def test_the_study_of_openclipart_has_matched_peers_and_a_size_that_is_foretold(
     # Its own set is made by commands; one of known size stands in for it here.
     study = read_study(ROOT / "configs/scaling/openclipart.yaml", ["data.source=data/imagenet-1k"])
     cells = {cell.name: cell for cell in expand(study)}
-    assert [sum(cell.group == name for cell in cells.values()) for name in study.groups] == [64, 4, 8]
+    assert [sum(cell.group == name for cell in cells.values()) for name in study.groups] == [64, 4, 16]
     pair = [cells[f"grid/{family}-pico_f0.5_i19200_s1"] for family in ("gf", "convnext")]
     assert [cell.config.model.name for cell in pair] == ["hornet_pico_gf", "convnext_matched_pico"]
     assert {(cell.place, cell.images_seen, cell.config.schedule.peak_lr) for cell in pair} == {
