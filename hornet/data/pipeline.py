@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -62,6 +62,14 @@ class Decoded:
     """The rectangle to erase."""
     classes: ClassMap | None = None
     """(H, W), of segmentation."""
+
+
+class Corrupt(Protocol):
+    """Does to an image what makes it harder to recognise, by its key alone."""
+
+    def __call__(self, pixels: Pixels, *, key: str) -> Pixels:
+        """Return such an image for (H, W, 3) pixels."""
+        ...
 
 
 class _Slots:
@@ -192,9 +200,10 @@ class TrainBatches(SeededBatches):
 class EvaluationBatches(Batches):
     """Batches for evaluation; a bad sample leaves its slot empty and is reported."""
 
-    def __init__(self, shards: ShardSet, *, transform: EvaluationTransform) -> None:
+    def __init__(self, shards: ShardSet, *, transform: EvaluationTransform, corrupt: Corrupt | None = None) -> None:
         super().__init__(shards)
         self._transform = transform
+        self._corrupt = corrupt
 
     def __getitems__(self, samples: Sequence[int]) -> Batch | Failure:
         """Make one batch; PADDING leaves its slot empty (is_real False)."""
@@ -210,9 +219,13 @@ class EvaluationBatches(Batches):
 
     def _fill(self, slots: _Slots, slot: int, sample: int) -> None:
         try:
-            slots.fill(slot, load_image(self._reader, sample, self._transform))
+            image = load_image(self._reader, sample, self._transform)
         except UnreadableSampleError as error:
             slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
+            return
+        if self._corrupt is not None:
+            image = replace(image, pixels=self._corrupt(image.pixels, key=image.key))
+        slots.fill(slot, image)
 
 
 def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> Decoded:
