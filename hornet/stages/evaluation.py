@@ -73,6 +73,8 @@ class Evaluated:
     """The evaluations."""
     probes: tuple[Probe, ...] = ()
     """What the features before the head are worth, at evaluation.image_size."""
+    step: int | None = None
+    """After which step of their run the weights were saved; None for a weight file."""
     departures: tuple[str, ...] = ()
     """Of corruptions that were made here: how they differ from ImageNet-C's, a sentence each."""
 
@@ -116,6 +118,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
             missing=judging.missing,
             rows=tuple(rows),
             probes=tuple(_probe(config, networks, world=world, device=device)),
+            step=next(iter(starts.values())).step,
             departures=_list_departures(config) if are_made else (),
         )
 

@@ -76,6 +76,7 @@ def test_no_generator_of_the_process_matters_or_is_touched(name):
 
 
 LESS_SIMPLE = {
+    "frost": [(1, 2), (2, 3), (1, 4), (2, 5), (4, 5)],  # a little more is kept of 4 than 3 is darkened
     "snow": [(1, 2), (1, 3), (3, 4), (4, 5)],  # from 2 to 3 other flakes, on ground as white
     "glass_blur": [(1, 3), (1, 5)],  # reach, rounds and sigma do not rise together
     "pixelate": [(1, 2), (2, 3), (3, 4), (1, 5)],  # at 0.6 blocks of one and two pixels take turns

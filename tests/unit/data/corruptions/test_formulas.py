@@ -1,4 +1,4 @@
-"""Each corruption against something that does not share its code: moments, colorsys, Pillow, scipy, hand-made values."""
+"""Each corruption against what does not share its code: moments, colorsys, Pillow, scipy, hand-made values."""
 
 import colorsys
 import io
