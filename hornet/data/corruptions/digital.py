@@ -15,13 +15,15 @@ def brighten(image: Levels, severity: int, random: Random) -> Levels:
     """Raise the value of HSV; hue and saturation stay."""
     value = image.max(axis=2, keepdims=True)
     raised = np.minimum(value + (0.1, 0.2, 0.3, 0.4, 0.5)[severity - 1], 1)
-    return np.where(value > 0, image * raised / np.where(value > 0, value, 1), raised)
+    found: Levels = np.where(value > 0, image * raised / np.where(value > 0, value, 1), raised)
+    return found
 
 
 def reduce_contrast(image: Levels, severity: int, random: Random) -> Levels:
     """Bring each channel's levels nearer to their mean."""
     means = image.mean(axis=(0, 1), keepdims=True)
-    return (image - means) * (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1] + means
+    found: Levels = (image - means) * (0.4, 0.3, 0.2, 0.1, 0.05)[severity - 1] + means
+    return found
 
 
 def saturate(image: Levels, severity: int, random: Random) -> Levels:
@@ -32,7 +34,8 @@ def saturate(image: Levels, severity: int, random: Random) -> Levels:
     saturation = span / np.where(value > 0, value, 1)
     is_grey = span == 0
     depth = np.where(is_grey, (0, 1, 1), (value - image) / np.where(is_grey, 1, span))  # 0 to 1 below the value
-    return value * (1 - np.clip(saturation * factor + added, 0, 1) * depth)
+    found: Levels = value * (1 - np.clip(saturation * factor + added, 0, 1) * depth)
+    return found
 
 
 def transform_elastically(image: Levels, severity: int, random: Random) -> Levels:

@@ -75,7 +75,8 @@ def _stretch(image: Levels, count: int) -> Levels:
     places = np.linspace(0, len(image) - 1, count)
     above = np.minimum(places.astype(np.int64), len(image) - 2)
     share = (places - above).reshape(-1, *(1,) * (image.ndim - 1))
-    return image[above] * (1 - share) + image[above + 1] * share
+    found: Levels = image[above] * (1 - share) + image[above + 1] * share
+    return found
 
 
 def make_plasma(size: int, *, decay: float, random: Random) -> Levels:
@@ -102,7 +103,8 @@ def make_plasma(size: int, *, decay: float, random: Random) -> Levels:
         field[half::step, ::step] = displace(down)
         step, amplitude = half, amplitude / decay
     field -= field.min()
-    return field / field.max()
+    found: Levels = field / field.max()
+    return found
 
 
 def make_clouds(height: int, width: int, *, decay: float, random: Random) -> Levels:

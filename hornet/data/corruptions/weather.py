@@ -56,7 +56,8 @@ def let_fog_rise(image: Levels, severity: int, random: Random) -> Levels:
     strength, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[severity - 1]
     brightest = image.max()
     fog = make_clouds(*image.shape[:2], decay=decay, random=random)[..., None]
-    return (image + strength * fog) * brightest / (brightest + strength)
+    found: Levels = (image + strength * fog) * brightest / (brightest + strength)
+    return found
 
 
 def spatter(image: Levels, severity: int, random: Random) -> Levels:
@@ -75,4 +76,5 @@ def spatter(image: Levels, severity: int, random: Random) -> Levels:
         return image * (1 - cover) + cover * MUD
     drops = np.trunc(np.where(liquid < least, 0, np.clip(liquid, 0, 1)) * 255)
     shaded = drops * shade_drops(drops)
-    return image + (strength * shaded / max(shaded.max(), 1))[..., None] * WATER
+    found: Levels = image + (strength * shaded / max(shaded.max(), 1))[..., None] * WATER
+    return found
