@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# Two tests at a time, those of a file in one process; which files begin stands in tests/conftest.py.
+PYTEST := $(BIN)/python -u -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo demo-dense check test lint types arrows unit integration test-slurm chaos reference lock clean
 .DEFAULT_GOAL := help
@@ -14,7 +16,7 @@ setup: $(READY)  ## make .venv from requirements.lock
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
@@ -25,11 +27,11 @@ demo-dense: $(READY)  ## segmentation on small data: scenes, shards, training, k
 	$(BIN)/python launch/demo.py --dense
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
+	$(PYTEST) -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests/integration tests/slurm
+	$(PYTEST) --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
+	$(PYTEST) tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .

@@ -164,7 +164,7 @@ def read_last_step(run: Path) -> int:
 
 
 def render_curves(path: Path) -> None:
-    """Draw loss and accuracy of both runs over their steps."""
+    """Render loss and accuracy of both runs over their steps."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -166,7 +166,7 @@ decide() {
     sleep "$RETRY_SECONDS"
 }
 
-# run_job pretrain|finetune CONFIG [key=value ...]: all attempts of a training run under SLURM.
+# run_job pretrain|finetune|dense CONFIG [key=value ...]: all attempts of a training run under SLURM.
 run_job() {
     stage=$1 config=$2 overrides=("${@:3}")
     is_stopping='' is_terminated='' srun_pid=''

@@ -3,7 +3,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-launch/slurm/submit.sh [options] pretrain|finetune CONFIG [key=value ...]
+launch/slurm/submit.sh [options] pretrain|finetune|dense CONFIG [key=value ...]
 
 Submits a training run; the job takes care of time limits, preemption, crashes and node failures (docs/slurm.md).
 
@@ -94,7 +94,8 @@ done
 [ $# -ge 2 ] || { usage >&2 && exit 2; }
 stage=$1 config=$2
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-case $stage in pretrain | finetune) ;; *) fail "$stage is no stage; choose pretrain or finetune" ;; esac
+case $stage in pretrain | finetune | dense) ;; *) fail "$stage is no stage; choose pretrain, finetune or dense" ;; esac
+[ "$stage$is_dry" != dense1 ] || fail "--dry-run: dense has no plan and no rehearsal; --test asks SLURM alone"
 [ -f "$config" ] || fail "$config: no such config; see configs/$stage/"
 [ -z "${SITE:-}" ] || [ -f "$SITE" ] || fail "SITE=$SITE: no such file"
 PYTHON=${PYTHON:-python}

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+INITIALIZE = "deepspeed.runtime.zero.muon.muon_optimizer"
+"""What deepspeed.initialize imports, and all of torch._inductor with it."""
 
 
 class Nursery:
@@ -73,8 +75,9 @@ class ForkedProcess:
 def serve(script):
     """Import what the script will need, then fork a rank for each request."""
     sys.path.insert(0, str(ROOT))
-    __import__(f"{script}.config")
-    __import__(f"{script}.stage")
+    for module in (f"{script}.config", f"{script}.stage", *([INITIALIZE] if script == "pretrain" else [])):
+        importlib.import_module(module)
+    importlib.import_module("hornet.data.augment.operations").compile_all()
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:

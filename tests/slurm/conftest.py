@@ -45,7 +45,7 @@ def place(tmp_path):
     root = tmp_path / "root"
     (root / "launch").mkdir(parents=True)
     (root / "launch/slurm").symlink_to(ROOT / "launch/slurm")
-    for stage in ("pretrain", "finetune"):
+    for stage in ("pretrain", "finetune", "dense"):
         (root / f"launch/{stage}.py").symlink_to(ROOT / "tests/slurm/stand_in.py")
     tars = tmp_path / "shards"
     tars.mkdir()

@@ -38,11 +38,14 @@ def send_while_training(process, number, place):
     process.send_signal(number)
 
 
-def test_a_run_that_finishes_ends_the_job_well_and_a_finished_run_is_not_started(submit, place):
-    code, output = finish(submit())
+@pytest.mark.parametrize("stage", ["pretrain", "finetune", "dense"])
+def test_a_run_that_finishes_ends_the_job_well_and_a_finished_run_is_not_started(submit, place, stage):
+    code, output = finish(submit(script=f"{stage}.sbatch"))
     assert code == 0, output
     assert "status finished, checkpoint of step 0 -> 5" in output
-    code, output = finish(submit())
+    assert f"{stage} in {place.run} from step 0" in output
+    assert f"/launch/{stage}.py --config" in read_log(place)
+    code, output = finish(submit(script=f"{stage}.sbatch"))
     assert (code, "is finished" in output) == (0, True)
     assert read_log(place).count("srun ") == 1
 
@@ -204,6 +207,8 @@ def test_submitting(fake, place):
     log = read_log(place)
     assert "sbatch --nodes=4 --dependency=afterok:7 --kill-on-invalid-dep=yes" in log
     assert log.rstrip().endswith(f"finetune.sbatch {place.config} run.name=fine")
+    submit_command(fake, "dense", place.config)
+    assert f"launch/slurm/dense.sbatch {place.config}" in read_log(place)
     submit_command(fake, "--chain", 5, "pretrain", place.config)
     assert "sbatch --array=1-5%1 --no-requeue" in read_log(place)
 
@@ -243,8 +248,9 @@ def test_a_dry_run_asks_all_for_the_jobs_size_and_submits_nothing(fake, place, f
     ("arguments", "message"),
     [
         (["pretrain", "nowhere.yaml"], "nowhere.yaml: no such config; see configs/pretrain/"),
-        (["evaluate", "CONFIG"], "evaluate is no stage; choose pretrain or finetune"),
+        (["evaluate", "CONFIG"], "evaluate is no stage; choose pretrain, finetune or dense"),
         (["-N", "4", "pretrain", "CONFIG"], "-N is unknown; sbatch's own options are given as --name=value"),
+        (["--dry-run", "dense", "CONFIG"], "--dry-run: dense has no plan and no rehearsal; --test asks SLURM alone"),
         (["--dry-run", "--nodes=2-4", "pretrain", "CONFIG"], "--nodes=2-4: the dry run needs one number"),
         (["--dry-run", "--ntasks-per-node=a[$(id)]", "pretrain", "CONFIG"], "the dry run needs one number"),
     ],

@@ -5,7 +5,7 @@
 
 `pretrain` (ZeRO-2, two ranks) and `finetune` (Accelerate) were killed on their way; `finished` is the same pretraining
 to its end. `expected.json` holds the numbers of the undisturbed runs: what a resumed one must give.
-The pictures are scikit-learn's digits; the network is hornet_atto_gf, made small enough for a repository (`SMALL`).
+The images are scikit-learn's digits; the network is hornet_atto_gf, made small enough for a repository (`SMALL`).
 """
 
 from __future__ import annotations
