@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hornet.data.corruptions.names import SEVERITIES
 from hornet.durable import replace_non_finite, write_bytes
 from hornet.errors import UserError
 from hornet.pages.evaluation import Reliability, Sweep, render_figure
@@ -184,14 +185,18 @@ def format_corruptions(evaluated: Evaluated) -> list[str]:
     for row, result in evaluated.find_corruptions():
         crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
         lines += [f"{row.weights} weights, {row.image_size} pixels, {crop}: {_tell_mean(result)}", ""]
-        lines += [
-            _line(["corruption", *map(str, (1, 2, 3, 4, 5)), "mean error %", "over AlexNet's %"]),
-            "|" + "---|" * 8,
+        head = [
+            "corruption",
+            *map(str, SEVERITIES),
+            "mean error %",
+            *(["over AlexNet's %"] if result.normalised else []),
         ]
+        lines += [_line(head), "|" + "---|" * len(head)]
         for name, errors in result.errors.items():
             normalised = result.normalised.get(name)
             shown = [f"{100 * error:.2f}" for error in (*errors, sum(errors) / len(errors))]
-            lines.append(_line([name, *shown, "" if normalised is None else f"{normalised:.2f}"]))
+            over = ["" if normalised is None else f"{normalised:.2f}"] if result.normalised else []
+            lines.append(_line([name, *shown, *over]))
         lines.append("")
     if evaluated.departures:
         lines += ["The corruptions were made here. How they differ from ImageNet-C's:", ""]
