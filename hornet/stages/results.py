@@ -185,12 +185,8 @@ def format_corruptions(evaluated: Evaluated) -> list[str]:
     for row, result in evaluated.find_corruptions():
         crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
         lines += [f"{row.weights} weights, {row.image_size} pixels, {crop}: {_tell_mean(result)}", ""]
-        head = [
-            "corruption",
-            *map(str, SEVERITIES),
-            "mean error %",
-            *(["over AlexNet's %"] if result.normalised else []),
-        ]
+        head = ["corruption", *map(str, SEVERITIES), "mean error %"]
+        head += ["over AlexNet's %"] if result.normalised else []
         lines += [_line(head), "|" + "---|" * len(head)]
         for name, errors in result.errors.items():
             normalised = result.normalised.get(name)
