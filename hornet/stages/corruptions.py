@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hornet.data.config import EvaluationConfig
-from hornet.data.corruptions.names import COUNTED, EXTRA, SEVERITIES
+from hornet.data.corruptions.names import COUNTED, EXTRA, SEVERITIES, list_departures
 from hornet.errors import UserError
 from hornet.shards.indexing.tar_list import is_tar_list
 from hornet.shards.manifest import MANIFEST_NAME, is_url
+from hornet.stages.config import EvaluateConfig
 
 if TYPE_CHECKING:
     from hornet.data.corruptions.corruption import Corruption
@@ -97,6 +98,20 @@ def list_images(data: EvaluationConfig, *, names: Sequence[str]) -> tuple[list[I
         for severity in SEVERITIES
     ]
     return [Images(corruption=None, data=data), *made], True
+
+
+def plan_images(config: EvaluateConfig) -> tuple[list[Images], tuple[str, ...]]:
+    """Return what is evaluated, and how corruptions that are made here differ from ImageNet-C's, a sentence each.
+
+    Raises UserError as `list_images`.
+    """
+    if not config.corruptions:
+        return [Images(corruption=None, data=config.evaluation)], ()
+    images, are_made = list_images(config.evaluation, names=config.corruption_names)
+    names = config.corruption_names or (*COUNTED, *EXTRA)
+    sizes = config.sizes or (config.evaluation.image_size,)
+    departures = (line for size in sizes for line in list_departures(names, image_size=size))
+    return images, tuple(dict.fromkeys(departures)) if are_made else ()
 
 
 def make_corruption(name: str, severity: int) -> Corruption:

@@ -12,7 +12,7 @@ from torch import nn
 
 from hornet.data.augment.mixing import normalise
 from hornet.data.config import EvaluationConfig, MixingConfig
-from hornet.data.corruptions.names import COUNTED, EXTRA, NATIVE_SIZE, list_departures
+from hornet.data.corruptions.names import NATIVE_SIZE
 from hornet.data.loader import EvaluationStream, open_evaluation_stream
 from hornet.data.pipeline import Corrupt
 from hornet.data.shared_memory import require_shared_memory
@@ -23,7 +23,7 @@ from hornet.shards.imagenet import make_layout
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.classification import require_readable
 from hornet.stages.config import EvaluateConfig
-from hornet.stages.corruptions import CorruptionResult, Images, list_images, summarise
+from hornet.stages.corruptions import CorruptionResult, Images, plan_images, summarise
 from hornet.stages.judging import IN1K, Judging, plan_judging
 from hornet.stages.pretrained import (
     Pretrained,
@@ -100,7 +100,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
         }
         _tell(world, "\n".join(f"reading {start.source}" for start in starts.values()))
         with errors_shared():
-            passes, are_made = _list_passes(config)
+            passes, departures = plan_images(config)
             of_set = open_stream(passes[0].data, world=world).label_space
         networks = _Networks(config, starts, of_set=of_set, world=world, device=device)
         judging = plan_judging(config.judge, of_set=of_set, of_weights=networks.label_space)
@@ -119,7 +119,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
             rows=tuple(rows),
             probes=tuple(_probe(config, networks, world=world, device=device)),
             step=next(iter(starts.values())).step,
-            departures=_list_departures(config) if are_made else (),
+            departures=departures,
         )
 
 
@@ -276,18 +276,6 @@ class _Networks:
                 "it, since judge.by_name takes them by name"
             )
         return of_set  # a head of another size, or none, is refused when it is loaded
-
-
-def _list_passes(config: EvaluateConfig) -> tuple[list[Images], bool]:
-    if not config.corruptions:
-        return [Images(corruption=None, data=config.evaluation)], False
-    return list_images(config.evaluation, names=config.corruption_names)
-
-
-def _list_departures(config: EvaluateConfig) -> tuple[str, ...]:
-    names = config.corruption_names or (*COUNTED, *EXTRA)
-    sizes = config.sizes or (config.evaluation.image_size,)
-    return tuple(dict.fromkeys(line for size in sizes for line in list_departures(names, image_size=size)))
 
 
 def _summarise(rows: list[Row], *, is_imagenet: bool) -> CorruptionResult:

@@ -14,6 +14,7 @@ from hornet.errors import UserError
 from hornet.pages.evaluation import Reliability, Sweep, render_figure
 from hornet.runs.begun import CONFIG_NAME
 from hornet.shards.label_report import find_meaning
+from hornet.stages.board import FOLDER, show_in_tensorboard
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.corruptions import CorruptionResult
 from hornet.stages.evaluation import Evaluated, Row, describe_missing
@@ -22,8 +23,6 @@ from hornet.stages.probing import Probe
 from hornet.training.evaluate import has_finite_loss
 from hornet.training.measures import Measurement
 
-FOLDER = "evaluations"
-"""Of a run, which holds a folder for each set that it was evaluated on."""
 NUM_WORST = 20
 """Classes that the page lists, of those that are found least often."""
 
@@ -50,41 +49,9 @@ def write_results(config: EvaluateConfig, evaluated: Evaluated, folder: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_bytes(folder / name, text.encode("utf-8", "replace"))
-        _show_in_tensorboard(evaluated, folder)
+        show_in_tensorboard(evaluated, folder)
     except OSError as error:
         raise UserError(f"output: {folder} cannot be written ({error.strerror}); name another folder") from error
-
-
-def _show_in_tensorboard(evaluated: Evaluated, folder: Path) -> None:
-    """Add the numbers to those of the run that the folder is in, if it has any, at the step of the weights."""
-    board = folder.parent.parent / "tensorboard"
-    if folder.parent.name != FOLDER or evaluated.step is None or not board.is_dir():
-        return
-    from hornet.training.trackers import add_evaluation  # TensorBoard takes seconds to import
-
-    add_evaluation(board / FOLDER / folder.name, list_scalars(evaluated), step=evaluated.step)
-
-
-def list_scalars(evaluated: Evaluated) -> dict[str, float]:
-    """Return what is shown as curves over the steps: of corrupted images the means alone."""
-    scalars: dict[str, float] = {}
-    for row in evaluated.rows:
-        if row.corruption is None:
-            found = row.measurement
-            scalars[f"top1/{_name_view(row)}"] = found.evaluation.top1
-            scalars[f"top5/{_name_view(row)}"] = found.evaluation.top5
-            scalars[f"loss/{_name_view(row)}"] = found.evaluation.loss
-            scalars[f"calibration_error/{_name_view(row)}"] = 100 * found.calibration.error
-    for row, result in evaluated.find_corruptions():
-        for name, value in (("corruption_error", result.mean_error), ("mce", result.mce)):
-            if value is not None:
-                scalars[f"{name}/{_name_view(row)}"] = value
-    return scalars
-
-
-def _name_view(row: Row) -> str:
-    crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
-    return f"{row.weights}, {row.image_size} pixels, {crop}"
 
 
 def describe(config: EvaluateConfig, evaluated: Evaluated, *, with_classes: bool) -> dict[str, Any]:
