@@ -117,6 +117,16 @@ def test_a_whole_run_is_shown_and_its_texts_are_harmless(run):
     assert {value.removeprefix("#") for name, value in read.attributes if name == "href"} <= targets
 
 
+def test_a_detector_s_run_shows_its_average_precision_and_no_loss_of_evaluations(run):
+    rows = [{"step": step, "weights": "raw", "mask_ap": 10.0 + step, "box_ap": 20.0} for step in (6, 12)]
+    write_rows(run / "evaluations.jsonl", rows)
+    page, problems = report(run)
+    assert problems == []
+    assert "22.00 %best mask AP, raw, step 12" in Reader(page).text
+    for chart, is_there in (("Mask AP", True), ("Box AP", True), ("Evaluation loss", False), ("Top-1", False)):
+        assert (f"<h3>{chart}</h3>" in page) == is_there
+
+
 def test_a_name_is_shown_as_it_is_and_what_utf8_cannot_hold_as_a_question_mark(tmp_path):
     page, _ = report(make_run(tmp_path / "a&b <i>\udcff"))
     assert "<title>a&amp;b &lt;i&gt;?: run report</title>" in page
