@@ -3,6 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
+# Half of what a start costs is compiling the libraries, if no bytecode is kept: some machines' environments forbid it.
+unexport PYTHONDONTWRITEBYTECODE
+# Workers of pytest, and ranks, share the cores; with a thread a core each they would wait for one another, spinning.
+check test unit integration test-slurm: export OMP_NUM_THREADS := 1
+
 .PHONY: help setup demo demo-dense check test lint types arrows unit integration test-slurm chaos reference lock clean
 .DEFAULT_GOAL := help
 
