@@ -5,6 +5,8 @@ READY := .venv/ready
 
 # Half of what a start costs is compiling the libraries, if no bytecode is kept: some machines' environments forbid it.
 unexport PYTHONDONTWRITEBYTECODE
+# In the order of tests/conftest.py, the longest first, not by the number of a file's tests.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Workers of pytest, and ranks, share the cores; with a thread a core each they would wait for one another, spinning.
 check test unit integration test-slurm: export OMP_NUM_THREADS := 1
 
@@ -30,11 +32,11 @@ demo-dense: $(READY)  ## segmentation on small data: scenes, shards, training, k
 	$(BIN)/python launch/demo.py --dense
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
+	$(BIN)/python -u -m pytest $(PARALLEL) -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
-	$(BIN)/python -u -m pytest -n 2 --dist loadfile tests/integration tests/slurm
+	$(BIN)/python -u -m pytest $(PARALLEL) --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
+	$(BIN)/python -u -m pytest $(PARALLEL) tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .

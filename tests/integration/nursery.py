@@ -2,7 +2,7 @@
 
 `python -m tests.integration.nursery` is that process: it reads a line of JSON for each process to start, or to ask
 after. What it forks is like `python WORDS...` in everything that ours and the libraries' code can see: arguments,
-environment, folder, output, a session of its own, exit code. The nursery has no threads and has computed nothing.
+environment, folder, output, a session of its own, exit code. The nursery has one thread, and has computed nothing.
 """
 
 import gc
@@ -16,8 +16,15 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-IMPORTED = ("pretrain.stage", "finetune.stage", "dense.stage", "hornet.stages.judging", "hornet.drills.forked_ranks")
-"""Needed by the stages, and by commands on what they have written."""
+IMPORTED = (
+    "pretrain.stage",
+    "finetune.stage",
+    "dense.stage",
+    "hornet.stages.judging",
+    "hornet.drills.forked_ranks",
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # of every engine's start; brings torch._inductor, 3 s
+)
+"""What the stages need, and commands on what they have written."""
 
 
 class Nursery:
@@ -85,6 +92,9 @@ def serve():
     """Import what processes will need, then fork one for each request; in it, return what it is to become."""
     for name in IMPORTED:
         importlib.import_module(name)
+    importlib.import_module("hornet.data.augment.operations").compile_all()  # 2 s; numba's loops have no threads here
+    if (num_threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
+        raise RuntimeError(f"{num_threads} threads: what is forked would miss all but one, with the locks they hold")
     gc.collect()
     gc.freeze()  # collections in the forked would touch, and so copy, every page of what was imported
     for line in sys.stdin:
