@@ -6,11 +6,11 @@ READY := .venv/ready
 # Half of what a start costs is compiling the libraries, if no bytecode is kept: some machines' environments forbid it.
 unexport PYTHONDONTWRITEBYTECODE
 # In the order of tests/conftest.py, the longest first, not by the number of a file's tests.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+BY_FILE := --dist loadfile --no-loadscope-reorder
 # Workers of pytest, and ranks, share the cores; with a thread a core each they would wait for one another, spinning.
-check test unit integration test-slurm: export OMP_NUM_THREADS := 1
+check test coverage unit integration test-slurm: export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo demo-dense check test lint types arrows unit integration test-slurm chaos reference lock clean
+.PHONY: help setup demo demo-dense check test lint types arrows unit coverage integration test-slurm chaos reference lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,11 +32,14 @@ demo-dense: $(READY)  ## segmentation on small data: scenes, shards, training, k
 	$(BIN)/python launch/demo.py --dense
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
-	$(BIN)/python -u -m pytest $(PARALLEL) -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
+	$(BIN)/python -u -m pytest -n 2 $(BY_FILE) -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
-test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
-	$(BIN)/python -u -m pytest $(PARALLEL) --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
-	$(BIN)/python -u -m pytest $(PARALLEL) tests/integration tests/slurm
+test: lint types arrows  ## all: lint, types, import contracts and every CPU test
+	$(BIN)/python -u -m pytest -n 2 $(BY_FILE) tests/unit tests/test_architecture.py tests/test_commands.py
+	$(BIN)/python -u -m pytest -n 3 $(BY_FILE) tests/integration tests/slurm
+
+coverage: $(READY)  ## lines that the tests of one process reach: htmlcov/index.html
+	$(BIN)/python -u -m pytest -n 2 $(BY_FILE) --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
