@@ -2,11 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+# The tests of a file run in one process; which files begin stands in tests/conftest.py.
+PYTEST := $(BIN)/python -u -m pytest --dist loadfile --no-loadscope-reorder
 
-# Half of what a start costs is compiling the libraries, if no bytecode is kept: some machines' environments forbid it.
+# Half of what a start costs is compiling the sources, if no bytecode is kept: some machines' environments forbid it.
 unexport PYTHONDONTWRITEBYTECODE
-# In the order of tests/conftest.py, the longest first, not by the number of a file's tests.
-BY_FILE := --dist loadfile --no-loadscope-reorder
 # Workers of pytest, and ranks, share the cores; with a thread a core each they would wait for one another, spinning.
 check test coverage unit integration test-slurm: export OMP_NUM_THREADS := 1
 
@@ -21,7 +21,7 @@ setup: $(READY)  ## make .venv from requirements.lock
 $(READY): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
@@ -32,14 +32,14 @@ demo-dense: $(READY)  ## segmentation on small data: scenes, shards, training, k
 	$(BIN)/python launch/demo.py --dense
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
-	$(BIN)/python -u -m pytest -n 2 $(BY_FILE) -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
+	$(PYTEST) -n 2 -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test
-	$(BIN)/python -u -m pytest -n 2 $(BY_FILE) tests/unit tests/test_architecture.py tests/test_commands.py
-	$(BIN)/python -u -m pytest -n 3 $(BY_FILE) tests/integration tests/slurm
+	$(PYTEST) -n 2 tests/unit tests/test_architecture.py tests/test_commands.py
+	$(PYTEST) -n 3 tests/integration tests/slurm
 
 coverage: $(READY)  ## lines that the tests of one process reach: htmlcov/index.html
-	$(BIN)/python -u -m pytest -n 2 $(BY_FILE) --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
+	$(PYTEST) -n 2 --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .

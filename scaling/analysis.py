@@ -58,20 +58,21 @@ def list_laws(study: Study, measurements: Sequence[Measurement], *, num_classes:
     return [law for law in laws if not asked or law.name in asked]
 
 
-def as_json(study: Study, fits: Sequence[FamilyFit]) -> dict[str, Any]:
-    """Return all that was found, as JSON holds it."""
+def as_json(study: Study, fits: Sequence[FamilyFit], comparisons: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return all that was found, as JSON holds it; `comparisons` are those of families.py."""
     return {
         "study": study.config.study.name,
         "metric": study.config.measure.metric,
         "weights": study.config.measure.weights,
         "written_at": _now(),
         "families": [_describe(each) for each in fits],
+        "comparisons": list(comparisons),
     }
 
 
-def write_fits(study: Study, fits: Sequence[FamilyFit]) -> None:
+def write_fits(study: Study, fits: Sequence[FamilyFit], comparisons: Sequence[Mapping[str, Any]] = ()) -> None:
     """Write fits.json into the study's folder."""
-    write_json(study.folder / FITS, as_json(study, fits))
+    write_json(study.folder / FITS, as_json(study, fits, comparisons))
 
 
 def write_predictions(study: Study, fits: Sequence[FamilyFit], results: Sequence[Result]) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hornet.quantities import shorten
 from scaling.analysis import FamilyFit
 from scaling.config import Study
-from scaling.results import Result
+from scaling.results import Result, describe_images
 
 UNKNOWN = "not known yet"
 
@@ -43,6 +43,7 @@ def list_answers(study: Study, fits: Sequence[FamilyFit], results: Sequence[Resu
         ("what is minimised", str(fitted[0].estimation) if fitted else UNKNOWN),
         ("optimiser and its starts", "; ".join(_say_proof(each) for each in fits if each.fit is not None) or UNKNOWN),
         ("intervals", ", ".join(dict.fromkeys(intervals)) or "none: below 12 cells, or nothing fitted"),
+        ("validation images", describe_images(results)[1]),
         ("how the law was chosen", _say_choice(fits)),
         ("held out and foretold", ", ".join(run.name for run in held) or "nothing"),
         ("code, data and seeds", "configs in cells/, results in cells.csv, the commit in each run's environment.json"),

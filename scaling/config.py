@@ -93,7 +93,9 @@ class ExecutionConfig(Settings):
     run_memory_gb: float = 2
     """Host memory of one run, 1e9 bytes."""
     gpus: int = 0
-    """GPUs, one for each run; 0 runs on the cores alone."""
+    """GPUs; a run has one of them. 0 runs on the cores alone."""
+    runs_per_gpu: int = 1
+    """Runs that share a GPU at the same time: small networks leave most of one idle. Its memory must hold them all."""
     retries: int = 1
     """How often a run that failed is started again, to go on from its checkpoint, before it counts as failed."""
 
@@ -108,12 +110,20 @@ class ExecutionConfig(Settings):
         for name in ("gpus", "retries"):
             if getattr(self, name) < 0:
                 yield f"{name}: must be 0 or more, not {getattr(self, name)}"
+        if self.runs_per_gpu < 1:
+            yield f"runs_per_gpu: must be at least 1, not {self.runs_per_gpu}"
+        elif self.runs_per_gpu > 1 and self.gpus == 0:
+            yield f"runs_per_gpu: {self.runs_per_gpu} runs have no GPU to share; say how many there are in gpus"
 
     @property
     def num_slots(self) -> int:
         """How many runs there are at a time."""
         slots = min(self.cores // self.threads, int(self.memory_gb / self.run_memory_gb))
-        return min(slots, self.gpus) if self.gpus else slots
+        return min(slots, self.gpus * self.runs_per_gpu) if self.gpus else slots
+
+    def find_gpu(self, slot: int) -> int | None:
+        """Return the number of the GPU of a slot: full slots are spread evenly. None without GPUs."""
+        return slot % self.gpus if self.gpus else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +146,8 @@ class GroupConfig(Settings):
     """Lengths in epochs; null for the base's own length."""
     images_seen: tuple[int, ...] | None = None
     """Lengths in images, whatever the share, instead of `epochs`."""
+    images_by_fraction: tuple[int, ...] | None = None
+    """One length in images for each of `fractions`, in their order, instead of `epochs` and `images_seen`."""
     warmup_share: float | None = None
     """Warm-up as a share of the run, 0 to 1, instead of the base's epochs."""
     trunk: bool = False
@@ -157,7 +169,8 @@ class GroupConfig(Settings):
                 yield f"fractions: must be over 0 and at most 1, not {fraction:g}"
         if self.epochs is not None and self.images_seen is not None:
             yield "images_seen: stands beside epochs; give one of the two"
-        for name in ("epochs", "images_seen"):
+        yield from self._find_problems_by_fraction()
+        for name in ("epochs", "images_seen", "images_by_fraction"):
             for length in getattr(self, name) or ():
                 if not length > 0:
                     yield f"{name}: must be above 0, not {length:g}"
@@ -170,6 +183,19 @@ class GroupConfig(Settings):
         for name, axis in (("{family}", self.families), ("{size}", self.sizes)):
             if axis is None and self.from_ is None and any(name in text for text in (self.base, *self.overrides)):
                 yield f"base: {name} stands in it or in overrides, but the group lists none"
+
+    def _find_problems_by_fraction(self) -> Iterator[str]:
+        if self.images_by_fraction is None:
+            return
+        if self.epochs is not None or self.images_seen is not None:
+            yield "images_by_fraction: stands beside epochs or images_seen; give one of the three"
+        if self.from_ is not None:
+            yield "images_by_fraction: is for pretrainings; give a finetuning epochs or images_seen"
+        elif len(self.images_by_fraction) != len(self.fractions or ()):
+            yield (
+                f"images_by_fraction: has {len(self.images_by_fraction)} lengths for {len(self.fractions or ())} "
+                "fractions; give one for each"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +210,7 @@ class StudyConfig(Settings):
     """By the name of a family or size, a list of `key=value` for all of its runs: {atto: [schedule.peak_lr=3e-3]}."""
     groups: Arguments
     """By name, what a group's runs are: base, overrides, families, sizes, fractions, seeds, epochs, images_seen,
-    warmup_share, trunk, from, predict_first."""
+    images_by_fraction, warmup_share, trunk, from, predict_first."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """What is taken from a finished run."""
     fit: FitConfig = field(default_factory=FitConfig)

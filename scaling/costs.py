@@ -147,7 +147,8 @@ def _count_seconds(cell: Cell, speed: Speed) -> float:
 def _speed_key(study: Study, cell: Cell) -> str:
     execution = study.config.execution
     batch = f"{cell.config.global_batch_size}/{cell.config.micro_batch_size}"
-    return f"{key_of(cell)}:{batch}:{execution.threads}:{execution.gpus > 0}:{platform.node()}"
+    sharing = execution.runs_per_gpu if execution.gpus else 0
+    return f"{key_of(cell)}:{batch}:{execution.threads}:{sharing}:{platform.node()}"
 
 
 def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[dict[str, Cost], list[str]]:

@@ -105,8 +105,12 @@ def _combine(group: GroupConfig, parent: Cell | None) -> Iterator[_Combination]:
                 epochs=epochs, images_seen=images, key=f"{stem}{text}_s{parent.seed}",
             )  # fmt: skip
         return
-    axes = (group.families or ("",), group.sizes or ("",), group.fractions or (1.0,), lengths, group.seeds or (0,))
-    for family, size, fraction, (epochs, images, text), seed in itertools.product(*axes):
+    shares = list(itertools.product(group.fractions or (1.0,), lengths))
+    if group.images_by_fraction is not None:
+        pairs = zip(group.fractions or (), group.images_by_fraction, strict=True)
+        shares = [(fraction, (None, images, f"_i{images}")) for fraction, images in pairs]
+    axes = (group.families or ("",), group.sizes or ("",), shares, group.seeds or (0,))
+    for family, size, (fraction, (epochs, images, text)), seed in itertools.product(*axes):
         kind = "-".join(part for part in (family, size) if part) or "run"
         share = "" if group.fractions is None else f"_f{fraction:g}"
         yield _Combination(

@@ -1,4 +1,4 @@
-"""A study on one page, and the same in Markdown: runs, laws, predictions, costs, and what a reader should ask of it."""
+"""A study on one page, and the same in Markdown: laws, families, predictions, runs, costs, what a reader should ask."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from hornet.durable import write_text
 from hornet.pages.html import join, render, render_numbers, render_table, write_page
 from hornet.quantities import format_seconds, shorten
 from scaling.analysis import FamilyFit
+from scaling.budgets import Budgets, describe_budgets, list_isoflop_rows
+from scaling.charts import Chart, render_chart
 from scaling.checklist import list_answers
 from scaling.config import Study
-from scaling.figures import Figure, render_figure
+from scaling.families import FamilyComparison, describe
 from scaling.results import Result
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -41,12 +43,20 @@ class Part:
 
 
 def list_parts(
-    study: Study, fits: Sequence[FamilyFit], results: Sequence[Result], judged: Sequence[dict[str, Any]]
+    study: Study,
+    fits: Sequence[FamilyFit],
+    results: Sequence[Result],
+    judged: Sequence[dict[str, Any]],
+    *,
+    comparisons: Sequence[FamilyComparison] = (),
+    budgets: Sequence[Budgets] = (),
 ) -> list[Part]:
     """Return what the page and its Markdown say."""
     return [
-        *(_describe_fit(found) for found in fits),
+        *(_describe_comparison(found) for found in comparisons),
         _describe_predictions(judged),
+        *(_describe_fit(found) for found in fits),
+        _describe_compute(study, budgets, fits, results),
         _describe_transfer(results),
         _describe_runs(study, results),
         _describe_costs(results),
@@ -63,9 +73,9 @@ def list_missing(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def write_html(study: Study, parts: Sequence[Part], figures: Sequence[Figure], results: Sequence[Result]) -> Path:
+def write_html(study: Study, parts: Sequence[Part], figures: Sequence[Chart], results: Sequence[Result]) -> Path:
     """Write the self-contained page; return its file."""
-    cards = [render(CARD, title=each.title, chart=render_figure(each), note=each.note) for each in figures]
+    cards = [render(CARD, title=each.title, chart=render_chart(each), note=each.note) for each in figures]
     finished = [run for run in results if run.state == "finished"]
     spent = sum(run.seconds or 0.0 for run in finished)
     numbers = render_numbers(
@@ -94,7 +104,7 @@ def write_html(study: Study, parts: Sequence[Part], figures: Sequence[Figure], r
 
 
 def write_markdown(
-    study: Study, parts: Sequence[Part], figures: Sequence[Figure], results: Sequence[Result], *, has_files: bool
+    study: Study, parts: Sequence[Part], figures: Sequence[Chart], results: Sequence[Result], *, has_files: bool
 ) -> None:
     """Write report.md, and checklist.md alone."""
     lines = [f"# Scaling study {study.config.study.name}", "", _say_source(study, results), ""]
@@ -154,6 +164,20 @@ def _describe_fit(found: FamilyFit) -> Part:
         sentences=(proof, *scores, *flags, *found.remarks, *missing),
         table=(("parameter", "value", "interval"), rows),
     )
+
+
+def _describe_comparison(found: FamilyComparison) -> Part:
+    first, second = found.families
+    return Part(name=f"{second} against {first}", sentences=tuple(describe(found)), table=None)
+
+
+def _describe_compute(
+    study: Study, budgets: Sequence[Budgets], fits: Sequence[FamilyFit], results: Sequence[Result]
+) -> Part:
+    rows = list_isoflop_rows(budgets)
+    head = ("family", "training FLOPs", "best N", "value there", "sizes", "marks")
+    sentences = tuple(describe_budgets(study, budgets, fits, results))
+    return Part(name="Compute", sentences=sentences, table=(head, rows) if rows else None)
 
 
 def _describe_predictions(judged: Sequence[dict[str, Any]]) -> Part:

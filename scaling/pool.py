@@ -218,8 +218,9 @@ def start_run(study: Study, cell: Cell, config: Path, log: Path, *, slot: int = 
     """Start a cell's stage on a config in a process group of its own; it appends to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     execution = study.config.execution
-    settings = [f"OMP_NUM_THREADS={execution.threads}", f"CUDA_VISIBLE_DEVICES={slot if execution.gpus else ''}"]
-    settings += [] if execution.gpus else ["DS_ACCELERATOR=cpu"]
+    gpu = execution.find_gpu(slot)
+    settings = [f"OMP_NUM_THREADS={execution.threads}", f"CUDA_VISIBLE_DEVICES={'' if gpu is None else gpu}"]
+    settings += ["DS_ACCELERATOR=cpu"] if gpu is None else []
     words = [sys.executable, *Script(cell.stage).words, "--config", str(config)]
     with log.open("ab") as file:
         return subprocess.Popen(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hornet.durable import write_text
 from scaling.cells import Cell
 from scaling.config import Study
 from scaling.costs import Cost
+from scaling.images import ImageValues, explain_images, read_image_values
 from scaling.measurements import Measurement
 from scaling.networks import NetworkFacts
 from scaling.state import Standing, list_runs, read_json
@@ -62,6 +63,8 @@ class Result:
     digest: str | None
     commit: str | None
     """Of the code."""
+    images: ImageValues | None = field(default=None, compare=False, repr=False)
+    """The metric of each validation image, where the run kept it; not in cells.csv."""
 
 
 def collect(
@@ -82,7 +85,7 @@ def write_results(study: Study, results: Sequence[Result]) -> None:
     """Write cells.csv into the study's folder."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = [field.name for field in fields(Result)]
+    names = [each.name for each in fields(Result) if each.name != "images"]
     writer.writerow(names)
     for result in results:
         values = [getattr(result, name) for name in names]
@@ -92,7 +95,11 @@ def write_results(study: Study, results: Sequence[Result]) -> None:
 
 
 def list_measurements(results: Sequence[Result], *, held_out: bool = False) -> list[Measurement]:
-    """Return the pretrainings as records for fits: those to learn from, or those to foretell."""
+    """Return the pretrainings as records for fits: those to learn from, or those to foretell.
+
+    They have values of images where all of `results` do, of the same images.
+    """
+    has_images, _ = describe_images(results)
     return [
         Measurement(
             name=result.name,
@@ -101,10 +108,16 @@ def list_measurements(results: Sequence[Result], *, held_out: bool = False) -> l
             seed=result.seed,
             family=result.family,
             cell=result.place,
+            image_values=result.images.values if has_images and result.images is not None else None,
         )
         for result in results
         if result.stage == "pretrain" and result.is_held_out == held_out
     ]
+
+
+def describe_images(results: Sequence[Result]) -> tuple[bool, str]:
+    """Return whether the fits sample the validation images too, and a sentence on it."""
+    return explain_images([each.images for each in results if each.stage == "pretrain" and each.value is not None])
 
 
 def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cost: Cost | None) -> Result:
@@ -116,6 +129,12 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cos
         value, reason = None, f"its {study.config.measure.metric} is {value}, and laws are of positive numbers"
     if summary and cell.evaluation is None:
         reason = "it is not evaluated"
+    images = None
+    if value is not None and evaluation is not None:
+        images = read_image_values(
+            study.folder / cell.run, step=int(evaluation.get("step") or summary.get("steps") or 0),
+            weights=study.config.measure.weights, metric=study.config.measure.metric, value=value,
+        )  # fmt: skip
     environment = read_json(study.folder / cell.run / "environment.json") if summary else {}
     return Result(
         name=cell.name,
@@ -146,6 +165,7 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cos
         images_per_second=summary.get("images_per_second"),
         digest=cell.digest,
         commit=(environment.get("git") or {}).get("commit"),
+        images=images,
     )
 
 

@@ -1,4 +1,6 @@
-"""How hypothesis draws its examples, and which files of tests come first."""
+"""How hypothesis draws its examples, and which files of tests begin."""
+
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -8,32 +10,31 @@ settings.register_profile("exploring", deadline=None, suppress_health_check=[Hea
 settings.register_profile("steady", settings.get_profile("exploring"), derandomize=True)
 settings.load_profile("steady")
 
-LONGEST_FIRST = (
-    "test_cluster.py",
-    "test_zero_stages.py",
-    "test_networks.py",
-    "test_pretrain.py",
-    "test_verify_resume.py",
-    "test_start.py",
-    "test_chaos.py",
-    "test_elastic.py",
-    "test_dense.py",
-    "test_finetune.py",
-    "test_branch.py",
-    "test_resharding.py",
-    "test_stop.py",
-    # of one process
-    "test_training_curve.py",
-    "test_stream_examples.py",
-    "test_gpu.py",
-    "test_onnx.py",
-    "test_export.py",
-    "test_detectors.py",
-    "test_kernels.py",
+LONG_FILES = (
+    "slurm/test_cluster.py",
+    "integration/test_zero_stages.py",
+    "integration/test_networks.py",
+    "integration/test_pretrain.py",
+    "integration/test_verify_resume.py",
+    "integration/test_chaos.py",
+    "integration/test_start.py",
+    "integration/test_elastic.py",
+    "integration/test_dense.py",
+    "integration/test_branch.py",
+    "integration/test_study.py",
+    "unit/model/test_training_curve.py",
+    "unit/benchmarks/test_gpu.py",
+    "unit/examples/test_stream_examples.py",
+    "unit/model/test_onnx.py",
+    "unit/stages/test_export.py",
+    "unit/dense/test_detectors.py",
+    "unit/model/kernels/test_kernels.py",
 )
-"""A file is one worker's: one that takes minutes, begun last, would leave the others idle."""
+"""The files that take minutes: they begin, so that no process has one to itself while the others are done."""
 
 
 def pytest_collection_modifyitems(items):
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    """Put long files first, and leave all else as it was."""
+    folder = Path(__file__).parent
+    places = {folder / name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))

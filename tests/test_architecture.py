@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONG_FILES
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("hornet", "pretrain", "finetune", "dense", "scaling", "launch")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -68,6 +70,10 @@ def test_no_attics():
 def test_what_only_one_room_may_do(pattern, allowed):
     found = {name_of(path) for path in SOURCES if re.search(pattern, path.read_text(), re.MULTILINE)}
     assert found <= allowed
+
+
+def test_the_files_that_begin_are_there():
+    assert not [name for name in LONG_FILES if not (ROOT / "tests" / name).is_file()]
 
 
 def test_the_lock_names_no_host():

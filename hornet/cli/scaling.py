@@ -35,9 +35,11 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name, function, text in COMMANDS:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        command.set_defaults(run=function)
+        if name == "paper":
+            continue
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="of the study; docs/scaling.md")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the study's config")
-        command.set_defaults(run=function)
         if name in ("plan", "run"):
             command.add_argument("--budget", type=read_seconds, metavar="TIME", help="such as 90min, 2h, 1.5d")
         if name == "plan":
@@ -161,10 +163,12 @@ def collect(options: argparse.Namespace) -> None:
 def fit(options: argparse.Namespace) -> None:
     """Write fits.json, and predictions.json of what is held out."""
     from scaling.analysis import fit_study, write_fits, write_predictions
+    from scaling.families import compare_families, describe
 
     study, results = gather(options)
     fits = fit_study(study, results)
-    write_fits(study, fits)
+    comparisons = compare_families(study, fits, results)
+    write_fits(study, fits, [found.as_json() for found in comparisons])
     problem = write_predictions(study, fits, results)
     lines = []
     for found in fits:
@@ -177,6 +181,8 @@ def fit(options: argparse.Namespace) -> None:
             lines += [f"  {flag.code}: {flag.text}" for flag in found.fit.flags]
         lines += [f"  {remark}" for remark in found.remarks]
         lines += [f"  not in this fit: {text}" for text in found.without_result]
+    for compared in comparisons:
+        lines += ["{1} against {0}:".format(*compared.families), *(f"  {text}" for text in describe(compared))]
     lines += [f"not foretold: {problem}"] if problem else []
     print_to_pipe("\n".join([*lines, f"written to {study.folder / 'fits.json'}"]))
 
@@ -184,20 +190,33 @@ def fit(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Write the page, its Markdown, figures, cells.csv and fits.json."""
     from scaling.analysis import fit_study, judge_predictions, write_fits
-    from scaling.figures import make_figures, save_figures
+    from scaling.budgets import draw_budgets, find_budgets
+    from scaling.charts import save_charts
+    from scaling.families import compare_families
+    from scaling.figures import make_figures
     from scaling.page import list_parts, write_html, write_markdown
     from scaling.results import write_results
 
     study, results = gather(options)
     write_results(study, results)
     fits = fit_study(study, results)
-    write_fits(study, fits)
-    figures = make_figures(fits, results, metric=study.config.measure.metric)
-    remark = save_figures(figures, study.folder / "figures")
-    parts = list_parts(study, fits, results, judge_predictions(study, results))
+    comparisons, budgets = compare_families(study, fits, results), find_budgets(results)
+    write_fits(study, fits, [found.as_json() for found in comparisons])
+    judged, metric = judge_predictions(study, results), study.config.measure.metric
+    figures = make_figures(fits, results, metric=metric, judged=judged, study=study)
+    figures += draw_budgets(budgets, metric=metric)
+    remark = save_charts(figures, study.folder / "figures")
+    parts = list_parts(study, fits, results, judged, comparisons=comparisons, budgets=budgets)
     page = write_html(study, parts, figures, results)
     write_markdown(study, parts, figures, results, has_files=remark is None)
     print_to_pipe("\n".join([*([remark] if remark else []), str(page)]))
+
+
+def paper(options: argparse.Namespace) -> None:
+    """Print the published tables: sizes and costs computed here, accuracies where a run is, what the others take."""
+    from scaling.paper import format_rows, make_row, read_rows
+
+    print_to_pipe(format_rows([make_row(row, find_config=find_config) for row in read_rows()]))
 
 
 def gather(options: argparse.Namespace) -> "tuple[Study, list[Result]]":
@@ -267,6 +286,7 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], None], str], ...] = (
     ("collect", collect, "write what the runs gave into cells.csv"),
     ("fit", fit, "fit laws, and foretell what is held out"),
     ("report", report, "write one page, its Markdown and figures"),
+    ("paper", paper, "print the published tables beside what is computed and was run here"),
 )
 
 

@@ -16,7 +16,12 @@ def main() -> None:
     parser.add_argument(
         "output", type=Path, metavar="OUTPUT", help="folder to make: images/, annotations/, classes.txt"
     )
-    parser.add_argument("--objects", type=Path, metavar="FOLDER", help="pictures with alpha, CLASS/NAME.png (digits)")
+    parser.add_argument(
+        "--objects",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures with alpha, [training|validation/]CLASS/NAME.png (digits)",
+    )
     parser.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="photographs (the two of scikit-learn)")
     parser.add_argument("--num-training", type=int, default=400, metavar="N", help="scenes to train on (400)")
     parser.add_argument("--num-validation", type=int, default=100, metavar="N", help="scenes to evaluate on (100)")

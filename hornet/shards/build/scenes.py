@@ -84,8 +84,10 @@ def write_scenes(
 ) -> str:
     """Write images/SPLIT, annotations/SPLIT and classes.txt into a folder that has none yet; return what was made.
 
-    Cut-outs are scikit-learn's digits, or the pictures with alpha in `objects`/CLASS/; backgrounds its two photographs,
-    or the images in `backgrounds`. Raises UserError for folders without such pictures.
+    Cut-outs are scikit-learn's digits, or the pictures with alpha in `objects`/CLASS/, of which a part is kept for
+    validation; in `objects`/training/CLASS/ and `objects`/validation/CLASS/ that part is its owner's choice.
+    Backgrounds are scikit-learn's two photographs, or the images in `backgrounds`. Raises UserError for folders
+    without such pictures.
     """
     if (folder / IMAGES).exists():
         raise UserError(f"{folder}: holds scenes already; remove it, or choose another folder")
@@ -96,7 +98,7 @@ def write_scenes(
     photographs = None if backgrounds is None else _list_backgrounds(backgrounds)
     for split, count in zip(SPLITS, (options.num_training, options.num_validation), strict=True):
         chosen = Cutouts(
-            objects=_load_digits(split, options) if objects is None else _choose(files, split),
+            objects=_load_digits(split, options) if objects is None else _open_objects(files[split]),
             backgrounds=_open_own_photographs(split) if photographs is None else _choose_files(photographs, split),
             may_be_flipped=objects is not None,
         )
@@ -182,20 +184,25 @@ def _open_own_photographs(split: str) -> list[Callable[[], Image.Image]]:
     return found
 
 
-def _list_objects(folder: Path) -> tuple[list[str], list[tuple[int, Path]], list[str]]:
-    """Return class names, class and file of each picture with alpha, and remarks on the others."""
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+def _list_objects(folder: Path) -> tuple[list[str], dict[str, list[tuple[int, Path]]], list[str]]:
+    """Return class names, class and file of each picture with alpha by split, and remarks on the others."""
+    is_split = all((folder / split).is_dir() for split in SPLITS)
+    places = {split: folder / split for split in SPLITS} if is_split else {"": folder}
+    classes = sorted(
+        {path.name for place in places.values() if place.is_dir() for path in place.iterdir() if path.is_dir()}
+    )
     if not classes:
         raise UserError(f"{folder}: holds no class folders; pictures with alpha go to {folder}/CLASS/NAME.png")
-    files: list[tuple[int, Path]] = []
+    files: dict[str, list[tuple[int, Path]]] = {split: [] for split in SPLITS}
     others: list[Path] = []
-    for label, name in enumerate(classes, start=1):
-        for path in sorted(path for path in (folder / name).rglob("*") if is_image(path.name)):
-            if _has_alpha(path):
-                files.append((label, path))
-            else:
-                others.append(path)
-    if not files:
+    for chosen, place in places.items():
+        for label, name in enumerate(classes, start=1):
+            for path in sorted(path for path in (place / name).rglob("*") if is_image(path.name)):
+                if _has_alpha(path):
+                    files[chosen or _choose_split(path)].append((label, path))
+                else:
+                    others.append(path)
+    if not any(files.values()):
         raise UserError(f"{folder}: none of its {len(others)} pictures has an alpha channel to cut it out by")
     remarks = [f"{len(others)} pictures without alpha were left out, {others[0]} for one"] if others else []
     return classes, files, remarks
@@ -208,17 +215,17 @@ def _list_backgrounds(folder: Path) -> list[Path]:
     return files
 
 
-def _is_of(path: Path, split: str) -> bool:
-    """Whether a picture is of a split: by its name, so that other pictures change nothing."""
-    return (derive_seed("scene split", path.name) % VALIDATION_PART == 0) == (split == "validation")
+def _choose_split(path: Path) -> str:
+    """Return the split of a picture: by its name, so that other pictures change nothing."""
+    return SPLITS[1] if derive_seed("scene split", path.name) % VALIDATION_PART == 0 else SPLITS[0]
 
 
-def _choose(files: Sequence[tuple[int, Path]], split: str) -> list[tuple[int, Callable[[], Image.Image]]]:
-    return [(label, partial(_open_object, path)) for label, path in files if _is_of(path, split)]
+def _open_objects(files: Sequence[tuple[int, Path]]) -> list[tuple[int, Callable[[], Image.Image]]]:
+    return [(label, partial(_open_object, path)) for label, path in files]
 
 
 def _choose_files(files: Sequence[Path], split: str) -> list[Callable[[], Image.Image]]:
-    return [partial(_open_background, path) for path in files if _is_of(path, split)]
+    return [partial(_open_background, path) for path in files if _choose_split(path) == split]
 
 
 def _has_alpha(path: Path) -> bool:

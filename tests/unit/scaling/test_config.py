@@ -54,6 +54,18 @@ def test_all_problems_come_together_and_name_the_group(tmp_path):
         ),
         ({"grid": GRID | {"images_seen": [48]}}, "groups.grid.images_seen: stands beside epochs; give one of the two"),
         ({"grid": GRID | {"epochs": [0]}}, "groups.grid.epochs: must be above 0, not 0"),
+        (
+            {"grid": GRID | {"images_by_fraction": [48, 48]}},
+            "groups.grid.images_by_fraction: stands beside epochs or images_seen; give one of the three",
+        ),
+        (
+            {"grid": GRID | {"epochs": None, "images_by_fraction": [48]}},
+            "groups.grid.images_by_fraction: has 1 lengths for 2 fractions; give one for each",
+        ),
+        (
+            {"grid": GRID, "tuned": TUNED | {"images_by_fraction": [48]}},
+            "groups.tuned.images_by_fraction: is for pretrainings; give a finetuning epochs or images_seen",
+        ),
         ({"grid": 3}, "groups.grid: must hold keys"),
     ],
 )
@@ -75,10 +87,25 @@ def test_overrides_of_a_name_that_no_group_has_are_refused(tmp_path):
         ({"cores": 7, "threads": 2}, 3),
         ({"cores": 8, "memory_gb": 5, "run_memory_gb": 2}, 2),
         ({"cores": 8, "gpus": 1}, 1),
+        ({"cores": 16, "memory_gb": 64, "gpus": 1, "runs_per_gpu": 14}, 14),
+        ({"cores": 4, "memory_gb": 64, "gpus": 2, "runs_per_gpu": 3}, 4),
     ],
 )
 def test_as_many_runs_at_a_time_as_cores_memory_and_gpus_allow(values, slots):
     assert ExecutionConfig(**values).num_slots == slots
+
+
+def test_runs_that_share_gpus_are_spread_over_them():
+    execution = ExecutionConfig(cores=6, gpus=2, runs_per_gpu=3)
+    assert [execution.find_gpu(slot) for slot in range(6)] == [0, 1, 0, 1, 0, 1]
+    assert ExecutionConfig().find_gpu(1) is None
+
+
+def test_sharing_a_gpu_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match="runs_per_gpu: 14 runs have no GPU to share; say how many there are in gpus"):
+        ExecutionConfig(runs_per_gpu=14)
+    with pytest.raises(ConfigError, match="runs_per_gpu: must be at least 1, not 0"):
+        ExecutionConfig(gpus=1, runs_per_gpu=0)
 
 
 def test_a_machine_too_small_for_one_run_is_refused():

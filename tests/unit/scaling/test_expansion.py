@@ -46,6 +46,15 @@ def test_every_combination_is_an_ordinary_config(tmp_path):
     assert len({cell.digest for cell in cells}) == 16
 
 
+def test_each_fraction_may_have_a_length_of_its_own(tmp_path):
+    group = GRID | {"families": ["gf"], "sizes": ["atto"], "seeds": [0], "epochs": None, "images_by_fraction": [24, 40]}
+    cells = expand_with_shares(make_study(tmp_path, groups={"grid": group}))
+    assert {cell.name: (cell.fraction, cell.images_seen) for cell in cells} == {
+        "grid/gf-atto_f0.5_i24_s0": (0.5, 24),
+        "grid/gf-atto_f1_i40_s0": (1.0, 40),
+    }
+
+
 def test_shares_are_made_once_and_lie_inside_one_another(tmp_path):
     study = make_study(tmp_path, groups={"grid": GRID | {"fractions": [0.25, 0.5, 1.0]}})
     before = expand(study)
@@ -194,6 +203,24 @@ def test_a_pretraining_that_is_only_finetuned_needs_no_evaluation(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["hornet_in1k", "hornet_in22k"])
+def test_the_study_of_openclipart_has_matched_peers_and_a_size_that_is_foretold(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    # Its own set is made by commands; one of known size stands in for it here.
+    study = read_study(ROOT / "configs/scaling/openclipart.yaml", ["data.source=data/imagenet-1k"])
+    cells = {cell.name: cell for cell in expand(study)}
+    assert [sum(cell.group == name for cell in cells.values()) for name in study.groups] == [64, 4, 16]
+    pair = [cells[f"grid/{family}-pico_f0.5_i19200_s1"] for family in ("gf", "convnext")]
+    assert [cell.config.model.name for cell in pair] == ["hornet_pico_gf", "convnext_matched_pico"]
+    assert {(cell.place, cell.images_seen, cell.config.schedule.peak_lr) for cell in pair} == {
+        ("pico_f0.5_i19200", 19200, 1.5e-3)
+    }
+    assert all(cell.is_held_out == (cell.size == "nano") for cell in cells.values())
+    tuned = cells["at_96/convnext-atto_f1_i25600_s0"]
+    assert (tuned.config.data.transform.image_size, tuned.parent) == (96, "grid/convnext-atto_f1_i25600_s0")
+    assert all(cell.config.evaluation.per_image for cell in cells.values())
+    assert study.config.execution.num_slots == 14
+
+
 def test_shipped_studies_expand_to_the_papers_rows(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     cells = {cell.name: cell for cell in expand(read_study(ROOT / f"configs/scaling/{name}.yaml"))}

@@ -182,3 +182,14 @@ def test_a_run_is_the_ordinary_command_without_gpus(tmp_path, monkeypatch):
     log = tmp_path / "logs/x.log"
     assert start_run(study, cell, tmp_path / "c.yaml", log).wait() == 0
     assert log.read_text() == f"['pretrain', '--config', '{tmp_path / 'c.yaml'}'] 1 cpu\n"
+
+
+def test_a_run_that_shares_a_gpu_sees_that_one_alone(tmp_path, monkeypatch):
+    study = make_study(tmp_path, execution={"cores": 8, "gpus": 2, "runs_per_gpu": 4})
+    shown = tmp_path / "shown.py"
+    shown.write_text("import os; print(os.environ['CUDA_VISIBLE_DEVICES'])")
+    monkeypatch.setattr(pools.Script, "words", property(lambda self: [str(shown)]))
+    log = tmp_path / "logs/x.log"
+    for slot in range(3):
+        start_run(study, expand(study)[0], tmp_path / "c.yaml", log, slot=slot).wait()
+    assert log.read_text().split() == ["0", "1", "0"]

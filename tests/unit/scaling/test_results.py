@@ -2,14 +2,19 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from scaling.analysis import fit_study, judge_predictions, write_fits, write_predictions
+from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
+from scaling.charts import render_chart, save_charts
 from scaling.costs import Cost, Speed, estimate
 from scaling.expansion import expand
-from scaling.figures import make_figures, save_figures
+from scaling.families import compare_families
+from scaling.families import describe as say_difference
+from scaling.figures import make_figures
 from scaling.networks import NetworkFacts
 from scaling.page import list_parts, write_html, write_markdown
 from scaling.plan import format_plan, make_plan, write_plan
@@ -156,8 +161,8 @@ def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
     results = results_of(study, cells)
     fits = fit_study(study, results)
     write_predictions(study, fits, results)
-    figures = make_figures(fits, results, metric="loss")
-    assert save_figures(figures, study.folder / "figures") is None
+    figures = make_figures(fits, results, metric="loss", study=study)
+    assert save_charts(figures, study.folder / "figures") is None
     parts = list_parts(study, fits, results, judge_predictions(study, results))
     text = write_html(study, parts, figures, results).read_text()
     write_markdown(study, parts, figures, results, has_files=True)
@@ -171,6 +176,132 @@ def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
         assert f"<h2>{heading}</h2>" in text
     assert "large/gf-nano_f1_e2" in markdown
     assert "| held out and foretold | large/gf-nano_f1_e2_s0" in (study.folder / "checklist.md").read_text()
+
+
+def finish_both(study, cells, *, better=0.0):
+    """Two families of one law; 7x7 is lower by `better` in the logarithm. Each image's loss is kept."""
+    for cell in cells:
+        loss = true_loss(cell) * math.exp(-better if cell.family == "7x7" else 0.0)
+        row = {"step": 4, "weights": "raw", "loss": loss, "top1": 50.0}
+        finish(study, cell, evaluations=[row], training_flops=6 * SIZES[cell.size] * cell.images_seen)
+        folder = study.folder / cell.run / "per_image"
+        folder.mkdir(exist_ok=True)
+        spread = np.linspace(0.5, 1.5, 21)  # the same images are hard for all
+        np.savez_compressed(
+            folder / "step_00000004_raw.npz",
+            key_hash=np.arange(21), loss=(loss * spread).astype(np.float16), hit=spread < 1,
+        )  # fmt: skip
+
+
+def test_images_that_all_runs_share_widen_the_intervals_of_a_law_and_not_of_a_difference(study_of):
+    study, cells = study_of({"grid": WIDE | {"families": ["gf", "7x7"]}}, fit={"resamples": 200})
+    finish_both(study, cells)
+    results = results_of(study, cells)
+    assert {len(run.images.values) for run in results} == {21}
+    widths, differences = [], []
+    for each in (results, [replace(run, images=None) for run in results]):
+        fits = fit_study(study, each)
+        interval = fits[0].resampled.curve({"N": 3.1e6, "U": 48.0, "T": 96.0, "C": 1.0})
+        widths.append(math.log(interval.high / interval.low))
+        (compared,) = compare_families(study, fits, each)
+        differences.append(compared.difference.interval.high - compared.difference.interval.low)
+    # 21 images whose losses scatter by 0.3 of their mean: 0.07 in the mean, four of these wide.
+    assert widths[0] > 3 * widths[1]
+    assert widths[0] == pytest.approx(4 * 0.303 / math.sqrt(21), rel=0.35)
+    assert differences[0] < 0.5 * widths[0]
+    lost = [replace(results[0], images=None), *results[1:]]
+    assert list_measurements(lost)[1].image_values is None
+
+
+def test_two_families_are_compared_at_places_that_both_have_and_by_their_laws(study_of):
+    study, cells = study_of({"grid": WIDE | {"families": ["gf", "7x7"]}}, fit={"resamples": 100})
+    finish_both(study, cells, better=0.2)
+    results = results_of(study, cells)
+    fits = fit_study(study, results)
+    (found,) = compare_families(study, fits, results)
+    assert (found.num_places, found.num_better) == (12, 12)
+    assert found.mean == pytest.approx(-0.2, abs=0.003)
+    assert found.place == "pico_f1_e2"
+    assert found.difference.value == pytest.approx(-0.2, abs=0.02)
+    assert found.difference.interval.high < 0
+    assert "no crossover inside the data: 7x7 is better throughout" in found.crossover.text
+    text = " ".join(say_difference(found))
+    assert "7x7 is 18 % below gf, the mean over 12 places of the grid that both have" in text
+    assert "a difference." in text
+    write_fits(study, fits, [found.as_json()])
+    written = json.loads((study.folder / "fits.json").read_text())["comparisons"][0]
+    assert (written["families"], written["is_paired"]) == (["gf", "7x7"], True)
+    assert written["interval"][0] < written["log_ratio"] < written["interval"][1] < 0
+
+
+def test_families_without_enough_cells_are_compared_by_what_was_measured_alone(study_of):
+    groups = {"grid": WIDE | {"families": ["gf", "7x7"], "fractions": [0.5, 1.0]}}
+    study, cells = study_of(groups)
+    finish_both(study, cells)
+    results = results_of(study, cells)
+    (found,) = compare_families(study, fit_study(study, results), results)
+    assert found.num_places == 6
+    assert "By the laws: not compared: 6 cells are too few for an interval: 12 are the least." in say_difference(found)
+    (lonely,) = [compare_families(study, fits, results) for fits in [fit_study(study, results)[:1]]]
+    assert lonely == []
+
+
+def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
+    study, cells = study_of({"grid": WIDE}, fit={"data": "T"})
+    results = results_of(study, cells)
+    # Three sizes of each budget; the middle one is best at both.
+    made = []
+    for budget in (1e12, 4e12):
+        for size, loss in ((1e6, 1.2), (2e6, 1.0), (4e6, 1.2)):
+            run = replace(
+                results[0], name=f"b{budget:g}s{size:g}", N=int(size), C=budget * (1 + 1e-3 * size / 1e6), value=loss,
+                state="finished",
+            )  # fmt: skip
+            made.append(run)
+    (found,) = find_budgets(made)
+    assert [curve.best_size for curve in found.curves.curves] == pytest.approx([2e6, 2e6], rel=1e-6)
+    rows = list_isoflop_rows([found])
+    assert [(row[2], row[4], row[5]) for row in rows] == [("2M", "3", "fewer than 2 points on a side")] * 2
+    (text,) = describe_budgets(study, [found], [], made)
+    assert "parabolas are biased where the law is asymmetric" in text
+    assert "2 usable budgets: no line can be judged by its points" in text
+    (figure,) = draw_budgets([found], metric="loss")
+    assert [series.is_held_out for series in figure.series] == [(False, False, False, True)] * 2
+    (alone,) = find_budgets(made[:2])
+    assert alone.curves is None
+    assert "No budget of gf has 3 sizes" in describe_budgets(study, [alone], [], made)[0]
+
+
+def test_figures_hold_intervals_the_grid_learning_and_what_was_foretold(study_of):
+    groups = {"grid": WIDE | {"families": ["gf", "7x7"]}, "large": LARGE}
+    study, cells = study_of(groups, fit={"resamples": 50})
+    finish_both(study, [cell for cell in cells if not cell.is_held_out])
+    folder = study.folder / "grid/gf-pico_f1_e2_s0"
+    rows = [{"step": step, "images_seen": 4 * step, "loss": 3.0 / step} for step in (1, 2, 3)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    results = results_of(study, cells)
+    fits = fit_study(study, results)
+    write_predictions(study, fits, results)
+    finish_both(study, [cell for cell in cells if cell.is_held_out])
+    results = results_of(study, cells)
+    judged = judge_predictions(study, results)
+    figures = {each.file: each for each in make_figures(fits, results, metric="loss", judged=judged, study=study)}
+    assert set(figures) == {"loss_N", "loss_U", "loss_C", "loss_map_gf", "loss_map_7x7", "loss_foretold", "learning"}
+    curve = next(series for series in figures["loss_N"].series if series.label == "gf, U 48")
+    assert len(curve.band) == len(curve.curve_x) == 40
+    assert all(low <= y <= high for (low, high), y in zip(curve.band, curve.curve_y, strict=True))
+    grid = figures["loss_map_gf"]
+    assert (grid.rows, grid.columns) == (("atto", "femto", "pico", "nano"), ("0.25", "0.5", "0.75", "1"))
+    assert grid.values[3][:3] == (None, None, None)
+    alike = [run.value for run in results if run.name.startswith("grid/gf-atto_f0.25")]
+    assert grid.values[0][0] == pytest.approx(sum(alike) / 2)
+    foretold = figures["loss_foretold"].series[-1]
+    assert (foretold.x, foretold.y) == ((judged[0]["measured"],), (judged[0]["value"],))
+    assert foretold.errors == ((judged[0]["low"], judged[0]["high"]),)
+    (learning,) = figures["learning"].series
+    assert (learning.label, learning.curve_x, learning.curve_y) == ("gf pico", (4.0, 8.0, 12.0), (3.0, 1.5, 1.0))
+    for figure in figures.values():
+        assert str(render_chart(figure)).startswith("<svg")
 
 
 def test_a_plan_tells_size_data_operations_state_and_cost(study_of):

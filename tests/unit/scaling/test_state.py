@@ -60,7 +60,7 @@ def test_a_summary_of_another_set_is_stale_though_its_config_is_the_same(tmp_pat
     assert look(study, [cell])[cell.name].reason == "was made from another set, or from another start"
 
 
-def test_corners_with_the_first_seed_come_first_and_what_is_foretold_last(tmp_path):
+def test_corners_with_the_first_seed_come_first_and_what_is_foretold_and_finetunings_last(tmp_path):
     groups = {
         "large": SMALL | {"sizes": ["nano"], "seeds": [0], "predict_first": True},
         "tuned": TUNED | {"sizes": ["atto"], "seeds": [0]},
@@ -71,7 +71,7 @@ def test_corners_with_the_first_seed_come_first_and_what_is_foretold_last(tmp_pa
     order = sort_runs(cells, seconds=seconds)
     assert [cell.name.replace("_f1_e2", "") for cell in order] == [
         "grid/gf-atto_s0", "grid/gf-pico_s0", "grid/gf-femto_s0", "grid/gf-atto_s1", "grid/gf-pico_s1",
-        "grid/gf-femto_s1", "tuned/gf-atto_s0", "large/gf-nano_s0",
+        "grid/gf-femto_s1", "large/gf-nano_s0", "tuned/gf-atto_s0",
     ]  # fmt: skip
 
 

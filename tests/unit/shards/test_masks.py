@@ -210,6 +210,27 @@ def test_scenes_of_own_cutouts_show_them_where_the_mask_says(tmp_path):
         write_scenes(tmp_path / "none", options, objects=tmp_path / "grey")
 
 
+def test_cutouts_that_their_owner_has_split_stay_where_they_are(tmp_path):
+    """Squares: red ones to train on, green ones for validation, by far more of a kind than names would leave together."""
+    for split, colour in (("training", (255, 0, 0, 255)), ("validation", (0, 255, 0, 255))):
+        for number in range(6):
+            for name in ("square", "box"):
+                path = tmp_path / "objects" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((8, 8, 4), colour, np.uint8)).save(path)
+    (tmp_path / "grey").mkdir()
+    for number in range(12):
+        Image.fromarray(np.full((60, 60, 3), 128, np.uint8)).save(tmp_path / "grey" / f"{number}.png")
+    options = SceneOptions(num_training=5, num_validation=5, size=64)
+    write_scenes(tmp_path / "out", options, objects=tmp_path / "objects", backgrounds=tmp_path / "grey")
+    assert (tmp_path / "out/classes.txt").read_text() == "background\nbox\nsquare\n"
+    for split, channel in (("training", 0), ("validation", 1)):
+        for path in (tmp_path / "out/images" / split).iterdir():
+            pixels = np.asarray(Image.open(path)).astype(int)
+            assert (pixels[..., channel] - pixels[..., 1 - channel]).max() > 200
+            assert (pixels[..., 1 - channel] - pixels[..., channel]).max() < 50
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
