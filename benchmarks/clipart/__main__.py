@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/results"), help="of the sets (data/results)")
     parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="of the runs (runs/results)")
     commands = parser.add_subparsers(dest="command", required=True)
-    sets = commands.add_parser("sets", help="make the sets")
+    sets = commands.add_parser("sets", help="write the three sets")
     sets.add_argument("--tree", type=Path, metavar="FOLDER", help="unpacked usr/share/openclipart/png (fetched)")
     for name, help_text in (("plan", "show FLOPs and commands"), ("run", "bring all runs to their end")):
         command = commands.add_parser(name, help=help_text)

@@ -39,6 +39,8 @@ class Results:
     """Arm -> seed -> whether each validation image was right, in one order."""
     before: dict[str, dict[int, dict[int, float]]] = field(default_factory=dict)
     """Resize -> pixels -> seed -> top-1 of the pretrained network on fine classes."""
+    losses_before: dict[str, dict[int, dict[int, float]]] = field(default_factory=dict)
+    """The same of its loss."""
     missing: list[str] = field(default_factory=list)
     """Runs that have not finished."""
 
@@ -74,8 +76,9 @@ def read_results(plan: Plan, compute: Compute, runs: Path) -> Results:
                 results.missing.append(f"evaluate-{resize}-{seed}")
                 continue
             for row in json.loads(path.read_text())["results"]:
-                sizes = results.before.setdefault(resize, {})
-                sizes.setdefault(int(row["image_size"]), {})[seed] = float(row["top1"])
+                for name, found in (("top1", results.before), ("loss", results.losses_before)):
+                    sizes = found.setdefault(resize, {})
+                    sizes.setdefault(int(row["image_size"]), {})[seed] = float(row[name])
     return results
 
 
@@ -136,7 +139,7 @@ def write_report(results: Results, output: Path, *, sets: Mapping[str, Any]) -> 
         "compute": {**asdict(results.compute), "runs": results.compute.count(results.plan)},
         "sets": dict(sets),
         "summaries": {arm: {str(seed): row for seed, row in rows.items()} for arm, rows in results.summaries.items()},
-        "before_finetuning": results.before,
+        "before_finetuning": {"top1": results.before, "loss": results.losses_before},
         "differences_top1": [
             {"what": what, "interval": interval and asdict(interval), "standard_error_over_images": error}
             for what, interval, error in compare_classifiers(results)
@@ -198,9 +201,15 @@ def _format_before(results: Results) -> str:
     rows = []
     for size in EVALUATED_SIZES:
         both = [results.before.get(resize, {}).get(size, {}) for resize in RESIZES]
-        means = [f"{sum(scores.values()) / len(scores):.2f}" if scores else "-" for scores in both]
+        means = [
+            f"{np.mean(list(scores.values())):.2f} ({np.mean(list(results.losses_before[resize][size].values())):.4f})"
+            if scores
+            else "-"
+            for resize, scores in zip(RESIZES, both, strict=True)
+        ]
         rows.append([str(size), *means, _show(compare(both[1], both[0]))])
-    header = ["pixels", "bilinear: top-1 %, mean", "spectral: top-1 %, mean", "spectral - bilinear (95 % over seeds)"]
+    header = ["pixels", *(f"{resize}: mean top-1 % (loss)" for resize in RESIZES)]
+    header.append("spectral - bilinear, points (95 % over seeds)")
     return _table(header, rows)
 
 

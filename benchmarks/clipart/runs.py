@@ -140,9 +140,8 @@ def read_plan(runs: Path) -> tuple[Plan, Compute]:
     if not path.exists():
         raise UserError(f"{runs}: holds no runs; make them with `python -m benchmarks.clipart run`")
     known: Mapping[str, Any] = json.loads(path.read_text())
-    names = {field.name for field in dataclasses.fields(Plan)}
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in known["plan"].items()}
-    return Plan(**{key: value for key, value in values.items() if key in names}), Compute(**known["compute"])
+    values: dict[str, Any] = {**known["plan"], "seeds": tuple(known["plan"]["seeds"])}
+    return Plan(**values), Compute(**known["compute"])
 
 
 def list_runs(plan: Plan, compute: Compute, place: Place, *, num_workers: int) -> list[Run]:

@@ -67,11 +67,7 @@ def make_sets(tree: Path, output: Path) -> str:
             words = ("--name", f"openclipart-{kind}", "--split", split, "--samples-per-shard", 500)
             _call("shards", "build", work / kind / split, output / kind, *words, *IMAGES)
     counts = _cut_out(held, classes, work / "objects")
-    _call("scenes", work / "scenes", "--objects", work / "objects", *SCENES)
-    for split, source in SPLITS.items():
-        words = ("--name", "openclipart-scenes", "--split", split, "--source-split", source, "--samples-per-shard", 100)
-        look = ("--classes", work / "scenes/classes.txt", "--rewrite-all", "--format", "webp", "--quality", 90)
-        _call("shards", "build", work / "scenes", output / "scenes", *words, *look)
+    _build_scenes(work, output / "scenes")
     summary = {
         "left_out": LEFT_OUT,
         "images": {split: sum(len(chosen) for chosen in pictures.values()) for split, pictures in held.items()},
@@ -81,6 +77,14 @@ def make_sets(tree: Path, output: Path) -> str:
     write_json(output / "sets.json", summary)
     shutil.rmtree(work)
     return json.dumps(summary, indent=1)
+
+
+def _build_scenes(work: Path, output: Path) -> None:
+    _call("scenes", work / "scenes", "--objects", work / "objects", *SCENES)
+    for split, source in SPLITS.items():
+        words = ("--name", "openclipart-scenes", "--split", split, "--source-split", source, "--samples-per-shard", 100)
+        look = ("--classes", work / "scenes" / "classes.txt", "--rewrite-all", "--format", "webp", "--quality", 90)
+        _call("shards", "build", work / "scenes", output, *words, *look)
 
 
 def count_images(folder: Path, split: str) -> int:

@@ -14,7 +14,10 @@ def main() -> None:
     """Read the command line and write the folder, which `launch/shards.py build` takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "output", type=Path, metavar="OUTPUT", help="folder to make: images/, annotations/, classes.txt"
+        "output",
+        type=Path,
+        metavar="OUTPUT",
+        help="folder to make: images/, annotations/ (masks, and objects as COCO has them), classes.txt",
     )
     parser.add_argument(
         "--objects",

@@ -29,7 +29,7 @@ class TrainStream:
     num_micro_steps: int
     """Micro batches of this rank in one step."""
     image_size: int
-    """Edge of the square images, pixels."""
+    """Edge of the square images, pixels; of images of several sizes, the longest edge."""
     global_batch_size: int
     """Images in a step, over all ranks."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from hornet.batch import BadSample, Batch
+from hornet.data.augment.instances import ImageWithObjects
 from hornet.data.augment.jpeg import Pixels
 from hornet.data.augment.sampling import NO_BOX, Box, unchanged_randomness
 from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
@@ -62,14 +63,29 @@ class Decoded:
     """The rectangle to erase."""
     classes: ClassMap | None = None
     """(H, W), of segmentation."""
+    objects: ImageWithObjects | None = None
+    """Of instance segmentation."""
 
 
-class _Slots:
+class Slots(Protocol):
     """A batch under construction."""
+
+    bad: list[BadSample]
+    """Samples that were replaced."""
+
+    def fill(self, slot: int, image: Decoded) -> None:
+        """Put a sample into its place."""
+
+    def finish(self) -> Batch:
+        """Return the batch."""
+
+
+class SquareSlots:
+    """A batch of squares of one size under construction; see Slots."""
 
     def __init__(self, count: int, *, image_size: int, has_masks: bool = False) -> None:
         self.masks = torch.zeros(count, image_size, image_size, dtype=torch.int16) if has_masks else None
-        self.images = _allocate(count, image_size, image_size, 3)
+        self.images = allocate(count, image_size, image_size, 3)
         self.labels = torch.zeros(count, dtype=torch.int64)
         self.boxes = torch.zeros(count, 4, dtype=torch.int32)
         self.hashes = torch.zeros(count, dtype=torch.int64)
@@ -79,6 +95,7 @@ class _Slots:
         self._pixels = self.images.numpy()
 
     def fill(self, slot: int, image: Decoded) -> None:
+        """See Slots."""
         self._pixels[slot] = image.pixels
         if self.masks is not None:
             self.masks.numpy()[slot] = image.classes
@@ -89,6 +106,7 @@ class _Slots:
         self.is_real[slot] = True
 
     def finish(self) -> Batch:
+        """See Slots."""
         return Batch(
             images_bchw=self.images.permute(0, 3, 1, 2),
             labels=self.labels,
@@ -101,7 +119,7 @@ class _Slots:
         )
 
 
-def _allocate(*shape: int) -> Tensor:
+def allocate(*shape: int) -> Tensor:
     """Return uint8 zeros; in a worker, in the shared memory in which they will go to the main process."""
     if get_worker_info() is None:
         return torch.zeros(shape, dtype=torch.uint8)
@@ -129,7 +147,7 @@ class SeededBatches(Batches):
     """Micro batches for training, by their picks."""
 
     image_size: int
-    """Edge of the square images, pixels."""
+    """Edge of the square images, pixels; of images of several sizes, the longest edge."""
     has_masks = False
     """Whether the classes are those of pixels."""
 
@@ -141,9 +159,13 @@ class SeededBatches(Batches):
     def load(self, sample: int, *, epoch: int) -> Decoded:
         """Read and transform one sample; raises UnreadableSampleError."""
 
+    def make_slots(self, count: int) -> Slots:
+        """Return an empty micro batch."""
+        return SquareSlots(count, image_size=self.image_size, has_masks=self.has_masks)
+
     def __getitems__(self, picks: Sequence[Pick]) -> Batch | Failure:
         """Make one micro batch."""
-        slots = _Slots(len(picks), image_size=self.image_size, has_masks=self.has_masks)
+        slots = self.make_slots(len(picks))
         # In a worker the global generators are ours; in the caller's process they are not.
         with unchanged_randomness() if get_worker_info() is None else nullcontext():
             try:
@@ -154,7 +176,7 @@ class SeededBatches(Batches):
                 return Failure(message=str(error))
         return slots.finish()
 
-    def _fill(self, slots: _Slots, slot: int, *, epoch: int, sample: int) -> None:
+    def _fill(self, slots: Slots, slot: int, *, epoch: int, sample: int) -> None:
         try:
             image = self.load(sample, epoch=epoch)
         except UnreadableSampleError as error:
@@ -198,7 +220,7 @@ class EvaluationBatches(Batches):
 
     def __getitems__(self, samples: Sequence[int]) -> Batch | Failure:
         """Make one batch; PADDING leaves its slot empty (is_real False)."""
-        slots = _Slots(len(samples), image_size=self._transform.image_size)
+        slots = SquareSlots(len(samples), image_size=self._transform.image_size)
         try:
             self._reader.prepare(sample for sample in samples if sample != PADDING)
             for slot, sample in enumerate(samples):
@@ -208,7 +230,7 @@ class EvaluationBatches(Batches):
             return Failure(message=str(error))
         return slots.finish()
 
-    def _fill(self, slots: _Slots, slot: int, sample: int) -> None:
+    def _fill(self, slots: Slots, slot: int, sample: int) -> None:
         try:
             slots.fill(slot, load_image(self._reader, sample, self._transform))
         except UnreadableSampleError as error:

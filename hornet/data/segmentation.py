@@ -5,9 +5,8 @@ Not here: what is done to the pixels (`augment/segmentation.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 import torch
 
@@ -15,22 +14,15 @@ from hornet.batch import BadSample, Batch
 from hornet.data.augment.segmentation import SegmentationTransform, decode_pair
 from hornet.data.division import check_division
 from hornet.data.loader import EvaluationStream, TrainStream, make_order
+from hornet.data.pairs import open_pairs, read_pair
 from hornet.data.pipeline import PADDING, Batches, Decoded, Failure, SeededBatches, describe_bad
 from hornet.data.segmentation_config import SegmentationEvaluationConfig, SegmentationStreamConfig
 from hornet.digest import hash_key
 from hornet.errors import UserError
-from hornet.shards.decode import UndecodableImageError
-from hornet.shards.indexing.tar_list import is_tar_list
 from hornet.shards.mask import IGNORED, MASK_EXTENSION
-from hornet.shards.reader import ShardReader, UnreadableSampleError
-from hornet.shards.sample_parts import IMAGE_EXTENSIONS
-from hornet.shards.shard_set import ShardSet, open_shards, shard_stem
-from hornet.shards.whole_reader import read_whole
-from hornet.shards.whole_set import WholeSet, open_whole_set
+from hornet.shards.reader import UnreadableSampleError
+from hornet.shards.whole_set import WholeSet
 from hornet.world import World
-
-Config = SegmentationStreamConfig | SegmentationEvaluationConfig
-Made = TypeVar("Made")
 
 CROP_BYTES_PER_PIXEL = 5
 """Three channels, and 16 bits of the mask."""
@@ -52,7 +44,9 @@ class SegmentationBatches(SeededBatches):
     def load(self, sample: int, *, epoch: int) -> Decoded:
         """See SeededBatches."""
         transform = partial(self._transform, key=(self._seed, epoch, sample))
-        key, (pixels, classes) = read_pair(self._reader, self._whole, sample, transform)
+        key, (pixels, classes) = read_pair(
+            self._reader, self._whole, sample, transform, extension=MASK_EXTENSION, what="mask"
+        )
         label = int(self._whole.shards.records[sample]["label"])
         return Decoded(key=key, label=label, pixels=pixels, classes=classes)
 
@@ -71,7 +65,9 @@ class SegmentationEvaluationBatches(Batches):
             return make_empty_batch()
         try:
             self._reader.prepare([sample])
-            key, (pixels, classes) = read_pair(self._reader, self._whole, sample, decode_pair)
+            key, (pixels, classes) = read_pair(
+                self._reader, self._whole, sample, decode_pair, extension=MASK_EXTENSION, what="mask"
+            )
         except UnreadableSampleError as error:
             return make_empty_batch(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
         except UserError as error:
@@ -102,31 +98,12 @@ def make_empty_batch(*bad: BadSample) -> Batch:
     )
 
 
-def read_pair(
-    reader: ShardReader, whole: WholeSet, sample: int, transform: Callable[[bytes, bytes], Made]
-) -> tuple[str, Made]:
-    """Return a sample's key and what `transform` makes of its image and mask; raises UnreadableSampleError."""
-    fields = read_whole(reader, whole, sample)
-    shards = whole.shards
-    key = f"{shard_stem(shards.split.shards[shards.shard_of(sample)])}/{fields['__key__']!s}"
-    image = next((fields[name] for name in IMAGE_EXTENSIONS if name in fields), None)
-    mask = fields.get(MASK_EXTENSION)
-    if not isinstance(image, bytes) or not isinstance(mask, bytes):
-        held = ", ".join(f".{name}" for name in fields if not name.startswith("__"))
-        what = "image" if image is None else f"mask (.{MASK_EXTENSION})"
-        raise UnreadableSampleError(key, f"has no {what}, only {held}")
-    try:
-        return key, transform(image, mask)
-    except UndecodableImageError as error:
-        raise UnreadableSampleError(key, str(error)) from error
-
-
 def open_segmentation_stream(
     config: SegmentationStreamConfig, *, world: World, seed: int, global_batch_size: int, micro_batch_size: int
 ) -> TrainStream:
     """Open a split for training, as hornet.data.loader.open_train_stream; raises UserError."""
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards, whole = _open(config, key="data", world=world)
+    shards, whole = open_pairs(config, key="data", world=world, what="masks")
     return TrainStream(
         config,
         shards=shards,
@@ -140,7 +117,7 @@ def open_segmentation_stream(
 
 def open_segmentation_evaluation(config: SegmentationEvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, one image at a time; raises UserError."""
-    shards, whole = _open(config, key="evaluation", world=world)
+    shards, whole = open_pairs(config, key="evaluation", world=world, what="masks")
     return EvaluationStream(
         config,
         shards=shards,
@@ -149,17 +126,3 @@ def open_segmentation_evaluation(config: SegmentationEvaluationConfig, *, world:
         dataset=SegmentationEvaluationBatches(whole),
         bytes_per_image=CROP_BYTES_PER_PIXEL * EVALUATED_PIXELS,
     )
-
-
-def _open(config: Config, *, key: str, world: World) -> tuple[ShardSet, WholeSet]:
-    """Return the set, whose label space names the classes of the masks, and its samples with all their members."""
-    if is_tar_list(config.shards):
-        raise UserError(
-            f"{key}.shards: {config.shards} names tars, but masks need the names of their classes; give the folder of "
-            "a set that `launch/shards.py build` made of images and masks"
-        )
-    shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
-    whole = open_whole_set(
-        config.shards, split_name=config.split, index=config.index, remote=config.remote, world=world
-    )
-    return shards, whole

@@ -22,6 +22,8 @@ def build(options: argparse.Namespace) -> None:
         layout=options.layout,
         devkit=options.devkit,
         source_split=options.source_split,
+        annotations=options.annotations,
+        image_folder=options.images,
         source_labels=options.labels,
         incomplete=options.incomplete,
         reduce_zero_label=options.reduce_zero_label,
@@ -73,7 +75,9 @@ def add_build(commands: Commands) -> None:
     group = command.add_argument_group("the source")
     group.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto", help="default: found out")
     group.add_argument("--devkit", type=Path, metavar="PATH", help="ILSVRC2012_devkit_t12(.tar.gz), for the val tar")
-    group.add_argument("--source-split", metavar="NAME", help="which split of a source of masks, webdataset or parquet")
+    group.add_argument("--source-split", metavar="NAME", help="which split of masks, coco, webdataset or parquet")
+    group.add_argument("--annotations", type=Path, metavar="FILE", help="coco: the objects' JSON, if it lies elsewhere")
+    group.add_argument("--images", type=Path, metavar="FOLDER", help="coco: the images' folder, if it lies elsewhere")
     group.add_argument("--damaged-parts", choices=["refuse", "salvage"], default="refuse", help="cut tars within")
     group.add_argument("--labels", metavar="json:KEY", help="labels of a webdataset source (default: .cls members)")
     group.add_argument("--incomplete", choices=["refuse", "skip"], default="refuse", help="no label, image or mask")
@@ -98,6 +102,11 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--validation-seed", type=int, default=0, metavar="N", help="of the share (default 0)")
     group.add_argument("--validation-at-least", type=int, default=1, metavar="N", help="of each class (default 1)")
 
+    _add_images(command)
+    command.set_defaults(run=build)
+
+
+def _add_images(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("images (default: JPEG, PNG, WebP byte for byte, GIF and BMP as PNG)")
     group.add_argument("--check", choices=["decode", "header"], default="decode", help="what is looked at (decode)")
     group.add_argument("--min-short-edge", type=int, default=1, metavar="PX", help="drop smaller images")
@@ -112,4 +121,3 @@ def add_build(commands: Commands) -> None:
     group.add_argument("--apply-orientation", action="store_true", help="turn images as their EXIF says")
     group.add_argument("--convert-colour", action="store_true", help="images with an ICC profile to sRGB")
     group.add_argument("--repair", action="store_true", help="keep what can be decoded of cut JPEGs")
-    command.set_defaults(run=build)

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from hornet.errors import UserError
+from hornet.shards.build.instances import name_objects
 from hornet.shards.build.listing import Listing, make_listing
 from hornet.shards.build.masks import MaskRule, name_pixels, require_plain_images
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.selection import Labels, Uint32Array, assign_labels, shuffle, split_items
-from hornet.shards.build.source import SeekableSource, Source
+from hornet.shards.build.source import AnnotationFile, SeekableSource, Source
 from hornet.shards.build.writing import ShardTask, Workplace
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_space import LabelSpace
@@ -57,7 +58,15 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         raise UserError(f"{plan.source}: holds no images{_list_remarks(listing)}")
     class_ids = listing.column("class_id")
     masks = source.masks if isinstance(source, SeekableSource) else None
-    labels = _assign(plan, source, listing, given=_choose_label_space(plan, there), has_masks=masks is not None)
+    annotations = source.annotations if isinstance(source, SeekableSource) else None
+    labels = _assign(
+        plan,
+        source,
+        listing,
+        given=_choose_label_space(plan, there),
+        has_masks=masks is not None,
+        annotations=annotations,
+    )
     splits = split_items(
         labels.of_class[class_ids], plan.selection, split=plan.split, classes=labels.label_space.classes
     )
@@ -80,6 +89,7 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         masks=None
         if masks is None
         else MaskRule(folder=masks, label_space=labels.label_space, reduce_zero_label=plan.reduce_zero_label),
+        annotations=annotations,
     )
     tasks = [
         ShardTask(split=name, number=number)
@@ -89,12 +99,23 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
     return Arrangement(listing=listing, labels=labels, orders=orders, place=place, tasks=tuple(tasks))
 
 
-def _assign(plan: BuildPlan, source: Source, listing: Listing, *, given: LabelSpace | None, has_masks: bool) -> Labels:
-    if has_masks:
+def _assign(
+    plan: BuildPlan,
+    source: Source,
+    listing: Listing,
+    *,
+    given: LabelSpace | None,
+    has_masks: bool,
+    annotations: AnnotationFile | None,
+) -> Labels:
+    if has_masks or annotations is not None:
         require_plain_images(plan.image, plan.selection)
+    if has_masks:
         return name_pixels(given, source=plan.source)
     if plan.reduce_zero_label:
         raise UserError(f"{plan.source}: --reduce-zero-label has no meaning without masks; leave it out")
+    if annotations is not None:
+        return name_objects(annotations, name=plan.name, there=given)
     return assign_labels(
         listing.progress.classes,
         np.bincount(listing.column("class_id"), minlength=len(listing.progress.classes)),
@@ -109,6 +130,8 @@ def identify(plan: BuildPlan, source: Source) -> dict[str, Any]:
     """Return what tells whether a listing is of this source."""
     paths = sorted({part.path for part in source.parts}) if isinstance(source, SeekableSource) else source.paths
     known_by = [plan.devkit] if plan.devkit else []
+    if isinstance(source, SeekableSource) and source.annotations is not None:
+        known_by.append(source.annotations.path)
     states = [
         [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in [*paths, *known_by]],
         source.classes,  # names of labels that are only numbers in the source

@@ -90,6 +90,8 @@ def open_plan_source(plan: BuildPlan) -> Source:
         layout=plan.layout,
         devkit=plan.devkit,
         split=plan.source_split,
+        annotations=plan.annotations,
+        images=plan.image_folder,
         labels=plan.source_labels,
         label_space=given,
         incomplete=plan.incomplete,

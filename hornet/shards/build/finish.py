@@ -66,7 +66,9 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement, there: Manifest | No
 def _describe_origin(
     plan: BuildPlan, arrangement: Arrangement, notes: list[dict[str, Any]], dropped: Mapping[str, int]
 ) -> dict[str, Any]:
-    return {
+    annotations = arrangement.place.annotations
+    ids = {} if annotations is None else {"category_ids": list(annotations.category_ids)}
+    return ids | {
         "command": "build",
         "plan": plan.describe(),
         "num_listed": arrangement.listing.num_items,

@@ -102,17 +102,17 @@ def name_pixels(given: LabelSpace | None, *, source: Path) -> Labels:
 
 
 def require_plain_images(image: ImageOptions, selection: Selection) -> None:
-    """Raise UserError for options that would part images from their masks, or mean nothing for these."""
+    """Raise UserError for options that would part images from their masks or objects, or mean nothing for these."""
     for option, is_set in (
         ("--max-short-edge", image.max_short_edge is not None),
         ("--apply-orientation", image.apply_orientation),
         ("--repair", image.repair),
     ):
         if is_set:
-            raise UserError(f"{option}: would change the image and not its mask; leave it out")
+            raise UserError(f"{option}: would change the image and not its mask or objects; leave it out")
     for option, is_set in (
         ("--min-images-per-class", selection.min_images_per_class != 1),
         ("--other-classes", selection.other_classes != "refuse"),
     ):
         if is_set:
-            raise UserError(f"{option}: is for images of one class each; leave it out for masks")
+            raise UserError(f"{option}: is for images of one class each; leave it out for masks and objects")

@@ -36,10 +36,15 @@ class BuildPlan:
     """Development kit with the ground truth of ILSVRC2012_img_val.tar."""
     source_split: str | None = None
     """Which split of the source, where it has several."""
+    annotations: Path | None = None
+    """File of the objects of a source of COCO's kind, if it does not lie where COCO has it."""
+    image_folder: Path | None = None
+    """Folder of its images, likewise."""
     source_labels: str | None = None
     """Where the labels stand in a source of tars: None for .cls, `json:KEY`."""
     incomplete: Incomplete = "refuse"
-    """What becomes of samples in a source of tars that lack their label or image, and of images without a mask."""
+    """What becomes of samples in a source of tars that lack their label or image, of images without a mask, and of
+    annotations without their image."""
     reduce_zero_label: bool = False
     """In a source of masks: 0 is no class, and class k is value k + 1."""
     classes: str | None = None
@@ -95,6 +100,7 @@ class BuildPlan:
     def describe(self) -> dict[str, Any]:
         """Return what the set's bytes depend on, beside the source's: JSON."""
         kept = {"source", "name", "split", "layout", "source_split", "source_labels", "classes", "damaged_parts"}
+        kept |= {"annotations", "image_folder"}
         if self.incomplete != "refuse":  # a plan from before this option had none
             kept.add("incomplete")
         if self.reduce_zero_label:

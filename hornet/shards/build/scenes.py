@@ -7,6 +7,7 @@ networks be compared; it is no benchmark of segmentation.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,13 @@ from PIL import Image
 
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
-from hornet.shards.build.sources.mask_folders import IMAGES, MASKS
+from hornet.shards.build.scene_objects import Scene, describe_objects, list_objects
+from hornet.shards.build.sources.mask_folders import IMAGES, MASKS, OBJECTS_PREFIX
 from hornet.shards.build.sources.names import is_image
 from hornet.shards.decode import UndecodableImageError, decode_image, open_image
+from hornet.shards.instances import BACKGROUND
 from hornet.shards.mask import encode_mask
 
-BACKGROUND = "background"
-"""Class 0: what no cut-out covers."""
 SPLITS = ("training", "validation")
 VALIDATION_PART = 5
 """One of so many pictures, and of so many columns of a photograph, is kept for validation."""
@@ -82,7 +83,10 @@ class Cutouts:
 def write_scenes(
     folder: Path, options: SceneOptions, *, objects: Path | None = None, backgrounds: Path | None = None
 ) -> str:
-    """Write images/SPLIT, annotations/SPLIT and classes.txt into a folder that has none yet; return what was made.
+    """Write a folder that has no scenes yet, and return what was made.
+
+    Images are in images/SPLIT, masks in annotations/SPLIT with their classes.txt, and the cut-outs' own masks in
+    annotations/instances_SPLIT.json, as COCO has them.
 
     Cut-outs are scikit-learn's digits, or the pictures with alpha in `objects`/CLASS/, of which a part is kept for
     validation; in `objects`/training/CLASS/ and `objects`/validation/CLASS/ that part is its owner's choice.
@@ -106,11 +110,15 @@ def write_scenes(
             raise UserError(f"{objects or backgrounds}: too few pictures to keep some apart for validation; give more")
         for kind in (IMAGES, MASKS):
             (folder / kind / split).mkdir(parents=True)
+        scenes = []
         for number in range(count):
-            image, mask = compose(chosen, options, key=(split, number))
-            image.save(folder / IMAGES / split / f"scene_{number:05d}.png")
-            content = encode_mask(mask, num_classes=len(classes) + 1)
+            scene = compose(chosen, options, key=(split, number))
+            scene.image.save(folder / IMAGES / split / f"scene_{number:05d}.png")
+            content = encode_mask(scene.classes, num_classes=len(classes) + 1)
             (folder / MASKS / split / f"scene_{number:05d}.png").write_bytes(content)
+            scenes.append(describe_objects(scene))
+        listed = list_objects(scenes, classes, size=options.size)
+        (folder / MASKS / f"{OBJECTS_PREFIX}{split}.json").write_text(json.dumps(listed))
     (folder / "classes.txt").write_text("\n".join([BACKGROUND, *classes]) + "\n")
     made = (
         f"{folder}: {options.num_training} + {options.num_validation} scenes of {len(classes)} classes and background"
@@ -118,18 +126,17 @@ def write_scenes(
     return "\n".join([made, *remarks])
 
 
-def compose(
-    cutouts: Cutouts, options: SceneOptions, *, key: tuple[str, int]
-) -> tuple[Image.Image, np.ndarray[tuple[int, int], np.dtype[np.int16]]]:
-    """Return a scene (RGB) and the class of each pixel (H, W); later cut-outs cover earlier ones."""
+def compose(cutouts: Cutouts, options: SceneOptions, *, key: tuple[str, int]) -> Scene:
+    """Return a scene; later cut-outs cover earlier ones."""
     draw = random.Random(derive_seed("scene", options.seed, *key))
     edge = options.size
     photograph = draw.choice(cutouts.backgrounds)()
     side = draw.randint(min(*photograph.size, edge) // 2 + 1, min(photograph.size))
     left, top = (draw.randint(0, length - side) for length in photograph.size)
     scene = photograph.resize((edge, edge), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-    mask = np.zeros((edge, edge), np.int16)
-    for _ in range(draw.randint(1, options.max_objects)):
+    owners = np.zeros((edge, edge), np.int16)
+    labels = []
+    for owner in range(1, draw.randint(1, options.max_objects) + 1):
         label, open_object = draw.choice(cutouts.objects)
         cutout = open_object()
         factor = draw.uniform(*SHARE_OF_EDGE) * edge / max(cutout.size)
@@ -142,8 +149,9 @@ def compose(
         layer = Image.new("RGBA", (edge, edge))
         layer.paste(cutout, (place[0], place[1]))
         scene.paste(layer, (0, 0), layer)
-        mask[np.asarray(layer)[..., 3] >= OPAQUE] = label
-    return scene, mask
+        owners[np.asarray(layer)[..., 3] >= OPAQUE] = owner
+        labels.append(label)
+    return Scene(image=scene, owners=owners, labels=tuple(labels))
 
 
 def _load_digits(split: str, options: SceneOptions) -> list[tuple[int, Callable[[], Image.Image]]]:

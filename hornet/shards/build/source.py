@@ -9,7 +9,7 @@ Not here: what becomes of the images (`image.py`), which shard they go to (`sele
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +67,20 @@ class StreamedPart:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnnotationFile:
+    """The objects of a source's images, as one file lists them."""
+
+    path: Path
+    """The file."""
+    categories: tuple[str, ...]
+    """Names of the objects' classes, in the order of their ids; the first is class 1."""
+    category_ids: tuple[int, ...]
+    """The categories' ids in the file, which may have gaps."""
+    images: Mapping[str, bytes]
+    """By an image's path below the source's folder: its objects as JSON (`instances.py`), not checked yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeekableSource:
     """Images that can be read in any order."""
 
@@ -79,6 +93,8 @@ class SeekableSource:
     """What was passed over when the parts were looked for."""
     masks: Path | None = None
     """Folder of the images' masks, if those have the classes, pixel by pixel (`masks.py`)."""
+    annotations: AnnotationFile | None = None
+    """The images' objects, if those have the classes."""
 
 
 class StreamedSource(Protocol):

@@ -15,6 +15,7 @@ from isal.isal_zlib import crc32
 
 from hornet.durable import replacing
 from hornet.shards.index import RECORD, ShardIndex
+from hornet.shards.instances import INSTANCES_EXTENSION
 from hornet.shards.mask import MASK_EXTENSION
 from hornet.shards.sample_label import LABEL_EXTENSION
 from hornet.shards.tar import BLOCK_BYTES
@@ -34,6 +35,8 @@ class EncodedSample:
     """In the set's label space."""
     mask: bytes | None = None
     """The class of each pixel, as a PNG (hornet/shards/mask.py); None where the image has one class."""
+    instances: bytes | None = None
+    """The objects of the image, as JSON (hornet/shards/instances.py); None where the image has one class."""
 
 
 def write_shard(path: Path, samples: Iterable[EncodedSample]) -> ShardIndex:
@@ -56,7 +59,7 @@ def _write_members(descriptor: int, samples: Iterable[EncodedSample]) -> ShardIn
         offset = position + len(before) - len(header)
         span = len(header) + len(sample.image)
         records.append((offset, span, sample.label, crc32(sample.image)))
-        position += _write(descriptor, [before, sample.image, padding, *_list_mask(sample)], sha256)
+        position += _write(descriptor, [before, sample.image, padding, *_list_others(sample)], sha256)
     end = bytes(2 * BLOCK_BYTES + -(position + 2 * BLOCK_BYTES) % tarfile.RECORDSIZE)
     position += _write(descriptor, [end], sha256)
     return ShardIndex(records=np.array(records, dtype=RECORD), num_bytes=position, sha256=sha256.hexdigest())
@@ -73,11 +76,13 @@ def _write(descriptor: int, pieces: list[bytes], sha256: hashlib._Hash) -> int:
     return total
 
 
-def _list_mask(sample: EncodedSample) -> list[bytes]:
-    if sample.mask is None:
-        return []
-    header = _header(f"{sample.stem}.{MASK_EXTENSION}", len(sample.mask))
-    return [header, sample.mask, bytes(-len(sample.mask) % BLOCK_BYTES)]
+def _list_others(sample: EncodedSample) -> list[bytes]:
+    pieces = []
+    for extension, content in ((MASK_EXTENSION, sample.mask), (INSTANCES_EXTENSION, sample.instances)):
+        if content is not None:
+            header = _header(f"{sample.stem}.{extension}", len(content))
+            pieces += [header, content, bytes(-len(content) % BLOCK_BYTES)]
+    return pieces
 
 
 def _label_member(sample: EncodedSample) -> bytes:

@@ -22,10 +22,12 @@ import numpy as np
 from hornet.durable import write_bytes
 from hornet.errors import UserError
 from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, ImageOptions, prepare_image
+from hornet.shards.build.instances import prepare_instances
 from hornet.shards.build.keys import make_key
 from hornet.shards.build.listing import Item, Listing
 from hornet.shards.build.masks import MaskRule, prepare_mask
 from hornet.shards.build.selection import Int32Array
+from hornet.shards.build.source import AnnotationFile
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
 from hornet.shards.check.image_check import MIN_EDGE_PIXELS
 from hornet.shards.index import RECORD, ShardIndex
@@ -58,6 +60,8 @@ class Workplace:
     """What is done to images."""
     masks: MaskRule | None = None
     """Where the images' masks are, if they have some."""
+    annotations: AnnotationFile | None = None
+    """The images' objects, if they have some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,19 +251,23 @@ def _encode(
                 raise content
             image = prepare_image(content, place.image)
             mask = None if place.masks is None else prepare_mask(item.name, image.size, place.masks)
+            found = None if place.annotations is None else prepare_instances(item.name, image.size, place.annotations)
         except DroppedImageError as error:
             dropped.append({**note, "kind": error.kind, "reason": error.reason})
             continue
         if min(image.size) < MIN_EDGE_PIXELS:
             small.append(item)
-        if image.mended:
-            mended.append({**note, "kind": "mended", "reason": image.mended})
+        reasons = [reason for reason in (image.mended, found.mended if found else None) if reason]
+        if reasons:
+            mended.append({**note, "kind": "mended", "reason": "; ".join(reasons)})
+        labelled = mask or found
         yield EncodedSample(
             stem=make_key(part_names[item.part], item.name, item.twin),
             extension=image.extension,
             image=image.content,
-            label=int(place.labels[item.class_id]) if mask is None else mask.label,
-            mask=None if mask is None else mask.content,
+            label=labelled.label if labelled else int(place.labels[item.class_id]),
+            mask=mask.content if mask else None,
+            instances=found.content if found else None,
         )
 
 

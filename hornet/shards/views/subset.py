@@ -99,6 +99,11 @@ def make_subset(plan: SubsetPlan) -> SubsetReport:
     splits = {name: source.split(name) for name in ([plan.split] if plan.split else source.splits)}
     if plan.reduced_split not in splits and (plan.fraction or plan.per_class or plan.exclude):
         raise UserError(f"{source.path}: there is no split {plan.reduced_split!r} to reduce; name one with --split")
+    if plan.classes and any("category_ids" in split.origin for split in splits.values()):
+        raise UserError(
+            f"--classes: the objects of {source.path} are numbered by its own classes, in their members too; leave it "
+            "out"
+        )
     exclusions = read_exclusions(plan.exclude) if plan.exclude else {}
     label_space, new_labels, missing = _relabel(source.label_space, plan.classes)
     manifest = Manifest(
@@ -264,7 +269,8 @@ def _describe_origin(plan: SubsetPlan, source: Manifest, split: Split, shards: S
         options |= {"fraction": plan.fraction, "per_class": plan.per_class}
         if plan.fraction or plan.per_class:
             options |= {"seed": plan.seed, "allow_empty_classes": plan.allow_empty_classes}
-    return {
+    kept = {key: split.origin[key] for key in ("category_ids",) if key in split.origin}
+    return kept | {
         "command": "subset",
         "source": str(plan.source.resolve()),
         "source_name": source.name,

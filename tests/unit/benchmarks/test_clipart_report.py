@@ -66,7 +66,10 @@ def finished(place):
         for resize, more in (("bilinear", 0), ("spectral", 1)):
             folder = place.runs / f"evaluate-{resize}-{seed}"
             folder.mkdir()
-            rows = [{"image_size": size, "top1": size / 4 + more} for size in (64, 80, 96, 128)]
+            rows = [
+                {"image_size": size, "top1": size / 4 + more, "loss": 2.5 + seed - more / 8}
+                for size in (64, 80, 96, 128)
+            ]
             (folder / "evaluation.json").write_text(json.dumps({"results": rows}))
     return read_results(Plan(seeds=(0, 1)), COMPUTE, place.runs)
 
@@ -95,7 +98,7 @@ def test_tables_show_counts_and_what_is_missing(finished):
     assert "| from scratch, 96 pixels | 1 | 50.50 | 101 of 200 | 1.5000 | 61 |" in text
     assert "| finetune-bilinear - scratch | +10.00 (+10.00 to +10.00) | 2 |" in text
     assert "| random start | HorFPN GF | 1 | 33.00 | 40.00 | 90.00 | 1.750 | 0.600 | 61 |" in text
-    assert "| 96 | 24.00 | 25.00 | +1.00 (+1.00 to +1.00) |" in text
+    assert "| 96 | 24.00 (3.0000) | 25.00 (2.8750) | +1.00 (+1.00 to +1.00) |" in text
     assert "| scratch | 1067 | 68288 | 6.14592e+05 |" in text
     assert "(scratch: 100.031 % of it)" in text
 

@@ -211,7 +211,7 @@ def test_scenes_of_own_cutouts_show_them_where_the_mask_says(tmp_path):
 
 
 def test_cutouts_that_their_owner_has_split_stay_where_they_are(tmp_path):
-    """Squares: red ones to train on, green ones for validation, by far more of a kind than names would leave together."""
+    """Squares: red ones to train on, green ones for validation, which names alone would mix."""
     for split, colour in (("training", (255, 0, 0, 255)), ("validation", (0, 255, 0, 255))):
         for number in range(6):
             for name in ("square", "box"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from hornet.shards.build.sources.archives import (
     open_tar_of_tars,
     walk_members,
 )
+from hornet.shards.build.sources.coco import is_coco, open_coco
 from hornet.shards.build.sources.folders import open_image_folder
 from hornet.shards.build.sources.gzipped import GzippedTar
 from hornet.shards.build.sources.ilsvrc import NAME, open_ilsvrc_val
@@ -29,6 +30,7 @@ from hornet.shards.tar import LocalTar, TarError, TarStream
 LAYOUTS = {
     "image-folder": "CLASS/NAME.jpg, as torchvision reads it",
     "masks": "images/[SPLIT/]NAME.jpg and annotations/[SPLIT/]NAME.png, as ADE20K: a class for each pixel",
+    "coco": "annotations/instances_SPLIT.json and images in SPLIT/ or images/SPLIT/, as COCO: objects",
     "tar-of-tars": "fall11_whole.tar, ILSVRC2012_img_train.tar: a plain tar of SYNSET.tar",
     "folder-of-tars": "a folder of SYNSET.tar",
     "tar-of-folders": "a plain tar of CLASS/NAME.jpg",
@@ -47,35 +49,35 @@ def open_source(
     layout: str = "auto",
     devkit: Path | None = None,
     split: str | None = None,
+    annotations: Path | None = None,
+    images: Path | None = None,
     labels: str | None = None,
     label_space: LabelSpace | None = None,
     incomplete: Incomplete = "refuse",
 ) -> Source:
     """Open raw images.
 
-    `devkit` is for ilsvrc-val; `split` for masks, webdataset and parquet; `labels` (`json:KEY`) for webdataset;
-    `incomplete` for masks and webdataset; `label_space` names the labels where the source only has numbers. The name
-    of a tar is taken for a class only if it is a synset, one of `label_space`, or the layout was given. Raises
-    UserError, saying what was found, if the source is not of the layout or an option has no meaning for it.
+    `devkit` is for ilsvrc-val; `split` for masks, coco, webdataset and parquet; `annotations` and `images` for coco;
+    `labels` (`json:KEY`) for webdataset; `incomplete` for masks, coco and webdataset; `label_space` names the labels
+    where the source only has numbers, and is not for coco, whose file has names. The name of a tar is taken for a class
+    only if it is a synset, one of `label_space`, or the layout was given. Raises UserError, saying what was found, if
+    the source is not of the layout or an option has no meaning for it.
     """
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder")
     is_asked = layout != "auto"
-    layout = layout if is_asked else detect_layout(path, has_labels=bool(labels))
+    layout = layout if is_asked else "coco" if annotations else detect_layout(path, has_labels=bool(labels))
     skip = incomplete if incomplete != "refuse" else None
     given = {"--devkit": devkit, "--source-split": split, "--labels": labels, "--incomplete": skip}
-    meant = {
-        "ilsvrc-val": {"--devkit"},
-        "masks": {"--source-split", "--incomplete"},
-        "webdataset": {"--source-split", "--labels", "--incomplete"},
-        "parquet": {"--source-split"},
-    }
-    for option, value in given.items():
-        if value is not None and option not in meant.get(layout, set()):
-            raise UserError(f"{path}: {option} has no meaning for a source of layout {layout}; leave it out")
+    given |= {"--annotations": annotations, "--images": images}
+    if label_space is not None and layout == "coco":
+        given["--classes"] = label_space.name
+    _refuse_meaningless(path, layout, given)
     _check_kind(path, layout)
     if layout == "masks":
         return open_mask_folders(path, split=split, incomplete=incomplete)
+    if layout == "coco":
+        return open_coco(path, split=split, annotations=annotations, images=images, incomplete=incomplete)
     if layout == "ilsvrc-val":
         return open_ilsvrc_val(path, devkit)
     if layout == "webdataset":
@@ -95,6 +97,22 @@ def open_source(
     if not is_asked and layout in ("tar-of-tars", "folder-of-tars"):
         _refuse_names_of_shards(path, source, layout, label_space)
     return source
+
+
+MEANT = {
+    "ilsvrc-val": {"--devkit"},
+    "masks": {"--source-split", "--incomplete"},
+    "coco": {"--source-split", "--annotations", "--images", "--incomplete"},
+    "webdataset": {"--source-split", "--labels", "--incomplete"},
+    "parquet": {"--source-split"},
+}
+"""Options that say something of a source of a layout."""
+
+
+def _refuse_meaningless(path: Path, layout: str, given: Mapping[str, object]) -> None:
+    for option, value in given.items():
+        if value is not None and option not in MEANT.get(layout, set()):
+            raise UserError(f"{path}: {option} has no meaning for a source of layout {layout}; leave it out")
 
 
 def _refuse_names_of_shards(path: Path, source: SeekableSource, layout: str, label_space: LabelSpace | None) -> None:
@@ -130,6 +148,8 @@ def detect_layout(path: Path, *, has_labels: bool = False) -> str:
 
 
 def _detect_folder(path: Path) -> str:
+    if is_coco(path):
+        return "coco"
     if is_masked(path):
         return "masks"
     tars = sorted(file for file in path.glob("*.tar") if not file.name.startswith("."))
@@ -176,7 +196,7 @@ def _peek(path: Path) -> list[str]:
 
 
 def _check_kind(path: Path, layout: str) -> None:
-    wants_folder = layout in ("image-folder", "masks", "folder-of-tars")
+    wants_folder = layout in ("image-folder", "masks", "coco", "folder-of-tars")
     wants_file = layout in ("tar-of-tars", "tar-of-folders", "tar-gz", "ilsvrc-val")
     if wants_folder and not path.is_dir():
         raise UserError(f"{path}: is not a folder; layout {layout} is {LAYOUTS[layout]}")

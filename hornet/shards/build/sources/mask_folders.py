@@ -12,6 +12,8 @@ from hornet.shards.build.sources.folders import ClassFolder
 from hornet.shards.sample_parts import Incomplete
 
 IMAGES, MASKS = "images", "annotations"
+OBJECTS_PREFIX = "instances_"
+"""Files of objects that begin so may stand beside the masks; layout coco reads them."""
 UNNAMED = "masks"
 """In the place of a class: an image with a mask has many."""
 
@@ -72,5 +74,9 @@ def open_mask_folders(path: Path, *, split: str | None, incomplete: Incomplete) 
             raise UserError(f"{masks}: is no folder; the masks of the images in {images} go there")
     elif splits:
         raise UserError(f"{images}: has the splits {', '.join(splits)}; choose one with --source-split")
+    objects = sorted(file.name for file in (path / MASKS).glob(f"{OBJECTS_PREFIX}*.json"))
+    remarks = (
+        [f"{path / MASKS}: holds objects too ({', '.join(objects)}), which --layout coco reads"] if objects else []
+    )
     part = MaskedFolder(name=split or IMAGES, path=images, masks=masks, incomplete=incomplete)
-    return SeekableSource(parts=(part,), masks=masks)
+    return SeekableSource(parts=(part,), masks=masks, remarks=tuple(remarks))
