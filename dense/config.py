@@ -1,16 +1,17 @@
-"""The config of a run that learns semantic segmentation."""
+"""The configs of runs that learn semantic segmentation, or instances: boxes and masks of things."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from hornet.config import Settings, resumable
 from hornet.data.config import IMAGENET_MEAN, IMAGENET_STD, Channels
+from hornet.data.instances_config import InstanceEvaluationConfig, InstanceStreamConfig
 from hornet.data.segmentation_config import SegmentationEvaluationConfig, SegmentationStreamConfig
-from hornet.dense.config import SegmenterConfig
+from hornet.dense.config import DetectorConfig, SegmenterConfig
 from hornet.runs.directory import RunConfig
 from hornet.training.config import (
     CadenceConfig,
@@ -35,19 +36,13 @@ class BackboneStartConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenseConfig(Settings):
-    """One run: UPerNet on a HorNet learns the class of every pixel."""
+class DenseSettings(Settings):
+    """What runs of both tasks have."""
 
     run: RunConfig
     """Name, place and seed."""
     start: BackboneStartConfig | None = None
     """Where the backbone's weights come from; null for fresh ones. The heads are always fresh."""
-    model: SegmenterConfig
-    """Backbone and heads."""
-    data: SegmentationStreamConfig
-    """Images with masks, their order and the augmentation."""
-    evaluation: SegmentationEvaluationConfig | None = None
-    """Images with masks to evaluate on; null for none."""
     mean: Channels = IMAGENET_MEAN
     """Subtracted from red, green and blue in 0..1."""
     std: Channels = IMAGENET_STD
@@ -69,21 +64,20 @@ class DenseConfig(Settings):
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: forward and backward under autocast; parameters and optimizer are fp32 in both."""
     num_pictures: int = resumable(4)
-    """Images of the evaluation set that are shown after each evaluation, beside mask and prediction; 0 for none."""
+    """Images of the evaluation set that are shown after each evaluation, beside truth and prediction; 0 for none."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
-    micro_batch_size: int = resumable()
-    """Images per forward pass and rank, at least 2: the heads take statistics over them."""
 
     def _find_problems(self) -> Iterator[str]:
         if self.run.branch_from is not None:
-            yield "run.branch_from: is for schedules of shape wsd, which segmentation has not; leave it out"
+            yield "run.branch_from: is for schedules of shape wsd, which runs of this task have not; leave it out"
         if min(self.std) <= 0:
             yield f"std: must be over 0 in each channel, not {self.std}"
         if self.num_pictures < 0:
             yield f"num_pictures: must be 0 or more, not {self.num_pictures}"
         every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
-        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
+        has_set = getattr(self, "evaluation", None) is not None
+        if self.checkpoints.best and (not has_set or every % self.cadence.save_every_steps):
             yield (
                 "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
                 f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
@@ -91,14 +85,64 @@ class DenseConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSegmenterConfig(Settings):
-    """Which segmenter to evaluate, and how its images are seen."""
+class DenseConfig(DenseSettings):
+    """One run: UPerNet on a HorNet learns the class of every pixel."""
+
+    task: Literal["semantic"] = "semantic"
+    """semantic: the class of every pixel."""
+    model: SegmenterConfig
+    """Backbone and heads."""
+    data: SegmentationStreamConfig
+    """Images with masks, their order and the augmentation."""
+    evaluation: SegmentationEvaluationConfig | None = None
+    """Images with masks to evaluate on; null for none."""
+    micro_batch_size: int = resumable()
+    """Images per forward pass and rank, at least 2: the heads take statistics over them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstancesConfig(DenseSettings):
+    """One run: a detector on a HorNet learns what things there are, their boxes and masks."""
+
+    task: Literal["instances"]
+    """instances: the boxes and masks of things."""
+    model: DetectorConfig
+    """Backbone, pyramid and heads."""
+    data: InstanceStreamConfig
+    """Images with their annotations, their order and the augmentation."""
+    evaluation: InstanceEvaluationConfig | None = None
+    """Images with their annotations to evaluate on; null for none."""
+    micro_batch_size: int = resumable()
+    """Images per forward pass and rank."""
+
+
+TASKS: Mapping[str, type[DenseConfig] | type[InstancesConfig]] = {"semantic": DenseConfig, "instances": InstancesConfig}
+"""The config of each value of `task`; a file without one is of the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateDenseSettings(Settings):
+    """Which network of a run of either task to evaluate."""
 
     source: Path
-    """A run of segmentation, or a checkpoint folder in one."""
+    """A run of `launch/dense.py`, or a checkpoint folder in one."""
     weights: Weights = "raw"
     """The last step's, or their moving average."""
-    evaluation: SegmentationEvaluationConfig
-    """The images with masks; by default those of the run, seen as it sees them."""
     precision: Literal["bf16", "fp32"]
     """bf16: under autocast; by default the run's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSegmenterConfig(EvaluateDenseSettings):
+    """Which segmenter to evaluate, and how its images are seen."""
+
+    evaluation: SegmentationEvaluationConfig
+    """The images with masks; by default those of the run, seen as it sees them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateInstancesConfig(EvaluateDenseSettings):
+    """Which detector to evaluate, and how its images are seen."""
+
+    evaluation: InstanceEvaluationConfig
+    """The annotated images; by default those of the run, seen as it sees them."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,51 +10,26 @@ from torch.nn import functional
 from torchvision.utils import make_grid
 
 from dense.config import DenseConfig
+from dense.pictures import make_colours
+from dense.task import DenseTask
 from hornet.batch import Batch
-from hornet.data.augment.mixing import normalise
-from hornet.data.loader import EvaluationStream
 from hornet.dense.inference import measure, predict
-from hornet.seeding import derive_seed
-from hornet.shards.label_space import LabelSpace
 from hornet.shards.mask import IGNORED
 from hornet.stages.classification import require_readable
 from hornet.training.confusion import SegmentationEvaluation
 from hornet.training.image_results import ImageResults
-from hornet.training.rendering import render_images
-from hornet.world import World
 
 PICTURE_PIXELS = 192
 """Edge of one image in a picture."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Segmentation:
-    """What is learned, apart from network and engine."""
-
-    config: DenseConfig
-    """Normalising, the auxiliary loss, how images are evaluated."""
-    label_space: LabelSpace
-    """Names of the classes, in the order of the heads' channels."""
-    labelled: EvaluationStream | None
-    """The set to evaluate on."""
-    num_micro_steps: int
-    """Micro batches of each rank in a step."""
-    world: World
-    """Which of how many ranks this process is."""
-    device: torch.device
-    """Device that this rank computes on."""
-    beat: Callable[[], None]
-    """Called before each forward pass."""
-
-    def derive_step_seed(self, step: int, micro_step: int) -> int:
-        """Return the seed of every random draw on the device in one forward pass: drop path and dropout."""
-        number = self.world.rank * self.num_micro_steps + micro_step
-        return derive_seed("device", self.config.run.seed, step, number)
+class Segmentation(DenseTask[DenseConfig]):
+    """What is learned: the class of every pixel."""
 
     def compute_loss(self, model: Callable[[Tensor], tuple[Tensor, Tensor]], batch: Batch, seed: int) -> Tensor:
         """Return the loss (0-dim, fp32) of a micro batch: of the decoder, and of the auxiliary head, weighted."""
         assert batch.masks_bhw is not None
-        images = self._normalise(batch)
+        images = self.normalise(batch)
         masks = batch.masks_bhw.to(self.device, non_blocking=True).long()
         torch.manual_seed(seed)  # drop path and dropout draw from the global generators
         logits, auxiliary = model(images)
@@ -77,15 +50,11 @@ class Segmentation:
             self.labelled.iterate(),
             config=self.config.evaluation,
             num_classes=len(self.label_space),
-            normalise=self._normalise,
+            normalise=self.normalise,
             device=self.device,
         )
         require_readable(evaluation, self.labelled)
         return evaluation
-
-    def render_images(self, batch: Batch, step: int) -> Tensor:
-        """Return an image (3, H, W) of what the network saw in a micro batch; nothing of it depends on the step."""
-        return render_images(self._normalise(batch), mean=self.config.mean, std=self.config.std)
 
     def render_predictions(self, model: nn.Module) -> Tensor:
         """Return an image (3, H, W) of the first images of the set: each beside its mask and what the model says."""
@@ -96,17 +65,13 @@ class Segmentation:
             batch = self.labelled.read([sample])
             if not batch.is_real.all() or batch.masks_bhw is None:
                 continue
-            classes = predict(model, self._normalise(batch), self.config.evaluation).argmax(dim=1).cpu()
+            classes = predict(model, self.normalise(batch), self.config.evaluation).argmax(dim=1).cpu()
             for pixels in (batch.images_bchw / 255, paint(batch.masks_bhw), paint(classes)):
                 tiles.append(functional.interpolate(pixels, size=(PICTURE_PIXELS, PICTURE_PIXELS), mode="nearest"))
         if not tiles:
             return torch.zeros(3, 1, 1)
         picture: Tensor = make_grid(torch.cat(tiles), nrow=3, padding=2, pad_value=1.0)
         return picture
-
-    def _normalise(self, batch: Batch) -> Tensor:
-        self.beat()
-        return normalise(batch, mean=self.config.mean, std=self.config.std, device=self.device)
 
 
 def average_over_pixels(logits: Tensor, masks: Tensor) -> Tensor:
@@ -121,7 +86,5 @@ def average_over_pixels(logits: Tensor, masks: Tensor) -> Tensor:
 def paint(masks_bhw: Tensor) -> Tensor:
     """Return masks (B, H, W) as images (B, 3, H, W) of values in 0..1: a colour for each class, black for none."""
     num_colours = max(1, int(masks_bhw.max()) + 1)
-    # Hues a golden section apart are never close to each other, whatever the number of classes.
-    colours = [colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 0.95) for label in range(num_colours)]
-    table = torch.tensor([*colours, (0.0, 0.0, 0.0)])
+    table = torch.tensor([*make_colours(num_colours), (0.0, 0.0, 0.0)])
     return table[masks_bhw.long()].permute(0, 3, 1, 2)  # -1, no class, is the last row

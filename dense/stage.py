@@ -1,29 +1,31 @@
-"""What a run of semantic segmentation is: a pretrained backbone, fresh heads -> the same loop, under Accelerate."""
+"""What a run of a dense task is: a pretrained backbone, fresh heads -> the same loop, under Accelerate."""
 
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from dense.config import DenseConfig
+from dense.config import DenseConfig, InstancesConfig
+from dense.instances import InstanceSegmentation
+from dense.networks import build_network, get_backbone
 from dense.segmentation import Segmentation
+from hornet.data.instances import open_instance_evaluation, open_instance_stream
 from hornet.data.loader import EvaluationStream, TrainStream
 from hornet.data.segmentation import open_segmentation_evaluation, open_segmentation_stream
 from hornet.data.shared_memory import require_shared_memory
-from hornet.dense.backbone import DenseBackbone
 from hornet.dense.uper_net import UPerNet
 from hornet.dense.weights import load_backbone
-from hornet.errors import UserError
 from hornet.model.build import list_shapes
 from hornet.model.cost import count_training_flops
 from hornet.model.resize import get_filter_grids
-from hornet.seeding import derive_seed
 from hornet.stages.attempt import Attempt, Opened, run_attempt
 from hornet.stages.classification import require_labels_of_checkpoint, require_same_labels
 from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.training.average_precision import AveragePrecision
 from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.engines.accelerate import AccelerateEngine
@@ -32,17 +34,20 @@ from hornet.training.schedule import PolySchedule
 from hornet.training.statistics import require_statistics
 from hornet.world import World
 
-TASK = "semantic segmentation"
+AnyConfig = DenseConfig | InstancesConfig
+
+TASK_NAMES: Mapping[str, str] = {"semantic": "semantic segmentation", "instances": "instance segmentation"}
+"""What checkpoints, and people, call the values of `task`."""
 
 
-def train_segmenter(config: DenseConfig, *, world: World) -> None:
-    """Run, or resume, a run of semantic segmentation to its end. Every rank calls it."""
+def train_dense(config: AnyConfig, *, world: World) -> None:
+    """Run, or resume, a run of either task to its end. Every rank calls it."""
 
-    def open_data(config: DenseConfig) -> Opened:
+    def open_data(config: AnyConfig) -> Opened:
         stream, labelled = open_streams(config, world=world)
         identity = {
             "engine": "accelerate",
-            "task": TASK,
+            "task": TASK_NAMES[config.task],
             "model": config.model.name,
             "label_space": stream.label_space.fingerprint,
             "stream": stream.manifest_fingerprint,
@@ -59,50 +64,45 @@ def train_segmenter(config: DenseConfig, *, world: World) -> None:
     run_attempt(config, world=world, open_data=open_data)
 
 
-def open_streams(config: DenseConfig, *, world: World) -> tuple[TrainStream, EvaluationStream | None]:
+def open_streams(config: AnyConfig, *, world: World) -> tuple[TrainStream, EvaluationStream | None]:
     """Open the training set and the one to evaluate on; raises UserError, as where their classes differ."""
-    stream = open_segmentation_stream(
-        config.data,
-        world=world,
-        seed=config.run.seed,
-        global_batch_size=config.global_batch_size,
-        micro_batch_size=config.micro_batch_size,
-    )
+    order = {
+        "seed": config.run.seed,
+        "global_batch_size": config.global_batch_size,
+        "micro_batch_size": config.micro_batch_size,
+    }
+    if isinstance(config, InstancesConfig):
+        stream = open_instance_stream(config.data, world=world, **order)
+    else:
+        stream = open_segmentation_stream(config.data, world=world, **order)
     labelled = None
     if config.evaluation is not None:
-        labelled = open_segmentation_evaluation(config.evaluation, world=world)
+        labelled = open_labelled(config, world=world)
         require_same_labels(labelled.label_space, stream.label_space)
     needed = [part.count_shared_bytes() for part in (stream, labelled) if part is not None]
     require_shared_memory(needed, num_local_ranks=world.num_local_ranks)
     return stream, labelled
 
 
-def build_segmenter(config: DenseConfig, *, num_classes: int) -> UPerNet:
-    """Return the run's network, fresh; raises UserError if its name or arguments make none."""
-    model = config.model
-    torch.manual_seed(derive_seed("weights", config.run.seed))
-    try:
-        backbone = DenseBackbone(
-            model.name,
-            img_size=model.filter_size,
-            drop_path_rate=model.drop_path_rate,
-            layer_scale_init=model.layer_scale_init,
-            **(model.arguments or {}),
-        )
-    except TypeError as error:
-        raise UserError(f"model.arguments: {model.name} does not take them: {error}") from error
-    backbone.set_grad_checkpointing(model.activation_checkpointing)
-    return UPerNet(
-        backbone,
-        num_classes=num_classes,
-        channels=model.channels,
-        kind=model.pyramid,
-        num_decay_layers=model.layer_decay_depth,
-    )
+def open_labelled(config: AnyConfig, *, world: World) -> EvaluationStream:
+    """Open the set that the config names to evaluate on; raises UserError."""
+    assert config.evaluation is not None
+    if isinstance(config, InstancesConfig):
+        labelled = open_instance_evaluation(config.evaluation, world=world)
+        AveragePrecision(len(labelled.label_space))  # tells now, not after hours of training, what is not installed
+        return labelled
+    return open_segmentation_evaluation(config.evaluation, world=world)
+
+
+def make_task(config: AnyConfig, **parts: Any) -> Segmentation | InstanceSegmentation:
+    """Return what is learned; `parts` are the other fields of a DenseTask."""
+    if isinstance(config, InstancesConfig):
+        return InstanceSegmentation(config=config, **parts)
+    return Segmentation(config=config, **parts)
 
 
 def _build(
-    config: DenseConfig,
+    config: AnyConfig,
     attempt: Attempt,
     *,
     stream: TrainStream,
@@ -110,8 +110,8 @@ def _build(
     identity: dict[str, Any],
     world: World,
 ) -> Components:
-    task = Segmentation(
-        config=config,
+    task = make_task(
+        config,
         label_space=stream.label_space,
         labelled=labelled,
         num_micro_steps=stream.num_micro_steps,
@@ -120,13 +120,14 @@ def _build(
         beat=attempt.beat,
     )
     with errors_shared():
-        model = build_segmenter(config, num_classes=len(stream.label_space))
-        require_statistics(model, stream.micro_batch_size)
+        model = build_network(config, num_classes=len(stream.label_space))
+        if isinstance(model, UPerNet):  # a detector's are taken over the regions of an image, which are many
+            require_statistics(model, stream.micro_batch_size)
         if attempt.checkpoint is None and config.start is not None:
-            num_resized = load_backbone(model.backbone, config.start.from_, weights=config.start.weights)
+            num_resized = load_backbone(get_backbone(model), config.start.from_, weights=config.start.weights)
             if world.is_main:
                 print(f"backbone from {config.start.from_}; {num_resized} filters resized; heads are fresh", flush=True)
-    flops_per_image = count_training_flops(model, config.data.transform.crop_size)
+    flops_per_image = count_training_flops(model, find_typical_size(config, stream=stream))
     shapes, filters = list_shapes(model), list(get_filter_grids(model))
     start_from = None if config.start is None else config.start.from_
     parent = find_parent(start_from, attempt.checkpoint, world=world)
@@ -158,12 +159,23 @@ def _build(
     )
 
 
-def _describe_weights(config: DenseConfig, *, stream: TrainStream, parent: str | None) -> dict[str, Any]:
+def find_typical_size(config: AnyConfig, *, stream: TrainStream) -> int:
+    """Return the edge of the square, pixels, that is as large as an image the network sees: costs are counted for it.
+
+    A detector's images have no one size; that of a photograph of 4 to 3 at the mean of its shorter edges is taken.
+    """
+    if isinstance(config, InstancesConfig):
+        edges = config.data.transform.short_edges
+        return round(math.sqrt(4 / 3) * sum(edges) / len(edges))
+    return stream.image_size
+
+
+def _describe_weights(config: AnyConfig, *, stream: TrainStream, parent: str | None) -> dict[str, Any]:
     """Return what a reader of a checkpoint's weights needs besides them, as JSON values."""
     return {
-        "task": TASK,
+        "task": TASK_NAMES[config.task],
         "model": config.model.name,
-        "image_size": config.data.transform.crop_size,
+        "image_size": stream.image_size,
         "mean": list(config.mean),
         "std": list(config.std),
         "label_space": stream.label_space.to_json(),
@@ -171,7 +183,9 @@ def _describe_weights(config: DenseConfig, *, stream: TrainStream, parent: str |
     }
 
 
-def _build_engine(config: DenseConfig, model: nn.Module, *, task: Segmentation) -> AccelerateEngine:
+def _build_engine(
+    config: AnyConfig, model: nn.Module, *, task: Segmentation | InstanceSegmentation
+) -> AccelerateEngine:
     if config.model.sync_batch_norm and task.world.num_ranks > 1 and task.device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return AccelerateEngine(

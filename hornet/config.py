@@ -27,6 +27,9 @@ Config = TypeVar("Config")
 
 RESUMABLE = "is_resumable"
 
+TASK = "task"
+"""Key that says of which class a file is, where a command takes several."""
+
 
 class ConfigError(UserError):
     """What is wrong with a config, every problem on a line of its own."""
@@ -72,14 +75,26 @@ class Setting:
     """Whether a resumed run may give another value than it was begun with."""
 
 
-def load_config(config_class: type[Config], *, path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read `path`, apply dotted `key=value` overrides, check everything.
+def load_config(
+    config_class: type[Config] | Mapping[str, type[Config]], *, path: Path, overrides: Sequence[str] = ()
+) -> Config:
+    """Read `path`, apply dotted `key=value` overrides, check everything. Of several classes `task` names one.
 
     Raises ConfigError with all the problems found: keys that are unknown or stand twice, wrong types, missing keys,
     broken rules.
     """
     values, problems = read_settings(path, overrides)
+    if isinstance(config_class, Mapping):
+        config_class = choose_class(config_class, values, source=str(path))
     return build_config(config_class, values, source=str(path), problems=problems)
+
+
+def choose_class(classes: Mapping[str, type[Config]], values: Mapping[str, Any], *, source: str) -> type[Config]:
+    """Return the class of what the values have under `task`, the first where they have nothing; raises ConfigError."""
+    task = values.get(TASK, next(iter(classes)))
+    if str(task) not in classes:
+        raise ConfigError(source, [f"{TASK}: must be {' or '.join(classes)}, not {show(task)}"])
+    return classes[str(task)]
 
 
 def read_settings(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], list[str]]:

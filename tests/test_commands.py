@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dense.config import DenseConfig, EvaluateSegmenterConfig
+from dense.config import TASKS, EvaluateInstancesConfig, EvaluateSegmenterConfig
 from finetune.config import FinetuneConfig
 from hornet.cli import COMMANDS
 from hornet.cli.configs import list_configs
@@ -32,7 +32,7 @@ CODE = [
 ]
 NAMES = "python|deepspeed|accelerate|torchrun|make|hornet|sbatch|pip|launch/|benchmarks/"
 PROGRAMS = rf"(?:\w+=\S+ )*(?:\.venv/bin/)?(?:{NAMES})"
-STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "dense": DenseConfig}
+STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "dense": TASKS["semantic"]}
 DEMOS = {"finetune": "finetune", "dense": "segmentation"}
 LEFT_OUT = {"docs/log.md"}  # a diary: its commands were those of their day
 
@@ -181,8 +181,9 @@ def find_config_problem(name, options):
         except ConfigError as error:
             return str(error)
         return None
-    is_segmenter = name == "evaluate" and "dense" in Path(options.source).parts  # else it would be asked for its run
-    base = EvaluateSegmenterConfig if is_segmenter else EvaluateConfig if name == "evaluate" else STAGES.get(name)
+    is_dense = name == "evaluate" and "dense" in Path(options.source).parts  # else it would be asked for its run
+    of_dense = EvaluateInstancesConfig if "rcnn" in str(getattr(options, "source", "")) else EvaluateSegmenterConfig
+    base = of_dense if is_dense else EvaluateConfig if name == "evaluate" else STAGES.get(name)
     values = {"source": "X"}
     if path is not None:
         file = ROOT / path
@@ -193,6 +194,8 @@ def find_config_problem(name, options):
             return f"no config {path}"
         else:  # FILE, my.yaml: the keys are those of any config
             values = read_yaml(ROOT / f"configs/demo/{DEMOS.get(name, 'pretrain')}.yaml")
+    if name == "dense":
+        base = TASKS[values.get("task", "semantic")]
     base = base or (FinetuneConfig if "start" in values else PretrainConfig)
     problems = apply_overrides(values, [word for word in options.overrides if "=" in word])
     try:

@@ -24,7 +24,7 @@ COMMANDS = {
     "plan": Command("plan", "train", "memory, time, cost and jobs of a run, from its config alone"),
     "pretrain": Command("pretrain", "train", "pretrain from shards under DeepSpeed ZeRO"),
     "finetune": Command("finetune", "train", "finetune pretrained weights under Accelerate"),
-    "dense": Command("dense", "train", "train a segmenter on a pretrained backbone under Accelerate"),
+    "dense": Command("dense", "train", "train a segmenter or detector on a pretrained backbone under Accelerate"),
     "evaluate": Command("evaluate", "train", "top-1, top-5 and loss of a run, a checkpoint or a weight file"),
     "average": Command("average", "train", "weights made of finished runs: means, soups, points between start and end"),
     "export": Command("export", "train", "weights for timm's hub, as the original's file, as ONNX"),

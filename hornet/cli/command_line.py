@@ -6,13 +6,13 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from hornet.cli import BAD_INPUT
 from hornet.cli.configs import find_config
-from hornet.config import ConfigError, describe_fields, load_config
+from hornet.config import TASK, ConfigError, describe_fields, load_config
 from hornet.errors import UserError
 from hornet.world import read_world, report_to_launcher
 
@@ -24,15 +24,20 @@ NUM_ROLLBACK_BATCHES = 200  # PaLM (arXiv 2204.02311, 5.1) left out 200 to 500 a
 
 
 def read_command_line(
-    config_class: type[Config], *, description: str, example: str, arguments: Sequence[str] | None = None
+    config_class: type[Config] | Mapping[str, type[Config]],
+    *,
+    description: str,
+    example: str,
+    arguments: Sequence[str] | None = None,
 ) -> Config:
     """Parse `--config FILE key=value ...` into a config; on bad input print every problem and exit 2.
 
+    Of several classes, by name, the config's `task` names one; a config without it is of the first.
     `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
     """
     parser = _Parser(
         description=description,
-        epilog=f"example:\n  {example}\n\nkeys of the config:\n{describe_fields(config_class)}",
+        epilog=f"example:\n  {example}\n\n{_describe_keys(config_class)}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -60,6 +65,13 @@ def read_command_line(
         return load_config(config_class, path=find_config(options.config), overrides=overrides)
     except ConfigError as error:
         _refuse(str(error))
+
+
+def _describe_keys(config_class: type[Any] | Mapping[str, type[Any]]) -> str:
+    if not isinstance(config_class, Mapping):
+        return f"keys of the config:\n{describe_fields(config_class)}"
+    parts = (f"keys of a config with {TASK}={task}:\n{describe_fields(cls)}" for task, cls in config_class.items())
+    return "\n\n".join(parts)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,4 +1,7 @@
-"""Train a segmenter, UPerNet on a pretrained HorNet, under Accelerate. The same command resumes a run."""
+"""Train a segmenter (UPerNet) or a detector with masks on a pretrained HorNet, under Accelerate.
+
+The config's `task` says which. The same command resumes a run.
+"""
 
 from hornet.signals import catch_signals, ignore_signals
 
@@ -6,20 +9,20 @@ from hornet.signals import catch_signals, ignore_signals
 def main() -> None:
     """Read the command line, then hand over to the stage."""
     catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
-    from dense.config import DenseConfig
+    from dense.config import TASKS
     from hornet.cli.command_line import exit_on_bad_input, read_command_line
     from hornet.world import read_world
 
     config = read_command_line(
-        DenseConfig,
+        TASKS,
         description=__doc__ or "",
         example="accelerate launch launch/dense.py --config configs/dense/upernet_hornet_tiny_gf_ade20k.yaml "
         "start.from=runs/tiny",
     )
-    from dense.stage import train_segmenter  # imports accelerate, which a wrong config need not wait for
+    from dense.stage import train_dense  # imports accelerate, which a wrong config need not wait for
 
     try:
-        exit_on_bad_input(lambda: train_segmenter(config, world=read_world()))
+        exit_on_bad_input(lambda: train_dense(config, world=read_world()))
     finally:
         ignore_signals()  # a late one would turn the exit code into its own
 

@@ -12,7 +12,7 @@ from typing import Any
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
-from hornet.cli.evaluate_segmentation import evaluate_segmentation, find_segmentation
+from hornet.cli.evaluate_dense import evaluate_dense_run, find_dense_run
 from hornet.config import ConfigError, build_config, describe_fields, read_settings
 from hornet.durable import replace_non_finite
 from hornet.errors import UserError
@@ -29,7 +29,7 @@ EPILOG = f"""examples:
   python launch/evaluate.py hornet_tiny_gf.pth evaluation.shards=data/imagenet-1k
   torchrun --nproc_per_node 8 launch/evaluate.py runs/large/checkpoints/step_00093600 weights=both sizes=[224,288,384]
   python launch/evaluate.py runs/large --config configs/evaluate/imagenet_a.yaml evaluation.shards=data/imagenet-a
-  python launch/evaluate.py runs/dense/NAME evaluation.flip=true        a run of segmentation (docs/dense.md)
+  python launch/evaluate.py runs/dense/NAME evaluation.flip=true        a segmenter or detector (docs/dense.md)
 
 For a run or a checkpoint in one, the set, its preprocessing and the precision are by default those of the run's own
 config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 below 384 pixels, and from 384 on the
@@ -54,8 +54,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
     try:
-        if (run := find_segmentation(options.source)) is not None:
-            evaluate_segmentation(run, options)
+        if (run := find_dense_run(options.source)) is not None:
+            evaluate_dense_run(run, options)
             return
         config = read_config(options.source, config=options.config, overrides=options.overrides)
     except UserError as error:

@@ -10,7 +10,16 @@ from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
 from hornet.data.config import EvaluatedSetConfig, EvaluationConfig, StreamConfig, TrainedSetConfig, TransformConfig
 from hornet.data.division import check_division
 from hornet.data.order import ORDER_VERSION, Order
-from hornet.data.pipeline import PADDING, Batches, EvaluationBatches, Failure, Pick, SeededBatches, TrainBatches
+from hornet.data.pipeline import (
+    PADDING,
+    Batches,
+    Corrupt,
+    EvaluationBatches,
+    Failure,
+    Pick,
+    SeededBatches,
+    TrainBatches,
+)
 from hornet.data.prefetch import ShardPrefetcher
 from hornet.data.shared_memory import count_batch_bytes
 from hornet.data.whole_samples import find_world
@@ -223,8 +232,10 @@ def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_
     return StreamConfig(shards=config, num_workers=num_workers or 0, transform=transform)
 
 
-def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
-    """Open a split for evaluation, after checking its files; raises UserError."""
+def open_evaluation_stream(
+    config: EvaluationConfig, *, world: World, corrupt: Corrupt | None = None
+) -> EvaluationStream:
+    """Open a split for evaluation, after checking its files, and `corrupt` each image if asked to; raises UserError."""
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
     transform = EvaluationTransform(
         image_size=config.image_size, crop_fraction=config.crop_fraction, interpolation=config.interpolation
@@ -234,6 +245,6 @@ def open_evaluation_stream(config: EvaluationConfig, *, world: World) -> Evaluat
         shards=shards,
         world=world,
         batch_size=config.batch_size,
-        dataset=EvaluationBatches(shards, transform=transform),
+        dataset=EvaluationBatches(shards, transform=transform, corrupt=corrupt),
         bytes_per_image=3 * config.image_size**2,
     )

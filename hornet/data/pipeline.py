@@ -38,6 +38,9 @@ NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
 Pick = tuple[int, int]
 """Epoch and sample."""
 
+Corrupt = Callable[..., Pixels]
+"""Makes of (H, W, 3) pixels, by their `key`, an image that is harder to recognise: a Corruption."""
+
 PADDING = -1
 """In place of a sample: a slot that evaluation leaves empty."""
 
@@ -214,9 +217,10 @@ class TrainBatches(SeededBatches):
 class EvaluationBatches(Batches):
     """Batches for evaluation; a bad sample leaves its slot empty and is reported."""
 
-    def __init__(self, shards: ShardSet, *, transform: EvaluationTransform) -> None:
+    def __init__(self, shards: ShardSet, *, transform: EvaluationTransform, corrupt: Corrupt | None = None) -> None:
         super().__init__(shards)
         self._transform = transform
+        self._corrupt = corrupt
 
     def __getitems__(self, samples: Sequence[int]) -> Batch | Failure:
         """Make one batch; PADDING leaves its slot empty (is_real False)."""
@@ -232,9 +236,13 @@ class EvaluationBatches(Batches):
 
     def _fill(self, slots: Slots, slot: int, sample: int) -> None:
         try:
-            slots.fill(slot, load_image(self._reader, sample, self._transform))
+            image = load_image(self._reader, sample, self._transform)
         except UnreadableSampleError as error:
             slots.bad.append(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
+            return
+        if self._corrupt is not None:
+            image = replace(image, pixels=self._corrupt(image.pixels, key=image.key))
+        slots.fill(slot, image)
 
 
 def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> Decoded:

@@ -1,4 +1,4 @@
-"""Settings of a segmenter; imports no torch."""
+"""Settings of segmenters and detectors; imports no torch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS
 Pyramid = Literal["fpn", "horfpn_7x7", "horfpn_gf"]
 
 
+Detector = Literal["mask_rcnn", "cascade_mask_rcnn"]
+
+
 @dataclass(frozen=True, kw_only=True)
-class SegmenterConfig(Settings):
-    """UPerNet on a HorNet."""
+class DenseBackboneConfig(Settings):
+    """A HorNet that gives four maps, and how it learns."""
 
     name: str
     """Backbone: a HorNet of four stages, such as hornet_tiny_gf."""
@@ -28,18 +31,10 @@ class SegmenterConfig(Settings):
     """Largest rate of stochastic depth in the backbone."""
     layer_scale_init: float = OWN_LAYER_SCALE
     """Initial value of the backbone's layer scales."""
-    pyramid: Pyramid = "fpn"
-    """fpn: 3x3 convolutions; horfpn_7x7, horfpn_gf: the fusion is a gnConv, with 7x7 kernels or global filters."""
-    channels: int = 512
-    """Of the maps in the decoder."""
-    auxiliary_weight: float = 0.4
-    """Of the loss of the auxiliary head, on the map of stride 16."""
-    layer_decay_depth: int = 12
-    """Layers for which optimizer.layer_decay takes the backbone: the original's rule by stages, 12, for tiny 6."""
-    sync_batch_norm: bool = True
-    """Take the decoder's batch statistics over all ranks, on GPUs; on CPUs each rank takes its own."""
     activation_checkpointing: bool = resumable(False)
     """Compute each block's activations again in the backward pass instead of keeping them."""
+    sync_batch_norm: bool = True
+    """Take the batch statistics of decoder and heads over all ranks, on GPUs; on CPUs each rank takes its own."""
 
     def _find_problems(self) -> Iterator[str]:
         if self.name not in VARIANTS:
@@ -48,9 +43,51 @@ class SegmenterConfig(Settings):
             yield f"filter_size: must be at least {MIN_IMAGE_SIZE} pixels, the network's stride, not {self.filter_size}"
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
-        if self.channels < 2 or self.channels % 2:
-            yield f"channels: must be even and at least 2, not {self.channels}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmenterConfig(DenseBackboneConfig):
+    """UPerNet on a HorNet."""
+
+    pyramid: Pyramid = "fpn"
+    """fpn: 3x3 convolutions; horfpn_7x7, horfpn_gf: the fusion is a gnConv, with 7x7 kernels or global filters."""
+    channels: int = 512
+    """Of the maps in the decoder."""
+    auxiliary_weight: float = 0.4
+    """Of the loss of the auxiliary head, on the map of stride 16."""
+    layer_decay_depth: int = 12
+    """Layers for which optimizer.layer_decay takes the backbone: the original's rule by stages, 12, for tiny 6."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from super()._find_problems()
+        yield from find_channel_problems(self.channels)
         if self.auxiliary_weight < 0:
             yield f"auxiliary_weight: must be 0 or more, not {self.auxiliary_weight}"
         if self.layer_decay_depth < 4:
             yield f"layer_decay_depth: must be at least 4, the stages, not {self.layer_decay_depth}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig(DenseBackboneConfig):
+    """Mask R-CNN or Cascade Mask R-CNN on a HorNet."""
+
+    detector: Detector
+    """mask_rcnn, or cascade_mask_rcnn: three heads in a row, each on the boxes of the one before."""
+    pyramid: Pyramid = "fpn"
+    """fpn: 3x3 convolutions; horfpn_7x7, horfpn_gf: gnConvs in their place, with 7x7 kernels or global filters."""
+    channels: int = 256
+    """Of the pyramid's maps, and of the convolutions in the heads."""
+    anchor_size: int = 32
+    """Edge of the anchors on the map of stride 4, pixels; on each of the four further maps twice as large."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from super()._find_problems()
+        yield from find_channel_problems(self.channels)
+        if self.anchor_size < 1:
+            yield f"anchor_size: must be at least 1 pixel, not {self.anchor_size}"
+
+
+def find_channel_problems(channels: int) -> Iterator[str]:
+    """Yield a sentence if the gates of a HorFPN's gnConvs do not divide the channels."""
+    if channels < 2 or channels % 2:
+        yield f"channels: must be even and at least 2, not {channels}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from hornet.dense.backbone import DenseBackbone
 from hornet.dense.cascade import CascadeRoiHeads
@@ -34,9 +35,13 @@ def build_mask_rcnn(backbone: DenseBackbone, neck: FeaturePyramid, *, num_classe
     """Mask R-CNN for `num_classes` kinds of things, counted without the background; labels are 1 to num_classes.
 
     `settings` are those of torchvision's MaskRCNN (min_size, max_size, rpn_batch_size_per_image, ...), whose call,
-    targets, losses and detections are the detector's.
+    targets, losses and detections are the detector's. The mask head is as wide as the pyramid's maps.
     """
-    return MaskRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
+    detector = MaskRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
+    width = neck.out_channels
+    detector.roi_heads.mask_head = MaskRCNNHeads(width, (width,) * 4, dilation=1)
+    detector.roi_heads.mask_predictor = MaskRCNNPredictor(width, width, num_classes + 1)
+    return detector
 
 
 def build_cascade_mask_rcnn(

@@ -23,6 +23,7 @@ from hornet.model.config import ModelConfig
 from hornet.seeding import derive_seed
 from hornet.shards.label_report import describe_space, explain_mismatch
 from hornet.shards.label_space import LabelSpace, read_label_space
+from hornet.training.average_precision import DetectionEvaluation
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint
 from hornet.training.confusion import SegmentationEvaluation
 from hornet.training.evaluate import Evaluation, evaluate
@@ -98,7 +99,9 @@ class Classification:
         return render_images(inputs.images_bchw, mean=self.mixing.mean, std=self.mixing.std)
 
 
-def require_readable(evaluation: Evaluation | SegmentationEvaluation, labelled: EvaluationStream) -> None:
+def require_readable(
+    evaluation: Evaluation | SegmentationEvaluation | DetectionEvaluation, labelled: EvaluationStream
+) -> None:
     """Raise UserError if more images could not be read than the set's config allows."""
     if evaluation.num_bad_images > labelled.max_bad_sample_rate * labelled.num_samples:
         raise UserError(

@@ -18,6 +18,7 @@ from hornet.data.config import (
     MixingConfig,
     StreamConfig,
 )
+from hornet.data.corruptions.names import COUNTED, EXTRA
 from hornet.field_types import Arguments, NameOrPath
 from hornet.model.config import ModelConfig, find_image_size_problems
 from hornet.model.sizes import Resize
@@ -217,8 +218,10 @@ class EvaluateConfig(Settings):
     crops: tuple[float | None, ...] = ()
     """Crop fractions to evaluate with at each size, null to warp; empty for evaluation.crop_fraction alone."""
     corruptions: bool = False
-    """evaluation.shards is a folder of sets, CORRUPTION/SEVERITY as ImageNet-C's; with all of the 15, the result has
-    mCE."""
+    """Evaluate on images with the corruptions of ImageNet-C too: made here of those of evaluation.shards, or, if that
+    is a folder of sets CORRUPTION/SEVERITY, read from there."""
+    corruption_names: tuple[str, ...] = ()
+    """Which of the 15 corruptions and the 4 extra ones, as fog; empty for all, of a folder those that are in it."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     """By which labels."""
     probe: ProbeConfig | None = None
@@ -241,7 +244,8 @@ class EvaluateConfig(Settings):
             yield from find_image_size_problems(size, model=self.model, key=key)
         if self.evaluation.per_image:
             yield "evaluation.per_image: is for training runs, whose directory takes the file; leave it out here"
-        for key, values in (("sizes", self.sizes), ("crops", self.crops)):
+        listed = {"sizes": self.sizes, "crops": self.crops, "corruption_names": self.corruption_names}
+        for key, values in listed.items():
             if len(set(values)) < len(values):
                 yield f"{key}: names {next(value for value in values if values.count(value) > 1)} twice"
         for crop in self.crops:
@@ -251,6 +255,11 @@ class EvaluateConfig(Settings):
             yield f"probe.split: is {self.probe.split}, which is evaluated; an image would be its own nearest neighbour"
         if self.probe is not None and self.corruptions:
             yield "probe: has no meaning with corruptions, whose sets have no split to learn from"
+        if self.corruption_names and not self.corruptions:
+            yield "corruption_names: has no effect without corruptions=true"
+        for name in self.corruption_names:
+            if name not in (*COUNTED, *EXTRA):
+                yield f"corruption_names: {name} is none of {', '.join((*COUNTED, *EXTRA))}"
         if self.calibration_bins < 1:
             yield f"calibration_bins: must be at least 1, not {self.calibration_bins}"
         if self.num_confusions < 0:

@@ -1,20 +1,27 @@
-"""ImageNet-C: which sets there are in a folder, and the mean corruption error over them.
+"""Corrupted images: which there are in a folder as ImageNet-C's, or are made here, and the errors over all of them.
 
 Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations (ICLR 2019,
 arXiv 1903.12261), section 3.2: the errors over five severities are summed, divided by AlexNet's, and averaged over 15
-corruptions. The four of its `extra` folder are reported and do not count.
+corruptions. The four of its `extra` folder are reported and do not count. AlexNet's are errors on ImageNet-1K at 224
+pixels; of anything else there is the mean error and no mCE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hornet.data.config import EvaluationConfig
+from hornet.data.corruptions.names import COUNTED, EXTRA, SEVERITIES, list_departures
 from hornet.errors import UserError
-from hornet.shards.manifest import MANIFEST_NAME
+from hornet.shards.indexing.tar_list import is_tar_list
+from hornet.shards.manifest import MANIFEST_NAME, is_url
+from hornet.stages.config import EvaluateConfig
 
-SEVERITIES = (1, 2, 3, 4, 5)
+if TYPE_CHECKING:
+    from hornet.data.corruptions.corruption import Corruption
 
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
@@ -34,21 +41,88 @@ ALEXNET_ERRORS = {
     "jpeg_compression": 0.606500,
 }
 """AlexNet's mean errors over the severities at 224 pixels, as the authors' hendrycks/robustness gives them."""
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images that are evaluated in one pass."""
+
+    corruption: str | None
+    """What was done to them, as fog/3; None for nothing."""
+    data: EvaluationConfig
+    """The set, and how its images are brought to the network."""
+    corrupt: Corruption | None = None
+    """What remains to be done to each image then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionResult:
-    """Errors over a folder of corrupted sets."""
+    """Errors over all corruptions."""
 
     errors: Mapping[str, tuple[float, ...]]
     """By corruption: the share of images missed at severities 1 to 5, 0 to 1."""
     normalised: Mapping[str, float]
-    """By corruption of the 15: the sum of its errors over AlexNet's, in percent."""
+    """By corruption of the 15: the sum of its errors over AlexNet's, in percent; empty where those do not apply."""
+    mean_error: float | None
+    """Mean error in percent over those of the 15 that are there; None without any."""
     mce: float | None
-    """Mean of `normalised` in percent; None unless all of the 15 are there."""
+    """Mean of `normalised` in percent; None unless all of the 15 are there and AlexNet's errors apply."""
+    reason: str | None
+    """Why there is no mCE."""
     missing: tuple[str, ...]
     """Of the 15, those that are not there."""
+
+
+def list_images(data: EvaluationConfig, *, names: Sequence[str]) -> tuple[list[Images], bool]:
+    """Return what is evaluated, and whether it is made here: of a set first its own images, then those that are made.
+
+    `names` chooses corruptions, all if empty. Raises UserError if they are to be read from a folder that lacks them, or
+    to be made without scipy.
+    """
+    place = str(data.shards)
+    is_set = is_tar_list(place) or is_url(place) or not Path(place).is_dir() or (Path(place) / MANIFEST_NAME).exists()
+    if not is_set:
+        found = list_corrupted(place)
+        lacking = [name for name in names if name not in {name for name, _ in found}]
+        if lacking:
+            raise UserError(f"corruption_names: {place} holds no sets of {', '.join(lacking)}")
+        return [
+            Images(corruption=f"{name}/{severity}", data=replace(data, shards=f"{place}/{name}/{severity}"))
+            for name, severity in found
+            if not names or name in names
+        ], False
+    made = [
+        Images(corruption=f"{name}/{severity}", data=data, corrupt=make_corruption(name, severity))
+        for name in (*COUNTED, *EXTRA)
+        if not names or name in names
+        for severity in SEVERITIES
+    ]
+    return [Images(corruption=None, data=data), *made], True
+
+
+def plan_images(config: EvaluateConfig) -> tuple[list[Images], tuple[str, ...]]:
+    """Return what is evaluated, and how corruptions that are made here differ from ImageNet-C's, a sentence each.
+
+    Raises UserError as `list_images`.
+    """
+    if not config.corruptions:
+        return [Images(corruption=None, data=config.evaluation)], ()
+    images, are_made = list_images(config.evaluation, names=config.corruption_names)
+    names = config.corruption_names or (*COUNTED, *EXTRA)
+    sizes = config.sizes or (config.evaluation.image_size,)
+    departures = (line for size in sizes for line in list_departures(names, image_size=size))
+    return images, tuple(dict.fromkeys(departures)) if are_made else ()
+
+
+def make_corruption(name: str, severity: int) -> Corruption:
+    """Return a corruption that is made here; raises UserError without scipy."""
+    try:
+        from hornet.data.corruptions.corruption import Corruption
+    except ImportError as error:
+        raise UserError(
+            f"corruptions: are made with scipy, which is missing ({error}); run `pip install scipy`"
+        ) from error
+    return Corruption(name=name, severity=severity)
 
 
 def list_corrupted(folder: Path | str) -> list[tuple[str, int]]:
@@ -63,9 +137,9 @@ def list_corrupted(folder: Path | str) -> list[tuple[str, int]]:
     if not found:
         raise UserError(
             f"corruptions: {root} holds no sets as gaussian_noise/3/{MANIFEST_NAME}; build one of each folder of "
-            "ImageNet-C with `python launch/shards.py build`"
+            "ImageNet-C with `python launch/shards.py build`, or give a set, of whose images they are made"
         )
-    known = (*ALEXNET_ERRORS, *EXTRA)
+    known = (*COUNTED, *EXTRA)
     for name, severities in found.items():
         if name not in known:
             raise UserError(f"corruptions: {root / name} is none of ImageNet-C's: {', '.join(known)}")
@@ -79,15 +153,30 @@ def list_corrupted(folder: Path | str) -> list[tuple[str, int]]:
     return [(name, severity) for name in known if name in found for severity in SEVERITIES]
 
 
-def summarise(errors: Mapping[tuple[str, int], float]) -> CorruptionResult:
-    """Return the corruption errors, from the share of images missed (0 to 1) by corruption and severity."""
+def summarise(errors: Mapping[tuple[str, int], float], *, is_imagenet: bool) -> CorruptionResult:
+    """Return the corruption errors, from the share of images missed (0 to 1) by corruption and severity.
+
+    `is_imagenet` says that these are errors on ImageNet-1K at 224 pixels, so that AlexNet's apply.
+    """
     names = list(dict.fromkeys(name for name, _ in errors))
     rows = {name: tuple(errors[name, severity] for severity in SEVERITIES) for name in names}
     normalised = {
         name: 100 * sum(rows[name]) / (len(SEVERITIES) * ALEXNET_ERRORS[name])
         for name in names
-        if name in ALEXNET_ERRORS
+        if name in ALEXNET_ERRORS and is_imagenet
     }
-    missing = tuple(name for name in ALEXNET_ERRORS if name not in rows)
-    mce = None if missing else sum(normalised.values()) / len(normalised)
-    return CorruptionResult(errors=rows, normalised=normalised, mce=mce, missing=missing)
+    missing = tuple(name for name in COUNTED if name not in rows)
+    counted = [error for name in COUNTED if name in rows for error in rows[name]]
+    reason = None
+    if not is_imagenet:
+        reason = "it compares with AlexNet's errors, which are those on ImageNet-1K at 224 pixels"
+    elif missing:
+        reason = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    return CorruptionResult(
+        errors=rows,
+        normalised=normalised,
+        mean_error=100 * sum(counted) / len(counted) if counted else None,
+        mce=None if reason else sum(normalised.values()) / len(normalised),
+        reason=reason,
+        missing=missing,
+    )

@@ -12,16 +12,19 @@ from torch import nn
 
 from hornet.data.augment.mixing import normalise
 from hornet.data.config import EvaluationConfig, MixingConfig
+from hornet.data.corruptions.names import NATIVE_SIZE
 from hornet.data.loader import EvaluationStream, open_evaluation_stream
+from hornet.data.pipeline import Corrupt
 from hornet.data.shared_memory import require_shared_memory
 from hornet.errors import UserError
 from hornet.model.build import build_model, get_classifier_names
 from hornet.model.config import ModelConfig
+from hornet.shards.imagenet import make_layout
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.classification import require_readable
 from hornet.stages.config import EvaluateConfig
-from hornet.stages.corruptions import CorruptionResult, list_corrupted, summarise
-from hornet.stages.judging import Judging, plan_judging
+from hornet.stages.corruptions import CorruptionResult, Images, plan_images, summarise
+from hornet.stages.judging import IN1K, Judging, plan_judging
 from hornet.stages.pretrained import (
     Pretrained,
     adapt,
@@ -70,6 +73,10 @@ class Evaluated:
     """The evaluations."""
     probes: tuple[Probe, ...] = ()
     """What the features before the head are worth, at evaluation.image_size."""
+    step: int | None = None
+    """After which step of their run the weights were saved; None for a weight file."""
+    departures: tuple[str, ...] = ()
+    """Of corruptions that were made here: how they differ from ImageNet-C's, a sentence each."""
 
     def find_corruptions(self) -> list[tuple[Row, CorruptionResult]]:
         """Return for each weights, size and crop its first row and what its corrupted sets give together."""
@@ -77,10 +84,8 @@ class Evaluated:
         for row in self.rows:
             if row.corruption is not None:
                 groups.setdefault((row.weights, row.image_size, row.crop_fraction), []).append(row)
-        return [
-            (rows[0], summarise({_parse(row.corruption): 1 - row.measurement.evaluation.top1 / 100 for row in rows}))
-            for rows in groups.values()
-        ]
+        is_imagenet = self.judged.fingerprint == make_layout(IN1K).fingerprint
+        return [(rows[0], _summarise(rows, is_imagenet=is_imagenet)) for rows in groups.values()]
 
 
 def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
@@ -95,8 +100,8 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
         }
         _tell(world, "\n".join(f"reading {start.source}" for start in starts.values()))
         with errors_shared():
-            streams = _list_streams(config)
-            of_set = open_stream(streams[0][1], world=world).label_space
+            passes, departures = plan_images(config)
+            of_set = open_stream(passes[0].data, world=world).label_space
         networks = _Networks(config, starts, of_set=of_set, world=world, device=device)
         judging = plan_judging(config.judge, of_set=of_set, of_weights=networks.label_space)
         if judging.missing:
@@ -104,7 +109,7 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
         rows = [
             row
             for size in config.sizes or (config.evaluation.image_size,)
-            for row in _evaluate_at(config, streams, networks.build(size), judging.to(device), size=size, world=world)
+            for row in _evaluate_at(config, passes, networks.build(size), judging.to(device), size=size, world=world)
         ]
         return Evaluated(
             model=networks.model_config.name,
@@ -113,6 +118,8 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
             missing=judging.missing,
             rows=tuple(rows),
             probes=tuple(_probe(config, networks, world=world, device=device)),
+            step=next(iter(starts.values())).step,
+            departures=departures,
         )
 
 
@@ -124,9 +131,9 @@ def describe_missing(missing: tuple[str, ...]) -> str:
     )
 
 
-def open_stream(config: EvaluationConfig, *, world: World) -> EvaluationStream:
+def open_stream(config: EvaluationConfig, *, world: World, corrupt: Corrupt | None = None) -> EvaluationStream:
     """Open a labelled set and see that its batches have room; raises UserError, to be shared with all ranks."""
-    stream = open_evaluation_stream(config, world=world)
+    stream = open_evaluation_stream(config, world=world, corrupt=corrupt)
     require_shared_memory([stream.count_shared_bytes()], num_local_ranks=world.num_local_ranks)
     return stream
 
@@ -166,17 +173,18 @@ def measure(
 
 def _evaluate_at(
     config: EvaluateConfig,
-    streams: list[tuple[str | None, EvaluationConfig]],
+    passes: list[Images],
     models: tuple[Mapping[Weights, nn.Module], MixingConfig],
     judging: Judging,
     *,
     size: int,
     world: World,
 ) -> Iterator[Row]:
-    for corruption, data in streams:
-        for crop in config.crops or (data.crop_fraction,):
+    for images in passes:
+        for crop in config.crops or (images.data.crop_fraction,):
+            data = dataclasses.replace(images.data, image_size=size, crop_fraction=crop)
             with errors_shared():
-                stream = open_stream(dataclasses.replace(data, image_size=size, crop_fraction=crop), world=world)
+                stream = open_stream(data, world=world, corrupt=images.corrupt)
             found = measure(
                 models[0], stream, judging=judging, mixing=models[1], config=config, device=choose_device(world)
             )
@@ -184,7 +192,7 @@ def _evaluate_at(
             for kind, measurement in found.items():
                 yield Row(
                     weights=kind,
-                    corruption=corruption,
+                    corruption=images.corruption,
                     image_size=size,
                     crop_fraction=crop,
                     measurement=measurement,
@@ -270,14 +278,9 @@ class _Networks:
         return of_set  # a head of another size, or none, is refused when it is loaded
 
 
-def _list_streams(config: EvaluateConfig) -> list[tuple[str | None, EvaluationConfig]]:
-    data = config.evaluation
-    if not config.corruptions:
-        return [(None, data)]
-    return [
-        (f"{name}/{severity}", dataclasses.replace(data, shards=f"{data.shards}/{name}/{severity}"))
-        for name, severity in list_corrupted(data.shards)
-    ]
+def _summarise(rows: list[Row], *, is_imagenet: bool) -> CorruptionResult:
+    errors = {_parse(row.corruption): 1 - row.measurement.evaluation.top1 / 100 for row in rows}
+    return summarise(errors, is_imagenet=is_imagenet and rows[0].image_size == NATIVE_SIZE)
 
 
 def _parse(corruption: str | None) -> tuple[str, int]:

@@ -26,7 +26,7 @@ from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.stages.config import EvaluateConfig, ExportConfig
-from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
+from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, step_of, verify_checkpoint
 from hornet.training.checkpoints.weight_file import (
     FOLDER_FILES,
     find_weights_in_folder,
@@ -52,6 +52,8 @@ class Pretrained:
     """What the checkpoint says of them: model, image_size, mean, std; empty for a weight file."""
     source: str
     """Where they came from, for people."""
+    step: int | None = None
+    """After which step of its run a checkpoint was written; None for a weight file."""
 
 
 def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
@@ -127,6 +129,7 @@ def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -
         label_space=read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST),
         description=checkpoint.description,
         source=f"{checkpoint.folder} ({weights} weights)",
+        step=step_of(checkpoint.folder),
     )
 
 

@@ -8,12 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hornet.data.corruptions.names import SEVERITIES
 from hornet.durable import replace_non_finite, write_bytes
 from hornet.errors import UserError
 from hornet.pages.evaluation import Reliability, Sweep, render_figure
 from hornet.runs.begun import CONFIG_NAME
 from hornet.shards.label_report import find_meaning
+from hornet.stages.board import FOLDER, show_in_tensorboard
 from hornet.stages.config import EvaluateConfig
+from hornet.stages.corruptions import CorruptionResult
 from hornet.stages.evaluation import Evaluated, Row, describe_missing
 from hornet.stages.preprocessing import list_used
 from hornet.stages.probing import Probe
@@ -31,7 +34,7 @@ def find_folder(config: EvaluateConfig) -> Path | None:
     source, data = config.source, config.evaluation
     run = next((folder for folder in (source, source.parent.parent) if (folder / CONFIG_NAME).exists()), None)
     name = f"{Path(str(data.shards)).name}_{data.split}" + (f"_{config.judge.subset}" if config.judge.subset else "")
-    return None if run is None else run / "evaluations" / Path(name).name
+    return None if run is None else run / FOLDER / Path(name).name
 
 
 def write_results(config: EvaluateConfig, evaluated: Evaluated, folder: Path) -> None:
@@ -46,6 +49,7 @@ def write_results(config: EvaluateConfig, evaluated: Evaluated, folder: Path) ->
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_bytes(folder / name, text.encode("utf-8", "replace"))
+        show_in_tensorboard(evaluated, folder)
     except OSError as error:
         raise UserError(f"output: {folder} cannot be written ({error.strerror}); name another folder") from error
 
@@ -57,6 +61,7 @@ def describe(config: EvaluateConfig, evaluated: Evaluated, *, with_classes: bool
     return {
         "source": str(config.source),
         "weights": dict(evaluated.sources),
+        "step": evaluated.step,
         "model": evaluated.model,
         "set": str(config.evaluation.shards),
         "split": config.evaluation.split,
@@ -66,6 +71,7 @@ def describe(config: EvaluateConfig, evaluated: Evaluated, *, with_classes: bool
         "missing_classes": list(evaluated.missing),
         "results": [_describe_row(row, space.classes, with_classes=with_classes) for row in evaluated.rows],
         "corruptions": [{**_describe_view(row), **asdict(result)} for row, result in evaluated.find_corruptions()],
+        "departures": list(evaluated.departures),
         "probes": [_describe_probe(probe) for probe in evaluated.probes],
     }
 
@@ -112,14 +118,23 @@ def compute_mean_class_top1(measured: Measurement) -> float:
 def format_table(evaluated: Evaluated) -> list[str]:
     """Return a row of Markdown for each evaluation, below a head."""
     has_real = any(row.measurement.multi_label for row in evaluated.rows)
-    has_sets = any(row.corruption for row in evaluated.rows)
-    head = ["weights", *(["corruption"] if has_sets else []), "pixels", "crop", "top-1 %", "top-5 %", "loss", "ECE %"]
+    is_corrupted = any(row.corruption for row in evaluated.rows)
+    head = [
+        "weights",
+        *(["corruption"] if is_corrupted else []),
+        "pixels",
+        "crop",
+        "top-1 %",
+        "top-5 %",
+        "loss",
+        "ECE %",
+    ]
     head += ["mean of classes %", *(["ReaL top-1 %", "ReaL images"] if has_real else []), "images"]
     lines = [_line(head), "|" + "---|" * len(head)]
     for row in evaluated.rows:
         measured = row.measurement
         found = measured.evaluation
-        cells = [row.weights, *([str(row.corruption)] if has_sets else []), str(row.image_size)]
+        cells = [row.weights, *([row.corruption or "none"] if is_corrupted else []), str(row.image_size)]
         cells += ["warped" if row.crop_fraction is None else f"{row.crop_fraction:g}"]
         cells += [f"{found.top1:.3f}", f"{found.top5:.3f}"]
         cells += [f"{found.loss:.4f}" if has_finite_loss(asdict(found)) else "not finite"]
@@ -132,26 +147,32 @@ def format_table(evaluated: Evaluated) -> list[str]:
 
 
 def format_corruptions(evaluated: Evaluated) -> list[str]:
-    """Return a line for each weights, size and crop: mCE, or what lacks for it, and the errors by corruption."""
+    """Return for each weights, size and crop the means and the errors by corruption, then how ours depart."""
     lines = []
     for row, result in evaluated.find_corruptions():
         crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
-        told = (
-            f"mCE {result.mce:.2f}"
-            if result.mce is not None
-            else f"no mCE, for which {', '.join(result.missing)} are missing"
-        )
-        lines += [f"{row.weights} weights, {row.image_size} pixels, {crop}: {told}", ""]
-        lines += [
-            _line(["corruption", *map(str, (1, 2, 3, 4, 5)), "mean error %", "over AlexNet's %"]),
-            "|" + "---|" * 8,
-        ]
+        lines += [f"{row.weights} weights, {row.image_size} pixels, {crop}: {_tell_mean(result)}", ""]
+        head = ["corruption", *map(str, SEVERITIES), "mean error %"]
+        head += ["over AlexNet's %"] if result.normalised else []
+        lines += [_line(head), "|" + "---|" * len(head)]
         for name, errors in result.errors.items():
             normalised = result.normalised.get(name)
             shown = [f"{100 * error:.2f}" for error in (*errors, sum(errors) / len(errors))]
-            lines.append(_line([name, *shown, "" if normalised is None else f"{normalised:.2f}"]))
+            over = ["" if normalised is None else f"{normalised:.2f}"] if result.normalised else []
+            lines.append(_line([name, *shown, *over]))
         lines.append("")
+    if evaluated.departures:
+        lines += ["The corruptions were made here. How they differ from ImageNet-C's:", ""]
+        lines += [*(f"- {departure}" for departure in evaluated.departures), ""]
     return lines
+
+
+def _tell_mean(result: CorruptionResult) -> str:
+    """Say the mean corruption error; the mean error, and why there is no mCE, where there is none."""
+    if result.mce is not None:
+        return f"mCE {result.mce:.2f}, mean error {result.mean_error:.2f} %"
+    mean = "" if result.mean_error is None else f"mean error {result.mean_error:.2f} %; "
+    return f"{mean}no mCE: {result.reason}"
 
 
 def format_probes(evaluated: Evaluated) -> list[str]:
@@ -182,8 +203,8 @@ def format_page(config: EvaluateConfig, evaluated: Evaluated) -> str:
         *format_corruptions(evaluated),
         *format_probes(evaluated),
     ]
-    for row in evaluated.rows[: 0 if any(row.corruption for row in evaluated.rows) else None]:
-        lines += _format_classes(row, space.classes)
+    for row in evaluated.rows:
+        lines += [] if row.corruption else _format_classes(row, space.classes)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -236,8 +257,8 @@ def _list_sweeps(evaluated: Evaluated) -> list[Sweep]:
     is_corrupted = any(row.corruption for row in evaluated.rows)
     for row in evaluated.rows:
         crop = "warped" if row.crop_fraction is None else f"crop {row.crop_fraction:g}"
-        name = f"{row.weights} weights, {f'{row.image_size} pixels, ' if row.corruption else ''}{crop}"
-        x = float(row.corruption.rpartition("/")[2]) if row.corruption else float(row.image_size)
+        name = f"{row.weights} weights, {f'{row.image_size} pixels, ' if is_corrupted else ''}{crop}"
+        x = float((row.corruption or "/0").rpartition("/")[2]) if is_corrupted else float(row.image_size)
         found.setdefault(name, {}).setdefault(x, []).append(row.measurement.evaluation.top1)
     x_name = "severity" if is_corrupted else "pixels"
     return [

@@ -83,7 +83,7 @@ class ScheduleConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StepScheduleConfig(Settings):
-    """How long, in steps, and how the learning rate goes: a linear warm-up, then a power of what is left of the run."""
+    """How long, in steps, and the learning rate: a linear warm-up on a power of what is left, or on a staircase."""
 
     num_steps: int
     """Optimizer steps."""
@@ -97,6 +97,8 @@ class StepScheduleConfig(Settings):
     """Exponent; 1 is a straight line."""
     min_lr: float = 0.0
     """Learning rate that the curve ends at."""
+    drop_steps: tuple[int, ...] = ()
+    """Instead of the curve: steps from which on the learning rate is a tenth of what it was; empty for the curve."""
 
     def _find_problems(self) -> Iterator[str]:
         if self.num_steps < 1:
@@ -111,6 +113,11 @@ class StepScheduleConfig(Settings):
             yield f"min_lr: must lie in 0..peak_lr ({self.peak_lr}), not {self.min_lr}"
         if not self.power > 0:
             yield f"power: must be above 0, not {self.power}"
+        steps = self.drop_steps
+        if any(not 0 < step < self.num_steps for step in steps) or list(steps) != sorted(set(steps)):
+            yield f"drop_steps: must be rising steps between 0 and num_steps ({self.num_steps}), not {list(steps)}"
+        if steps and (self.power, self.min_lr) != (1.0, 0.0):
+            yield "drop_steps: a staircase has no power and no min_lr; leave them out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +155,8 @@ class RetentionConfig(Settings):
     every_steps: int | None = resumable(None)
     """Checkpoints at multiples of this are kept for good (for rolling back, or to look at later); null for none."""
     best: bool = resumable(False)
-    """Keep the checkpoint with the best top-1 of the run's evaluations too; evaluated steps are saved for it."""
+    """Keep the checkpoint with the best top-1 (mIoU, mask AP) of the run's evaluations too; evaluated steps are saved
+    for it."""
     asynchronous: bool = resumable(True)
     """Write beside the training, from a copy in host memory; false holds the run up until all is on disk."""
 

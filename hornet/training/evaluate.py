@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hornet.batch import Batch
+from hornet.training.average_precision import DetectionEvaluation
 from hornet.training.confusion import SegmentationEvaluation
 from hornet.training.image_results import ImageResults
 from hornet.training.process_group import sum_over_ranks
@@ -41,7 +42,7 @@ class Evaluate(Protocol):
 
     def __call__(  # noqa: D102
         self, model: nn.Module, images: ImageResults | None = None
-    ) -> Evaluation | SegmentationEvaluation: ...
+    ) -> Evaluation | SegmentationEvaluation | DetectionEvaluation: ...
 
 
 class Tally:
@@ -135,8 +136,18 @@ def evaluate(
     return tally.finish()
 
 
-MEASURES = {"top1": "top-1", "top5": "top-5", "miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
-"""What an evaluation's row has in percent, and what people call it; of segmentation the last three."""
+MEASURES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "macc": "mAcc",
+    "aacc": "aAcc",
+    "mask_ap": "mask AP",
+    "box_ap": "box AP",
+    "mask_ap50": "mask AP50",
+    "box_ap50": "box AP50",
+}
+"""What an evaluation's row has in percent, and what people call it: of classes, of pixels, of instances."""
 
 
 def list_measures(row: Mapping[str, Any]) -> list[str]:
@@ -145,19 +156,23 @@ def list_measures(row: Mapping[str, Any]) -> list[str]:
 
 
 def find_best(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the evaluation with the highest top-1 or mIoU, of those of finite loss if there are any; None of none."""
+    """Return the evaluation with the highest first measure, of those of finite loss if there are any; None of none."""
     return max(rows, key=lambda row: (has_finite_loss(row), row[list_measures(row)[0]]), default=None)
 
 
 def has_finite_loss(row: Mapping[str, Any]) -> bool:
-    """Whether an evaluation's loss is a number; evaluations.jsonl has null where it was NaN or infinite."""
-    return row["loss"] is not None and math.isfinite(row["loss"])
+    """Whether an evaluation's loss is a number; evaluations.jsonl has null where it was NaN or infinite.
+
+    One of instances has no loss, and counts as finite: its measures are 0 where weights have diverged.
+    """
+    return "loss" not in row or (row["loss"] is not None and math.isfinite(row["loss"]))
 
 
 def format_evaluation(row: Mapping[str, Any]) -> str:
     """Return an evaluation's fields as a line for people; the row may be one of evaluations.jsonl."""
-    loss = f"{row['loss']:.4f}" if has_finite_loss(row) else "not finite"
     shares = ", ".join(f"{MEASURES[key]} {row[key]:.2f} %" for key in list_measures(row))
-    return f"{shares}, loss {loss} on {row['num_images']} images" + (
+    if "loss" in row:
+        shares += f", loss {row['loss']:.4f}" if has_finite_loss(row) else ", loss not finite"
+    return f"{shares} on {row['num_images']} images" + (
         f", {row['num_bad_images']} could not be read" if row["num_bad_images"] else ""
     )

@@ -84,7 +84,7 @@ class MetricsRecorder:
     def show_evaluation(self, row: Mapping[str, Any]) -> None:
         """Write a row of evaluations.jsonl, its curves and a line for people."""
         self._run.append("evaluations", row)
-        curves = [*list_measures(row), "loss"]
+        curves = [*list_measures(row), *(["loss"] if "loss" in row else [])]
         self._track({f"evaluation_{row['weights']}/{key}": row[key] for key in curves}, row["step"])
         self.say(f"step {row['step']}: {row['weights']} weights: {format_evaluation(row)}")
 

@@ -56,7 +56,7 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class PolySchedule:
-    """A rise, and a power of what is left of the run."""
+    """A rise, and a power of what is left of the run, or a staircase."""
 
     config: StepScheduleConfig
     """Its numbers."""
@@ -69,11 +69,15 @@ class PolySchedule:
     def lr_at(self, step: int) -> float:
         """Return the learning rate of the 0-based `step`.
 
-        As mmcv's poly policy with a linear warm-up: the curve begins at step 0, and the warm-up is a factor on it.
+        As mmcv's policies poly and step with a linear warm-up: the curve begins at step 0, and the warm-up is a factor
+        on it.
         """
         config = self.config
-        left: float = (1 - step / config.num_steps) ** config.power
-        lr = config.min_lr + (config.peak_lr - config.min_lr) * left
+        if config.drop_steps:
+            lr = config.peak_lr * 0.1 ** sum(step >= drop for drop in config.drop_steps)
+        else:
+            left: float = (1 - step / config.num_steps) ** config.power
+            lr = config.min_lr + (config.peak_lr - config.min_lr) * left
         if step >= config.warmup_steps:
             return lr
         return lr * (1 - (1 - step / config.warmup_steps) * (1 - config.warmup_factor))

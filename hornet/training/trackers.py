@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -62,6 +63,16 @@ class TensorBoardTracker:
     def close(self) -> None:
         """See Tracker."""
         self._writer.close()
+
+
+def add_evaluation(folder: Path, scalars: Mapping[str, float], *, step: int) -> None:
+    """Write numbers of an evaluation by itself to a folder below a run's, which TensorBoard shows as another run.
+
+    In the run's own files what is written later is hidden when the run goes on from an earlier step.
+    """
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in scalars.items():
+            writer.add_scalar(name, value, step)
 
 
 class WandbTracker:

@@ -7,14 +7,19 @@ import dataclasses
 import json
 from pathlib import Path
 
-from dense.config import DenseConfig
+from dense.config import DenseConfig, InstancesConfig
 from finetune.config import FinetuneConfig
 from hornet import __version__
 from hornet.config import list_settings
 from pretrain.config import PretrainConfig
 
 RELEASES = Path(__file__).with_suffix(".json")
-STAGES = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "dense": DenseConfig}
+STAGES = {
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "dense": DenseConfig,
+    "dense, instances": InstancesConfig,
+}
 
 
 def describe_keys(config_class):

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from dense.config import DenseConfig
-from dense.stage import build_segmenter
+from dense.networks import build_network
 from hornet.config import load_config
 from hornet.data.augment.mixing import normalise
 from hornet.data.segmentation import open_segmentation_evaluation
@@ -97,7 +97,7 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one_and_measures_what
     printed = json.loads(measured.stdout.splitlines()[-1])
     assert {key: printed[key] for key in MEASURES} == {key: evaluations["ema"][key] for key in MEASURES}
     config = load_config(DenseConfig, path=path)
-    network = build_segmenter(config, num_classes=3)
+    network = build_network(config, num_classes=3)
     network.load_state_dict(states[0]["model"])
     stream = open_segmentation_evaluation(config.evaluation, world=ALONE)
     alone = measure_alone(network.eval(), stream, config)

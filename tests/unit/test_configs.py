@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from dense.config import DenseConfig
-from dense.stage import build_segmenter
+from dense.config import TASKS, DenseConfig
+from dense.networks import build_network
 from finetune.config import FinetuneConfig
 from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -20,8 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path.parent.name != "scaling"]
 """Of runs and evaluations; studies of many runs are loaded by tests/unit/scaling/test_expansion.py."""
 EVALUATIONS = [path for path in FILES if path.parent.name == "evaluate"]
-SEGMENTATIONS = [path for path in FILES if path.parent.name == "dense" or path.stem == "segmentation"]
-RUNS = [path for path in FILES if path not in EVALUATIONS + SEGMENTATIONS]
+DENSE = [path for path in FILES if path.parent.name == "dense" or path.stem in ("segmentation", "instances")]
+INSTANCES = [path for path in DENSE if "task: instances" in path.read_text()]
+SEGMENTATIONS = [path for path in DENSE if path not in INSTANCES]
+RUNS = [path for path in FILES if path not in EVALUATIONS + DENSE]
 DEMO = load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml")
 
 
@@ -49,7 +51,7 @@ def test_an_evaluation_loads_for_a_weight_file(path):
 def test_a_segmentation_loads_and_its_network_is_built(path):
     config = load_config(DenseConfig, path=path)
     with torch.device("meta"):
-        network = build_segmenter(config, num_classes=7)
+        network = build_network(config, num_classes=7)
     if path.parent.name == "dense":
         assert config.model.name in path.stem
         assert "ac9e210" in path.read_text(), "names the source of its numbers"
@@ -60,6 +62,53 @@ def test_a_segmentation_loads_and_its_network_is_built(path):
         assert config.model.layer_decay_depth == (6 if "tiny" in path.stem else 12)
         rates = [network.count_decays(f"backbone.stages.{stage}.0.gamma1") for stage in range(4)]
         assert rates == [config.model.layer_decay_depth - stage for stage in range(4)]
+
+
+COCO_EPOCH_STEPS = 7330
+"""Batches of 16 of the 117,266 images of train2017 that have objects."""
+COCO = [path for path in INSTANCES if path.parent.name == "dense"]
+
+
+@pytest.mark.parametrize("path", INSTANCES, ids=lambda path: path.name)
+def test_a_detector_s_config_loads_and_its_network_is_built(path):
+    config = load_config(TASKS, path=path)
+    with torch.device("meta"):
+        network = build_network(config, num_classes=7)
+    rates = [network.count_decays(f"backbone.body.stages.{stage}.0.gamma1") for stage in range(4)]
+    assert rates == [12, 11, 10, 1]
+
+
+@pytest.mark.parametrize("path", COCO, ids=lambda path: path.name)
+def test_a_config_for_coco_has_the_original_s_numbers(path):
+    config = load_config(TASKS, path=path)
+    assert path.stem.startswith(f"{config.model.detector}_{config.model.name}")
+    assert "ac9e210" in path.read_text(), "names the source of its numbers"
+    assert "not measured by us" in path.read_text()
+    is_cascade = config.model.detector == "cascade_mask_rcnn"
+    epochs, drops = (36, (27, 33)) if is_cascade else (12, (8, 11))
+    assert config.schedule.num_steps == epochs * COCO_EPOCH_STEPS
+    assert config.schedule.drop_steps == tuple(epoch * COCO_EPOCH_STEPS for epoch in drops)
+    assert (config.schedule.warmup_steps, config.schedule.warmup_factor) == (500, 1e-3)
+    size = config.model.name.split("_")[1]
+    assert config.schedule.peak_lr == (2e-4 if is_cascade and size != "large" else 1e-4)
+    assert config.optimizer.layer_decay == (0.95 if not is_cascade else 0.8 if size == "base" else 0.7)
+    assert config.model.drop_path_rate == {"tiny": 0.4, "small": 0.6, "base": 0.7, "large": 0.7}[size]
+    assert config.model.filter_size == (384 if size == "large" else 224)
+    assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (0.05, None)
+    assert (config.precision, config.global_batch_size) == ("fp32", 16)
+    assert config.data.transform.short_edges == tuple(range(480, 801, 32))
+    assert config.data.transform.max_long_edge == config.evaluation.max_long_edge == 1333
+    assert config.evaluation.short_edge == 800
+
+
+def test_each_detector_of_the_original_s_has_a_config():
+    names = [path.stem.removesuffix("_coco") for path in COCO]
+    cascades = [
+        f"cascade_mask_rcnn_hornet_{size}_{kind}"
+        for size in ("base", "large", "small", "tiny")
+        for kind in ("7x7", "gf")
+    ]
+    assert names == cascades + [f"mask_rcnn_hornet_small_7x7{neck}" for neck in ("", "_horfpn_7x7", "_horfpn_gf")]
 
 
 EXPECTED_DEPARTURES = {

@@ -99,9 +99,13 @@ def _chart_evaluations(rows: list[Row]) -> list[Chart]:
     found = {(str(row.get("weights")), row["step"]): row for row in rows}
     kinds = list(dict.fromkeys(kind for kind, _ in found))
     charts = []
-    shares = (("top1", "Top-1"), ("top5", "Top-5"), ("miou", "mIoU"), ("macc", "mAcc"), ("aacc", "aAcc"))
-    known = [(key, title, " %") for key, title in shares if any(key in row for row in rows)]
-    for key, title, unit in [*known, ("loss", "Evaluation loss", "")]:
+    measures = (
+        *(("top1", "Top-1", " %"), ("top5", "Top-5", " %")),
+        *(("miou", "mIoU", " %"), ("macc", "mAcc", " %"), ("aacc", "aAcc", " %")),
+        *(("mask_ap", "Mask AP", " %"), ("box_ap", "Box AP", " %")),
+        ("loss", "Evaluation loss", ""),
+    )
+    for key, title, unit in [measure for measure in measures if any(measure[0] in row for row in rows)]:
         series = {f"{kind} weights": [number(found.get((kind, step), {}).get(key)) for step in steps] for kind in kinds}
         charts.append(Chart(title=title, steps=steps, series=series, unit=unit, may_be_log=not unit))
     return charts

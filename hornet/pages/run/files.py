@@ -37,6 +37,8 @@ class RunFiles:
     """Rows of norms.jsonl, by step."""
     evaluations: list[Row]
     """Rows of evaluations.jsonl, by step."""
+    suite: dict[str, Row]
+    """evaluations/NAME/evaluation.json, what launch/evaluate.py wrote, by NAME."""
     events: list[Row]
     """Rows of events.jsonl, in the order of time."""
     dropped_steps: list[Row]
@@ -60,7 +62,7 @@ def read_run(path: Path) -> RunFiles:
     problems: list[str] = []
 
     def read_object(name: str) -> Row:
-        value = _read(path / name, json.loads, problems)
+        value = _read(path / name, json.loads, problems, name=name)
         return value if isinstance(value, dict) else _complain(problems, name, value, {})
 
     def read_rows(name: str) -> list[Row]:
@@ -79,6 +81,11 @@ def read_run(path: Path) -> RunFiles:
         metrics=_sort(read_rows("metrics.jsonl"), "step"),
         norms=_sort(read_rows("norms.jsonl"), "step"),
         evaluations=_sort(read_rows("evaluations.jsonl"), "step"),
+        suite={
+            file.parent.name: row
+            for file in sorted(path.glob("evaluations/*/evaluation.json"))
+            if (row := read_object(str(file.relative_to(path))))
+        },
         events=_sort(read_rows("events.jsonl"), "time"),
         dropped_steps=read_rows("dropped_steps.jsonl"),
         skipped_batches=skipped,
@@ -99,14 +106,14 @@ def _explain_no_run(path: Path) -> str:
     return f"{path}: is not a run: it holds neither {', '.join(MARKS[:-1])} nor {MARKS[-1]}; {hint}"
 
 
-def _read(path: Path, parse: Callable[[str], Any], problems: list[str]) -> Any:
+def _read(path: Path, parse: Callable[[str], Any], problems: list[str], *, name: str | None = None) -> Any:
     """Return the parsed text of a file; None, noting why, if it is damaged, and None if it is absent."""
     try:
         return parse(path.read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
-        problems.append(f"{path.name} cannot be read ({error}).")
+        problems.append(f"{name or path.name} cannot be read ({error}).")
         return None
 
 

@@ -112,13 +112,15 @@ def list_numbers(files: RunFiles, attempts: Sequence[Attempt], *, state: str) ->
 
 
 def _list_accuracies(evaluations: Sequence[Row]) -> list[tuple[str, str]]:
-    """Return the best and the last top-1, or mIoU of segmentation, of whichever weights were better there."""
-    key, title = ("miou", "mIoU") if any("miou" in row for row in evaluations) else ("top1", "top-1")
+    """Return the best and the last top-1, mIoU or mask AP, of whichever weights were better there."""
+    titles = {"miou": "mIoU", "mask_ap": "mask AP", "top1": "top-1"}
+    key = next((key for key in titles if any(key in row for row in evaluations)), "top1")
+    title = titles[key]
     scored = [(share, row) for row in evaluations if (share := number(row.get(key))) is not None]
     if not scored:
         return []
     # Weights that have diverged may still hit by chance: their loss is no number.
-    best, best_row = max(scored, key=lambda pair: (number(pair[1].get("loss")) is not None, pair[0]))
+    best, best_row = max(scored, key=lambda pair: (number(pair[1].get("loss", 0.0)) is not None, pair[0]))
     last_step = scored[-1][1]["step"]
     last = max(share for share, row in scored if row["step"] == last_step)
     rows = [(f"{best:.2f} %", f"best {title}, {best_row.get('weights')}, step {best_row['step']:,.0f}")]

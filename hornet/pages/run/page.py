@@ -9,6 +9,7 @@ from hornet.pages.run.curve_list import render_curves
 from hornet.pages.run.files import read_run
 from hornet.pages.run.headline import find_last_step, find_num_steps, render_headline
 from hornet.pages.run.images import render_images
+from hornet.pages.run.results import render_results
 from hornet.pages.run.sections import (
     render_attempts,
     render_bad_samples,
@@ -50,6 +51,7 @@ def write_report(run: Path, output: Path, *, now: float) -> list[str]:
     last_step = find_num_steps(files) or find_last_step(files)
     found = (
         render_curves(files, attempts, last_step=last_step),
+        render_results(files),
         render_timing(split_time(attempts, files.metrics, files.events)),
         render_attempts(attempts),
         render_dropped(files),

@@ -22,7 +22,8 @@ def test_all_of_the_checkouts_come_with_the_package(capsys, monkeypatch):
     configs.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(list_configs())
-    assert " ".join(lines[1].split()).startswith("demo/pretrain.yaml The demo's pretraining: 8x8 digits")
+    (demo,) = (" ".join(line.split()) for line in lines if line.startswith("demo/pretrain.yaml"))
+    assert demo.startswith("demo/pretrain.yaml The demo's pretraining: 8x8 digits")
 
 
 @pytest.mark.parametrize("name", ["demo/pretrain.yaml", "configs/demo/pretrain.yaml", "hornet:demo/pretrain.yaml"])

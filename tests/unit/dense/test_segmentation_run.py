@@ -11,10 +11,11 @@ from torch.nn import functional
 
 from dense import evaluation
 from dense.config import DenseConfig
+from dense.networks import build_network
 from dense.segmentation import Segmentation, average_over_pixels, paint
-from dense.stage import TASK, build_segmenter
+from dense.stage import TASK_NAMES
 from hornet.batch import Batch
-from hornet.cli.evaluate_segmentation import find_segmentation, read_segmentation
+from hornet.cli.evaluate_dense import find_dense_run, read_dense
 from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.data.segmentation import open_segmentation_evaluation
 from hornet.dense.uper_net import UPerNet
@@ -105,7 +106,7 @@ def test_a_micro_batch_s_loss_has_the_auxiliary_head_s_with_its_weight():
 def test_a_network_learns_what_is_there_to_learn():
     """A few steps on one batch: the loss falls, and every parameter gets a gradient."""
     model = dataclasses.replace(DEMO.model, arguments={"width": 8, "depths": (1, 1, 1, 1)}, channels=8)
-    network = build_segmenter(dataclasses.replace(DEMO, model=model), num_classes=3)
+    network = build_network(dataclasses.replace(DEMO, model=model), num_classes=3)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-2)
     masks = (torch.arange(32) // 11).expand(2, 32, 32).short()
     batch = dataclasses.replace(make_batch(masks), images_bchw=(masks * 100).byte()[:, None].expand(2, 3, 32, 32))
@@ -170,34 +171,34 @@ def test_settings_are_checked(changes, sentence):
 def test_arguments_that_the_backbone_does_not_take_are_told():
     model = dataclasses.replace(DEMO.model, arguments={"colour": 3})
     with pytest.raises(UserError, match=r"model.arguments: hornet_atto_gf does not take them: .*colour"):
-        build_segmenter(dataclasses.replace(DEMO, model=model), num_classes=3)
+        build_network(dataclasses.replace(DEMO, model=model), num_classes=3)
 
 
 def test_a_run_of_segmentation_is_evaluated_as_it_evaluates_unless_told_otherwise(tmp_path):
     write_config(tmp_path, DEMO)
-    assert find_segmentation(tmp_path) == find_segmentation(tmp_path / "checkpoints" / "step_00000001") == tmp_path
-    trained, config = read_segmentation(
+    assert find_dense_run(tmp_path) == find_dense_run(tmp_path / "checkpoints" / "step_00000001") == tmp_path
+    trained, config = read_dense(
         tmp_path, tmp_path, config=None, overrides=["evaluation.flip=true", "evaluation.factors=[0.5,1.0]"]
     )
     assert trained == DEMO
     assert config.precision == "fp32"
     assert config.evaluation == dataclasses.replace(DEMO.evaluation, flip=True, factors=(0.5, 1.0))
     with pytest.raises(ConfigError, match=r"evaluation.fip: unknown key; did you mean flip\?"):
-        read_segmentation(tmp_path, tmp_path, config=None, overrides=["evaluation.fip=true"])
+        read_dense(tmp_path, tmp_path, config=None, overrides=["evaluation.fip=true"])
     with pytest.raises(ConfigError, match="is for classifiers"):
-        read_segmentation(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])
+        read_dense(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])
     with pytest.raises(UserError, match="has no checkpoint yet"):
         evaluation._find_checkpoint(config)
 
 
 def test_other_runs_are_none_of_segmentation(tmp_path):
-    assert find_segmentation(tmp_path) is None
+    assert find_dense_run(tmp_path) is None
     write_config(tmp_path, load_config(PretrainConfig, path=ROOT / "configs/demo/pretrain.yaml"))
-    assert find_segmentation(tmp_path) is None
+    assert find_dense_run(tmp_path) is None
 
 
 def test_a_segmenter_is_no_start_of_a_classifier(monkeypatch, tmp_path):
-    found = SimpleNamespace(folder=tmp_path, description={"task": TASK})
+    found = SimpleNamespace(folder=tmp_path, description={"task": TASK_NAMES["semantic"]})
     monkeypatch.setattr(pretrained, "_newest_of_run", lambda path: found)
     with pytest.raises(UserError, match="holds a network for semantic segmentation, no classifier; start from what"):
         pretrained.read_pretrained(tmp_path, weights="raw", label_space=None)

@@ -48,6 +48,26 @@ def test_without_a_folder_the_index_is_kept_at_home(tars: Path, tmp_path: Path, 
     assert list((tmp_path / "home/.cache/hornet/indexes").rglob("train.index.npy"))
 
 
+class Terminal(io.StringIO):
+    """What a person looks at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_is_shown_how_far_the_indexing_is_and_a_log_is_not(
+    tars: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for stream, folder, is_shown in (
+        (Terminal(), "first", True),
+        (Terminal(), "first", False),  # it is there already
+        (io.StringIO(), "second", False),
+    ):
+        monkeypatch.setattr("sys.stderr", stream)
+        open_shards(f"{tars}/toy-*.tar", "train", index=tmp_path / folder)
+        assert ("3/3" in stream.getvalue(), bool(stream.getvalue())) == (is_shown, is_shown)
+
+
 def test_a_tar_that_changed_since_is_told(tars: Path, tmp_path: Path) -> None:
     open_shards(f"{tars}/toy-*.tar", "train", index=tmp_path / "index")
     write_shards(tars, num_shards=3, samples_per_shard=5)

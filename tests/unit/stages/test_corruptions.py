@@ -1,11 +1,14 @@
 """ImageNet-C's folders and mean corruption error, against published numbers."""
 
 import re
+import sys
 
 import pytest
 
+from hornet.data.config import EvaluationConfig
+from hornet.data.corruptions.names import COUNTED, EXTRA, SEVERITIES
 from hornet.errors import UserError
-from hornet.stages.corruptions import ALEXNET_ERRORS, EXTRA, SEVERITIES, list_corrupted, summarise
+from hornet.stages.corruptions import ALEXNET_ERRORS, list_corrupted, list_images, summarise
 
 # AlexNet's errors by severity, as another publication of them gives them.
 BY_SEVERITY = {
@@ -30,13 +33,14 @@ RESNET_50 = {
 
 
 def test_the_table_is_the_mean_over_severities():
-    assert len(ALEXNET_ERRORS) == 15
+    assert tuple(ALEXNET_ERRORS) == COUNTED
     for name, errors in BY_SEVERITY.items():
         assert sum(errors) / 5 == pytest.approx(ALEXNET_ERRORS[name], abs=1e-9)
 
 
 def test_alexnet_itself_has_100():
-    found = summarise({(name, s): error for name, error in ALEXNET_ERRORS.items() for s in SEVERITIES})
+    errors = {(name, s): error for name, error in ALEXNET_ERRORS.items() for s in SEVERITIES}
+    found = summarise(errors, is_imagenet=True)
     assert found.mce == pytest.approx(100)
     assert found.missing == ()
 
@@ -44,18 +48,29 @@ def test_alexnet_itself_has_100():
 @pytest.mark.parametrize(("name", "top1", "error"), [(name, *row) for name, row in RESNET_50.items()])
 def test_resnet_50_has_its_published_errors(name, top1, error):
     spread = (0.02, 0.01, 0.0, -0.01, -0.02)  # severities differ; their mean is what counts
-    found = summarise({(name, s): 1 - top1 / 100 - spread[s - 1] for s in SEVERITIES})
+    found = summarise({(name, s): 1 - top1 / 100 - spread[s - 1] for s in SEVERITIES}, is_imagenet=True)
     assert found.normalised[name] == pytest.approx(error, abs=0.011), "of top-1 to two digits"
     assert found.mce is None
     assert len(found.missing) == 14
+    assert found.reason.endswith("are missing")
+    assert found.mean_error == pytest.approx(100 - top1)
 
 
 def test_the_extra_ones_do_not_count():
     errors = {(name, s): error for name, error in ALEXNET_ERRORS.items() for s in SEVERITIES}
     errors |= {(name, s): 0.5 for name in EXTRA for s in SEVERITIES}
-    found = summarise(errors)
+    found = summarise(errors, is_imagenet=True)
     assert found.mce == pytest.approx(100)
     assert set(found.errors) - set(found.normalised) == set(EXTRA)
+    assert found.mean_error == pytest.approx(100 * sum(ALEXNET_ERRORS.values()) / 15)
+
+
+def test_what_is_not_imagenet_has_a_mean_error_and_no_mce():
+    found = summarise({(name, s): s / 10 for name in COUNTED for s in SEVERITIES}, is_imagenet=False)
+    assert (found.normalised, found.mce, found.missing) == ({}, None, ())
+    assert found.mean_error == pytest.approx(30)
+    assert found.reason == "it compares with AlexNet's errors, which are those on ImageNet-1K at 224 pixels"
+    assert summarise({("spatter", s): 0.5 for s in SEVERITIES}, is_imagenet=False).mean_error is None
 
 
 def make(folder, *sets):
@@ -84,3 +99,39 @@ def test_sets_come_in_the_papers_order(tmp_path):
 def test_a_folder_that_is_none_is_told(tmp_path, sets, message):
     with pytest.raises(UserError, match="^corruptions: .*" + re.escape(message).replace(r"\.\*", ".*")):
         list_corrupted(make(tmp_path, *sets))
+
+
+def list_names(folder, *names):
+    found, are_made = list_images(EvaluationConfig(shards=folder, image_size=224), names=names)
+    return [(images.corruption, str(images.data.shards), images.corrupt is not None) for images in found], are_made
+
+
+def test_a_folder_of_sets_is_read(tmp_path):
+    make(tmp_path, *(f"{name}/{severity}" for name in ("snow", "fog") for severity in SEVERITIES))
+    found, are_made = list_names(tmp_path, "fog")
+    assert found == [(f"fog/{severity}", f"{tmp_path}/fog/{severity}", False) for severity in SEVERITIES]
+    assert not are_made
+    assert len(list_names(tmp_path)[0]) == 10
+    with pytest.raises(UserError, match=r"^corruption_names: .* holds no sets of frost$"):
+        list_names(tmp_path, "frost", "fog")
+
+
+@pytest.mark.parametrize("place", ["set", "s3://bucket/set", "tars/a-{000..003}.tar"])
+def test_of_a_set_its_own_images_come_first_and_then_what_is_made_of_them(tmp_path, place):
+    if place == "set":
+        place = str(make(tmp_path, "set") / "set")
+    found, are_made = list_names(place)
+    assert found[0] == (None, place, False)
+    assert found[1:] == [(f"{n}/{s}", place, True) for n in (*COUNTED, *EXTRA) for s in SEVERITIES]
+    assert are_made
+    assert [name for name, _, _ in list_names(place, "fog")[0]] == [None, *(f"fog/{s}" for s in SEVERITIES)]
+
+
+def test_without_scipy_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "hornet.data.corruptions.corruption", raising=False)
+    for name in ("optics", "digital", "drops", "blur", "weather"):
+        monkeypatch.delitem(sys.modules, f"hornet.data.corruptions.{name}", raising=False)
+        monkeypatch.delattr(f"hornet.data.corruptions.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(UserError, match=r"^corruptions: are made with scipy, which is missing .*`pip install scipy`$"):
+        list_names(make(tmp_path, "set") / "set", "fog")

@@ -6,13 +6,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hornet.cli import evaluate as command
 from hornet.config import ConfigError, load_config, to_yaml
 from hornet.errors import UserError
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.evaluation import Evaluated, Row
-from hornet.stages.results import find_folder
+from hornet.stages.results import find_folder, write_results
 from hornet.training.evaluate import Evaluation
 from hornet.training.measures import Calibration, ClassCount, Confusion, Measurement
 from pretrain.config import PretrainConfig
@@ -167,6 +168,25 @@ def test_a_run_has_its_evaluations(tmp_path):
     assert find_folder(config) == run / "evaluations/imagenet-r_validation_imagenet-r"
     (run / "checkpoints/step_00000040").mkdir(parents=True)
     assert find_folder(read(run / "checkpoints/step_00000040")) == run / "evaluations/shards_validation"
+
+
+def test_a_runs_tensorboard_shows_its_evaluations_at_the_step_of_the_weights(tmp_path):
+    """Beside the run's own files, in which what comes later is hidden when the run goes on."""
+    run = write_run(tmp_path / "r")
+    (run / "tensorboard").mkdir()
+    rows = [make_row(), make_row(image_size=224, crop_fraction=0.875, top1=75.0)]
+    rows += [make_row(corruption=f"fog/{severity}", top1=20.0) for severity in range(1, 6)]
+    space = LabelSpace(name="pets", classes=("cat", "dog"))
+    found = Evaluated(model="m", sources={"raw": "x"}, judged=space, missing=(), rows=tuple(rows), step=40)
+    write_results(read(run), found, run / "evaluations/shards_validation")
+    board = EventAccumulator(str(run / "tensorboard/evaluations/shards_validation")).Reload()
+    values = {name: [(event.step, event.value) for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
+    assert values["top1/raw, 384 pixels, warped"] == [(40, 50.0)]
+    assert values["calibration_error/raw, 224 pixels, crop 0.875"] == [(40, 12.5)]
+    assert values["corruption_error/raw, 384 pixels, warped"] == [(40, 80.0)]
+    assert not any(name.startswith("mce") for name in values)
+    write_results(read(run), found, tmp_path / "elsewhere")
+    assert len(list(run.rglob("events.*"))) == 1, "a folder outside of the run has no board"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):

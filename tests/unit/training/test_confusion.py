@@ -90,3 +90,16 @@ def test_the_best_of_segmentations_has_the_highest_miou_and_reads_as_one():
     assert format_evaluation(best) == (
         "mIoU 40.00 %, mAcc 45.00 %, aAcc 60.00 %, loss 2.0000 on 4 images, 1 could not be read"
     )
+
+
+def test_the_best_of_instances_has_the_highest_mask_ap_and_no_loss():
+    counts = {"num_images": 4, "num_bad_images": 0}
+    rows = [
+        {"step": 1, "box_ap": 50.0, "box_ap50": 70.0, "mask_ap": 30.0, "mask_ap50": 60.0, **counts},
+        {"step": 2, "box_ap": 40.0, "box_ap50": 75.0, "mask_ap": 35.5, "mask_ap50": 62.0, **counts},
+    ]
+    best = find_best(rows)
+    assert best is rows[1]
+    assert format_evaluation(best) == (
+        "mask AP 35.50 %, box AP 40.00 %, mask AP50 62.00 %, box AP50 75.00 % on 4 images"
+    )

@@ -106,9 +106,23 @@ def test_the_poly_schedule_is_mmcv_s(power):
     np.testing.assert_allclose([schedule.lr_at(step) for step in range(160)], expected, rtol=1e-12)
 
 
+def test_a_staircase_is_mmcv_s_step_policy():
+    """The original's for COCO: a tenth from epoch 27 on, a hundredth from 33 on; here epochs of 4 steps."""
+    config = StepScheduleConfig(num_steps=144, peak_lr=2e-4, warmup_steps=5, warmup_factor=1e-3, drop_steps=(108, 132))
+    rates = [PolySchedule(config=config).lr_at(step) for step in range(144)]
+    assert rates[0] == pytest.approx(2e-4 * 1e-3)
+    assert rates[1] == pytest.approx(2e-4 * (1 - (1 - 1 / 5) * (1 - 1e-3)))
+    np.testing.assert_allclose(rates[5:108], 2e-4, rtol=1e-12)
+    np.testing.assert_allclose(rates[108:132], 2e-5, rtol=1e-12)
+    np.testing.assert_allclose(rates[132:], 2e-6, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"drop_steps": [10]}, r"drop_steps: must be rising steps between 0 and num_steps \(10\), not \[10\]"),
+        ({"drop_steps": [5, 3]}, r"drop_steps: must be rising steps"),
+        ({"drop_steps": [5], "power": 0.9}, "drop_steps: a staircase has no power and no min_lr"),
         ({"num_steps": 0}, "num_steps: must be at least 1"),
         ({"warmup_steps": 11}, r"warmup_steps: must lie in 0..num_steps \(10\)"),
         ({"warmup_factor": 2}, "warmup_factor: must lie in 0..1"),

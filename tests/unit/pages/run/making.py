@@ -89,6 +89,7 @@ def make_run(folder: Path) -> Path:
     bad = {"key": EVIL, "reason": EVIL, "substitute": EVIL, "epoch": 0}
     write_rows(folder / "bad_samples/rank_0.jsonl", [bad])
     (folder / "images").mkdir()
+    write_evaluations(folder / "evaluations")
     for name in (
         "augmented_images_step_00000001",
         "filter_stages.2.0.gnconv_step_00000001",
@@ -96,3 +97,22 @@ def make_run(folder: Path) -> Path:
     ):
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(folder / f"images/{name}.png")
     return folder
+
+
+def write_evaluations(folder: Path) -> None:
+    """What launch/evaluate.py leaves: of one set, and of another with corrupted images."""
+    view = {"weights": "raw", "image_size": 224, "crop_fraction": None}
+    row = {**view, "corruption": None, "top1": 61.5, "top5": 83.25, "loss": 1.4567, "num_images": 30_000}
+    row |= {"calibration_error": 0.089, "mean_class_top1": 55.4, "real": {"top1": 70.12, "num_images": 9}}
+    whole = {"set": EVIL, "step": 12, "results": [row], "corruptions": [], "departures": []}
+    view = {"weights": "ema", "image_size": 48, "crop_fraction": 0.875}
+    plain = {**row, **view, "top1": 49.0, "top5": 91.0, "loss": 2.0, "num_images": 48, "real": None}
+    plain |= {"calibration_error": 0.032, "mean_class_top1": 48.0}
+    errors = {"fog": [0.1, 0.2, 0.3, 0.4, 0.5], "frost": [0.6] * 5, EVIL: [0.0] * 5}
+    summary = {**view, "errors": errors, "mean_error": 38.25, "mce": None}
+    corrupted = {**whole, "results": [plain, {**plain, "corruption": "fog/1"}], "corruptions": [summary]}
+    corrupted["departures"] = [EVIL]
+    for name, found in (("imagenet-r_validation", whole), ("fliers_train", corrupted)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "evaluation.json").write_text(json.dumps(found))
+        (folder / name / "evaluation.svg").write_text(f"<svg><title>{name}</title></svg>")

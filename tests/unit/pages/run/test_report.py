@@ -1,5 +1,6 @@
 """The page of a run: right numbers, any state, any damage, harmless texts, and curves that a browser lets one read."""
 
+import base64
 import json
 from html.parser import HTMLParser
 
@@ -17,6 +18,11 @@ from tests.unit.pages.run.browser import CHROMIUM, Browser
 from tests.unit.pages.run.making import EVENTS, EVIL, START, make_metrics, make_run, write_rows
 
 TABLES = ("metrics", "events", "evaluations", "norms", "dropped_steps")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
 
 
 class Reader(HTMLParser):
@@ -99,7 +105,8 @@ def test_a_whole_run_is_shown_and_its_texts_are_harmless(run):
     assert read.tags.count("script") == 1, "the page's own"
     assert not any(name.startswith("on") for name, _ in read.attributes)
     addresses = [value for name, value in read.attributes if name in ("src", "href")]
-    assert all(value.startswith(("data:image/png;base64,", "#")) for value in addresses)
+    pictures = ("data:image/png;base64,", "data:image/svg+xml;base64,")
+    assert all(value.startswith((*pictures, "#")) for value in addresses)
     assert read.text.count(EVIL) >= 8
     for words in ("12of 12 steps", "62.00 %", "25.0 %", "3 attempts", "Dropped steps: 1", "2 x NVIDIA H200", "killed"):
         assert words in read.text, words
@@ -108,6 +115,16 @@ def test_a_whole_run_is_shown_and_its_texts_are_harmless(run):
         assert f"<h3>{chart}</h3>" in page
     targets = {value for name, value in read.attributes if name == "id"}
     assert {value.removeprefix("#") for name, value in read.attributes if name == "href"} <= targets
+
+
+def test_a_detector_s_run_shows_its_average_precision_and_no_loss_of_evaluations(run):
+    rows = [{"step": step, "weights": "raw", "mask_ap": 10.0 + step, "box_ap": 20.0} for step in (6, 12)]
+    write_rows(run / "evaluations.jsonl", rows)
+    page, problems = report(run)
+    assert problems == []
+    assert "22.00 %best mask AP, raw, step 12" in Reader(page).text
+    for chart, is_there in (("Mask AP", True), ("Box AP", True), ("Evaluation loss", False), ("Top-1", False)):
+        assert (f"<h3>{chart}</h3>" in page) == is_there
 
 
 def test_a_name_is_shown_as_it_is_and_what_utf8_cannot_hold_as_a_question_mark(tmp_path):
@@ -131,6 +148,44 @@ def test_every_state_is_told(run, status, now, words):
     (run / "summary.json").unlink()
     (run / "status.json").write_text(json.dumps(status))
     assert words in Reader(report(run, now=START + now)[0]).text
+
+
+def test_evaluations_by_themselves_are_shown(run):
+    """Each set with its size, crop and weights; of corrupted images the means and the worst."""
+    read = Reader(report(run)[0])
+    assert "Evaluations on 2 sets" in read.text
+    cells = "".join(read.text.split())
+    plain = "imagenet-r_validationraw12224warped61.5083.251.45678.9055.4070.1230,000"
+    assert plain in cells
+    assert "fliers_trainema12480.87549.0091.002.00003.2048.0048" in cells
+    assert "fliers_train(madehere)ema12480.87538.25frost60.00" in cells
+    figures = [value for name, value in read.attributes if name == "src" and "svg" in value]
+    assert (
+        base64.b64decode(figures[1].partition(",")[2])
+        == (run / "evaluations/imagenet-r_validation/evaluation.svg").read_bytes()
+    )
+
+
+def test_a_damaged_evaluation_is_named_by_its_set(run):
+    (run / "evaluations/fliers_train/evaluation.json").write_text("{")
+    page, problems = report(run)
+    assert problems == [
+        problem for problem in problems if problem.startswith("evaluations/fliers_train/evaluation.json cannot be read")
+    ]
+    assert len(problems) == 1
+    assert "Evaluations on 1 set" in page
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_no_value_in_an_evaluation_breaks_the_page(tmp_path_factory, data):
+    run = make_run(tmp_path_factory.mktemp("any") / "run")
+    path = run / "evaluations/fliers_train/evaluation.json"
+    found = json.loads(path.read_text())
+    part = data.draw(st.sampled_from([found, found["results"][0], found["corruptions"][0]]))
+    part |= data.draw(st.dictionaries(st.sampled_from(sorted(part)), JSON, min_size=1))
+    path.write_text(json.dumps(found))
+    report(run)
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):
@@ -163,13 +218,6 @@ def test_what_is_no_run_is_refused(run, tmp_path):
         read_run(tmp_path / "nothing")
     with pytest.raises(UserError, match="the page cannot be written"):
         write_report(run, run / "config.yaml/report.html", now=START)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=5,
-)
 
 
 @pytest.mark.parametrize("table", TABLES)

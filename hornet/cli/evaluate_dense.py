@@ -1,0 +1,78 @@
+"""`hornet evaluate` of a run of a dense task: the same set, seen in the same way or another."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dense.config import TASKS, DenseConfig, EvaluateInstancesConfig, EvaluateSegmenterConfig, InstancesConfig
+from hornet.cli.command_line import exit_on_bad_input
+from hornet.config import ConfigError, build_config, choose_class, to_values
+from hornet.data.segmentation_config import SegmentationEvaluationConfig
+from hornet.durable import replace_non_finite
+from hornet.overrides import apply_overrides
+from hornet.runs.begun import read_run_config
+from hornet.world import read_world
+
+AnyConfig = DenseConfig | InstancesConfig
+AnyEvaluateConfig = EvaluateSegmenterConfig | EvaluateInstancesConfig
+
+EVALUATIONS: Mapping[str, type[AnyEvaluateConfig]] = {
+    "semantic": EvaluateSegmenterConfig,
+    "instances": EvaluateInstancesConfig,
+}
+
+
+def find_dense_run(source: Path) -> Path | None:
+    """Return the run of a dense task that `source` is, or is a checkpoint of; None if it is none."""
+    for folder in (source, source.parent.parent):
+        if (folder / "config.yaml").exists():
+            model = read_run_config(folder).get("model")
+            return folder if isinstance(model, dict) and "pyramid" in model else None
+    return None
+
+
+def evaluate_dense_run(run: Path, options: argparse.Namespace) -> None:
+    """Evaluate what the command line names, and print it; raise ConfigError for settings that are none."""
+    trained, config = read_dense(run, options.source, config=options.config, overrides=options.overrides)
+    exit_on_bad_input(lambda: _report(trained, config, as_json=options.json))
+
+
+def read_dense(
+    run: Path, source: Path, *, config: Path | None, overrides: list[str]
+) -> tuple[AnyConfig, AnyEvaluateConfig]:
+    """Return the run's config and what is to be evaluated: as the run does it, but for the overrides."""
+    if config is not None:
+        raise ConfigError(str(config), ["is for classifiers; of a run of launch/dense.py give key=value"])
+    begun, name = read_run_config(run), str(run / "config.yaml")
+    trained: AnyConfig = build_config(choose_class(TASKS, begun, source=name), begun, source=name)
+    values: dict[str, Any] = {"source": source, "precision": trained.precision}
+    if trained.evaluation is not None:
+        values["evaluation"] = to_values(trained.evaluation)
+    problems = apply_overrides(values, overrides)
+    return trained, build_config(EVALUATIONS[trained.task], values, source=str(source), problems=problems)
+
+
+def _report(trained: AnyConfig, config: AnyEvaluateConfig, *, as_json: bool) -> None:
+    from dense.evaluation import evaluate_dense  # torch takes seconds, which bad input need not wait for
+    from hornet.training.evaluate import format_evaluation
+
+    world = read_world()
+    found = evaluate_dense(trained, config, world=world)
+    if not world.is_main:
+        return
+    row = {"weights": config.weights, **asdict(found)}
+    if as_json:
+        print(json.dumps(replace_non_finite(row), allow_nan=False))
+        return
+    data = config.evaluation
+    if isinstance(data, SegmentationEvaluationConfig):
+        seen = f"{data.mode}, factors {list(data.factors)}, {'mirrored too' if data.flip else 'not mirrored'}"
+    else:
+        seen = f"shorter edge {data.short_edge}, longer one {data.max_long_edge} at most"
+    print(f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {seen}")
+    print(f"  {format_evaluation(row)}")

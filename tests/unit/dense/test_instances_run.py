@@ -1,0 +1,300 @@
+"""What a run of instance segmentation learns and how, by part; its settings; its pictures."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torchvision.ops import roi_align
+
+from dense import stage
+from dense.config import TASKS, DenseConfig, InstancesConfig
+from dense.instances import InstanceSegmentation
+from dense.networks import build_network, get_backbone
+from dense.pictures import EDGE_PIXELS, draw_instances, lay_side_by_side
+from dense.stage import open_labelled
+from hornet.cli.evaluate_dense import find_dense_run, read_dense
+from hornet.config import ConfigError, build_config, load_config, to_values
+from hornet.dense.instance_inference import detect, measure_instances
+from hornet.errors import UserError
+from hornet.runs.begun import write_config
+from hornet.shards.label_space import LabelSpace
+from hornet.world import ALONE
+from tests.unit.dense.annotated import make_batch, make_instances
+from tests.unit.shards.coco_set import build_set
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = {
+    "name": "hornet_atto_gf",
+    "detector": "mask_rcnn",
+    "arguments": {"width": 8, "depths": [1, 1, 1, 1]},
+    "filter_size": 64,
+    "layer_scale_init": 1.0,
+    "channels": 16,
+    "anchor_size": 16,
+}
+VALUES = {
+    "task": "instances",
+    "run": {"name": "things"},
+    "model": SMALL,
+    "data": {"shards": "x", "transform": {}},
+    "evaluation": {"shards": "x"},
+    "optimizer": {},
+    "schedule": {"num_steps": 10, "peak_lr": 1e-3},
+    "cadence": {},
+    "precision": "fp32",
+    "global_batch_size": 4,
+    "micro_batch_size": 2,
+}
+
+
+def make_config(**changes):
+    return build_config(InstancesConfig, {**VALUES, **changes}, source="test")
+
+
+CONFIG = make_config()
+BRIGHT = make_instances(((8, 16, 40, 48), 1))
+DARK = make_instances(((12, 8, 44, 40), 2), size=(48, 64))
+NOTHING = make_instances(size=(56, 72))
+
+
+def make_task(config=CONFIG, labelled=None):
+    return InstanceSegmentation(
+        config=config,
+        label_space=LabelSpace(name="things", classes=("background", "bright", "dark", "other")),
+        labelled=labelled,
+        num_micro_steps=2,
+        world=ALONE,
+        device=torch.device("cpu"),
+        beat=lambda: None,
+    )
+
+
+def test_the_network_gets_images_sizes_and_targets_and_its_losses_are_added():
+    given = []
+
+    def model(images, sizes, targets):
+        given.extend([images, sizes, targets])
+        return {"one": torch.tensor(0.5), "two": torch.tensor(1.25, dtype=torch.bfloat16)}
+
+    loss = make_task().compute_loss(model, make_batch(BRIGHT, DARK, NOTHING), 0)
+    images, sizes, targets = given
+    assert (loss.item(), loss.dtype) == (1.75, torch.float32)
+    assert sizes == [(64, 80), (48, 64), (56, 72)]
+    assert [target.keys() for target in targets] == [{"boxes", "labels", "masks"}] * 3
+    assert [len(target["boxes"]) for target in targets] == [1, 1, 0]
+    assert torch.equal(targets[1]["masks"], DARK.masks)
+    # Normalised by the run's mean and standard deviation, once; 0 beside the image, whatever lay there.
+    assert images[1, :, 47, 63].tolist() == pytest.approx(
+        [(128 / 255 - m) / s for m, s in zip(CONFIG.mean, CONFIG.std, strict=True)]
+    )
+    assert not images[1, :, 48:].any()
+    assert not images[1, :, :, 64:].any()
+
+
+def test_draws_follow_from_the_seed_alone():
+    """Dropped paths, and the boxes that are learned from."""
+    config = make_config(model={**SMALL, "drop_path_rate": 0.5})
+    network, task, batch = build_network(config, num_classes=4), make_task(config), make_batch(BRIGHT, DARK)
+    network.rpn.fg_bg_sampler.batch_size_per_image = network.roi_heads.fg_bg_sampler.batch_size_per_image = 8
+    losses = [task.compute_loss(network, batch, seed).item() for seed in (1, 2, 1)]
+    assert losses[0] == losses[2] != losses[1]
+    assert len({task.derive_step_seed(step, micro_step) for step in range(3) for micro_step in range(2)}) == 6
+
+
+@pytest.mark.slow
+def test_a_detector_learns_what_there_is_to_learn():
+    """A few steps on one batch, of which an image holds nothing: the loss falls, and every parameter has a gradient."""
+    network, task = build_network(CONFIG, num_classes=4), make_task()
+    network.rpn.fg_bg_sampler.batch_size_per_image = network.roi_heads.fg_bg_sampler.batch_size_per_image = 32
+    batch = make_batch(BRIGHT, NOTHING)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    losses = []
+    for step in range(12):
+        loss = task.compute_loss(network, batch, step)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.85 * losses[0]
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+class Stream:
+    """An evaluation stream of batches that are there."""
+
+    max_bad_sample_rate = 0.0
+
+    def __init__(self, *batches):
+        self.batches, self.num_samples = batches, len(batches)
+
+    def read(self, samples):
+        return self.batches[samples[0]]
+
+
+def answer(images, sizes):
+    """A detector that finds the left half of each image, surely of kind 2, and less surely all of it of kind 1."""
+    found = []
+    for height, width in sizes:
+        boxes = torch.tensor([[0.0, 0, width / 2, height], [0, 0, width, height]])
+        parts = {"labels": torch.tensor([2, 1]), "scores": torch.tensor([0.9, 0.1]), "masks": torch.ones(2, 1, 28, 28)}
+        found.append({"boxes": boxes, **parts})
+    return found
+
+
+def test_what_is_found_is_brought_to_the_image_s_own_size():
+    image = make_instances(((8, 16, 40, 48), 1), original_size=(32, 160))
+    batch = make_batch(image)
+    [found] = detect(answer, torch.zeros(1, 3, 64, 80), batch)
+    assert found.boxes.tolist() == [[0, 0, 80, 32], [0, 0, 160, 32]]
+    assert found.masks.shape == (2, 32, 160)
+    assert found.masks[0, 2:30, 3:77].all()
+    assert not found.masks[0, :, 82:].any()
+
+
+def test_a_picture_shows_what_is_annotated_and_what_is_found():
+    config = dataclasses.replace(CONFIG, num_pictures=2)
+    picture = make_task(config, Stream(make_batch(BRIGHT), make_batch(NOTHING))).render_predictions(answer)
+    assert picture.shape == (3, 2 * EDGE_PIXELS + 6, 2 * EDGE_PIXELS + 6)
+    truth, found = picture[:, 2:258, 2:322], picture[:, 2:258, 324:644]
+    grey = torch.full((3,), 128 / 255)
+    assert torch.allclose(truth[:, 250, 300], grey, atol=0.01)
+    assert torch.allclose(found[:, 250, 300], grey, atol=0.01), "what is hardly sure is not shown"
+    assert not torch.allclose(found[:, 250, 100], grey, atol=0.05), "the left half is painted"
+    assert not torch.allclose(truth[:, 150, 100], torch.ones(3), atol=0.05), "so is what is annotated"
+    assert (picture[:, 300:320, 2:322] == 1).all(), "beside the image it is white"
+    assert lay_side_by_side([]).shape == (3, 1, 1)
+
+
+def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
+    image = torch.full((3, 64, 80), 128, dtype=torch.uint8)
+    mask = torch.zeros(1, 128, 160, dtype=torch.bool)
+    drawn = draw_instances(
+        image,
+        torch.tensor([[80.0, 64, 159, 127]]),
+        mask,
+        labels=torch.tensor([1]),
+        names=["background", "x"],
+        size=(128, 160),
+    )
+    is_changed = (drawn[:, :256] - 128 / 255).abs().amax(dim=0) > 0.05
+    rows, columns = is_changed.nonzero(as_tuple=True)
+    assert (rows.min() >= 115) & (rows.max() <= 255), "the name stands above or within"
+    assert columns.min() == pytest.approx(160, abs=2)
+
+
+def test_padding_and_unreadable_images_are_not_measured(monkeypatch):
+    counted, bad = [], []
+    fake = SimpleNamespace(
+        add=lambda truth, **found: counted.append((truth.image_id, found.keys())),
+        add_bad=bad.append,
+        finish=lambda: "finished",
+    )
+    monkeypatch.setattr("hornet.dense.instance_inference.AveragePrecision", lambda num_classes: fake)
+    padding = dataclasses.replace(make_batch(NOTHING), is_real=torch.zeros(1, dtype=torch.bool), instances=())
+    batches = [make_batch(BRIGHT), padding]
+    assert (
+        measure_instances(answer, batches, num_classes=3, normalise=lambda batch: batch.images_bchw / 255) == "finished"
+    )
+    assert counted == [(1, {"boxes", "scores", "labels", "masks"})]
+    assert bad == [0, 0]
+
+
+def test_a_detector_that_says_what_is_there_is_right(tmp_path, monkeypatch):
+    """From tars to average precision, over the sizes, numbers and classes of all that lies between."""
+    monkeypatch.setattr("hornet.training.average_precision.gather_from_all", lambda mine: [mine])
+    monkeypatch.setattr("hornet.training.average_precision.sum_over_ranks", lambda mine: mine)
+    evaluation = {"shards": str(build_set(tmp_path, num_images=6)), "index": str(tmp_path / "index"), "short_edge": 96}
+    config = make_config(evaluation=evaluation)
+    labelled = open_labelled(config, world=ALONE)
+    there = iter([batch.instances[0] for batch in labelled.iterate()])
+
+    def tell(images, sizes):
+        image = next(there)
+        assert sizes == [image.size]
+        is_told = ~image.iscrowd
+        boxes, masks = image.boxes[is_told], image.masks[is_told, None].float()
+        numbers = torch.arange(len(boxes))[:, None]
+        seen = roi_align(masks, torch.cat([numbers, boxes], dim=1), (28, 28)).clamp(0, 1)
+        return [{"boxes": boxes, "masks": seen, "labels": image.labels[is_told], "scores": torch.ones(len(boxes))}]
+
+    task = dataclasses.replace(make_task(config, labelled), label_space=labelled.label_space)
+    found = task.evaluate(tell)
+    assert (found.num_images, found.num_bad_images) == (6, 0)
+    assert found.box_ap == pytest.approx(100)
+    assert found.mask_ap50 == pytest.approx(100)
+    assert found.mask_ap > 80, "masks are seen at 28 x 28"
+
+
+def test_what_measures_is_looked_for_before_training(monkeypatch):
+    def refuse(num_classes):
+        raise UserError("average precision needs what is not installed")
+
+    space = LabelSpace(name="things", classes=("background", "bright"))
+    monkeypatch.setattr(stage, "open_instance_evaluation", lambda config, world: SimpleNamespace(label_space=space))
+    monkeypatch.setattr(stage, "AveragePrecision", refuse)
+    with pytest.raises(UserError, match="needs what is not installed"):
+        open_labelled(CONFIG, world=ALONE)
+
+
+def test_weights_of_a_classifier_go_into_the_backbone_of_either_task():
+    detector = build_network(CONFIG, num_classes=4)
+    assert get_backbone(detector) is detector.backbone.body
+    demo = load_config(DenseConfig, path=ROOT / "configs/demo/segmentation.yaml")
+    model = dataclasses.replace(demo.model, arguments={"width": 8, "depths": (1, 1, 1, 1)}, channels=8)
+    segmenter = build_network(dataclasses.replace(demo, model=model), num_classes=4)
+    assert get_backbone(segmenter) is segmenter.backbone
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"model": {"name": "convnext_tiny"}}, "model.name: 'convnext_tiny' is not one of hornet_"),
+        (
+            {"model": {"detector": "retinanet"}},
+            r"model\.detector: must be .*not 'retinanet'",
+        ),
+        ({"model": {"channels": 7}}, "model.channels: must be even"),
+        ({"model": {"anchor_size": 0}}, "model.anchor_size: must be at least 1"),
+        ({"model": {"auxiliary_weight": 0.4}}, "model.auxiliary_weight: unknown key"),
+        ({"run": {"branch_from": "runs/a"}}, "run.branch_from: is for schedules of shape wsd"),
+        ({"evaluation": None, "checkpoints": {"best": True}}, "checkpoints.best: needs an evaluation set"),
+    ],
+)
+def test_settings_are_checked(changes, sentence):
+    values = to_values(CONFIG)
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(ConfigError, match=sentence):
+        build_config(InstancesConfig, values, source="test")
+
+
+def test_a_file_says_which_task_it_is_of(tmp_path):
+    write_config(tmp_path, CONFIG)
+    path = tmp_path / "config.yaml"
+    assert load_config(TASKS, path=path) == CONFIG
+    demo = ROOT / "configs/demo/segmentation.yaml"
+    assert isinstance(load_config(TASKS, path=demo), DenseConfig), "a file without a task is of the first"
+    with pytest.raises(ConfigError, match=r"task: must be semantic or instances, not 'boxes'"):
+        load_config(TASKS, path=demo, overrides=["task=boxes"])
+    with pytest.raises(ConfigError, match=r"model\.detector: is missing"):
+        load_config(TASKS, path=demo, overrides=["task=instances"])
+
+
+def test_arguments_that_the_backbone_does_not_take_are_told():
+    config = make_config(model={**SMALL, "arguments": {"colour": 3}})
+    with pytest.raises(UserError, match=r"model.arguments: hornet_atto_gf does not take them: .*colour"):
+        build_network(config, num_classes=4)
+
+
+def test_a_run_is_evaluated_as_it_evaluates_unless_told_otherwise(tmp_path):
+    write_config(tmp_path, CONFIG)
+    assert find_dense_run(tmp_path / "checkpoints" / "step_00000001") == tmp_path
+    trained, config = read_dense(tmp_path, tmp_path, config=None, overrides=["evaluation.split=test"])
+    assert trained == CONFIG
+    assert config.precision == "fp32"
+    assert config.evaluation == dataclasses.replace(CONFIG.evaluation, split="test")
+    with pytest.raises(ConfigError, match=r"evaluation.fip: unknown key"):
+        read_dense(tmp_path, tmp_path, config=None, overrides=["evaluation.fip=true"])
