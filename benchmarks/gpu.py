@@ -49,12 +49,12 @@ def list_parts(*, is_smoke: bool) -> list[Part]:
     """Return the parts, the most wanted first."""
     if is_smoke:
         cpu = ["--device", "cpu"]
-        step = [*cpu, "--size", "atto", "--resolution", "64", "--batch", "2", "--precision", "bf16", "--rounds", "1"]
+        step = [*cpu, "--size", "atto", "--resolution", "64", "--batch", "2", "--precision", "fp32", "--rounds", "1"]
         return [
             Part(name="tests", run=run_tests, arguments=[], limit_seconds=300, writes_json=False),
             Part(name="training 64", run=model.main, arguments=step, limit_seconds=300),
             Part(name="inference 64x96", run=model.main, limit_seconds=300, arguments=[
-                *step, "--mode", "inference", "--resolution", "64x96", "--contenders", "ours",
+                *step, "--mode", "inference", "--resolution", "64x96", "--contenders", "ours", "--precision", "bf16",
             ]),
             Part(name="kernels", run=kernels.main, limit_seconds=300, arguments=[
                 *cpu, "--width", "16", "--side", "8", "--batch", "1", "--stages", "1", "--contenders", "plain",

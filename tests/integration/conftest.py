@@ -6,11 +6,10 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -93,13 +92,27 @@ def write_config(folder, values, *, shards, **changes):
     return path
 
 
-def run_python(*arguments, check=True, cwd=ROOT):
-    """Run one process of this environment's python; return it, its output captured as text."""
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=make_environment(), timeout=300)
-    if check and done.returncode != 0:
-        pytest.fail(f"{arguments} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
-    return done
+def run_python(*arguments, check=True, cwd=ROOT, timeout=300):
+    """Run one process of this environment's python, forked; return it, its output captured as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"output": f"{folder}/output", "errors": f"{folder}/errors"}
+        process = ForkedProcess(get_nursery(), words=arguments, environment=make_environment(), cwd=cwd, **files)
+        try:
+            output, errors = process.communicate(timeout)
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if check and process.returncode != 0:
+        pytest.fail(f"{arguments} ended with {process.returncode}\n{output}\n{errors}")
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+@cache
+def get_nursery():
+    """Return the nursery of this process, which is started when it is first needed."""
+    nursery = Nursery(environment=make_environment())
+    atexit.register(nursery.close)
+    return nursery
 
 
 def make_environment(**extra):
@@ -111,24 +124,20 @@ def make_environment(**extra):
 class Ranks:
     """Processes of one run, as a launcher starts them, but forked from one that has imported everything (10 s)."""
 
-    _nurseries: ClassVar[dict[str, Nursery]] = {}
-
     def __init__(self, script, *arguments, num_ranks=2, patch=None, environments=({}, {})):
         """`patch` names a module that each rank imports first; `environments` add to what each rank's holds."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        if script not in self._nurseries:
-            self._nurseries[script] = Nursery(script.removesuffix(".py"), environment=make_environment())
-            atexit.register(self._nurseries[script].close)
         self._outputs = tempfile.TemporaryDirectory()
         self.processes = [
             ForkedProcess(
-                self._nurseries[script],
-                arguments=[str(argument) for argument in arguments],
+                get_nursery(),
+                words=[ROOT / "launch" / script, *arguments],
                 output=f"{self._outputs.name}/{rank}",
                 patch=patch,
                 environment={
+                    **make_environment(),
                     "RANK": str(rank),
                     "LOCAL_RANK": str(rank),
                     "WORLD_SIZE": str(num_ranks),

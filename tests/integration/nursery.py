@@ -1,9 +1,11 @@
-"""Ranks that start at once: forked from one process that has imported everything, which takes each fresh one 10 s.
+"""Processes that start at once: forked from one that has imported everything, which takes each fresh one 10 s.
 
-Run as a script it is that process: it reads a line of JSON for each rank to start, or to ask after. A rank runs the
-entry script as a launcher would start it, with its own environment, arguments and output.
+`python -m tests.integration.nursery` is that process: it reads a line of JSON for each process to start, or to ask
+after. What it forks is like `python WORDS...` in everything that ours and the libraries' code can see: arguments,
+environment, folder, output, a session of its own, exit code. The nursery has one thread, and has computed nothing.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -14,17 +16,23 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-INITIALIZE = "deepspeed.runtime.zero.muon.muon_optimizer"
-"""What deepspeed.initialize imports, and all of torch._inductor with it."""
+IMPORTED = (
+    "pretrain.stage",
+    "finetune.stage",
+    "dense.stage",
+    "hornet.stages.judging",
+    "hornet.drills.forked_ranks",
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # of every engine's start; brings torch._inductor, 3 s
+)
+"""What the stages need, and commands on what they have written."""
 
 
 class Nursery:
-    """The process that ranks are forked from."""
+    """The process that others are forked from."""
 
-    def __init__(self, script, *, environment):
-        self._script, self._environment = script, environment
+    def __init__(self, *, environment):
         self._process = subprocess.Popen(
-            [sys.executable, __file__, script],
+            [sys.executable, "-m", "tests.integration.nursery"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -39,18 +47,26 @@ class Nursery:
         return json.loads(self._process.stdout.readline())
 
     def close(self):
-        """End the nursery; ranks are waited for before."""
+        """End the nursery; what it forked is waited for before."""
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
 
 class ForkedProcess:
-    """One rank, with what the tests use of subprocess.Popen."""
+    """One process, with what the tests use of subprocess.Popen."""
 
-    def __init__(self, nursery, *, arguments, environment, output, patch):
-        self._nursery, self._output = nursery, Path(output)
+    def __init__(self, nursery, *, words, environment, output, errors=None, cwd=ROOT, patch=None):
+        """`words` are what python would be given; what is written to stderr goes to `errors`, else to `output`."""
+        self._nursery, self._output, self._errors = nursery, Path(output), errors and Path(errors)
         self.returncode = None
-        self.pid = nursery.ask(arguments=arguments, environment=environment, output=str(output), patch=patch)
+        self.pid = nursery.ask(
+            words=list(map(str, words)),
+            environment=environment,
+            output=str(output),
+            errors=errors and str(errors),
+            cwd=str(cwd),
+            patch=patch,
+        )
 
     def poll(self):
         """Return the exit code, None while it runs."""
@@ -63,21 +79,24 @@ class ForkedProcess:
             os.kill(self.pid, number)
 
     def communicate(self, timeout):
-        """Wait to the end; return what it wrote."""
+        """Wait to the end; return what it wrote to stdout and to stderr, None for this if they went to one file."""
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"rank still runs after {timeout} s:\n{self._output.read_text()}")
+                raise TimeoutError(f"still runs after {timeout} s:\n{self._output.read_text()}")
             time.sleep(0.01)
-        return self._output.read_text(), None
+        return self._output.read_text(), self._errors and self._errors.read_text()
 
 
-def serve(script):
-    """Import what the script will need, then fork a rank for each request."""
-    sys.path.insert(0, str(ROOT))
-    for module in (f"{script}.config", f"{script}.stage", *([INITIALIZE] if script == "pretrain" else [])):
-        importlib.import_module(module)
-    importlib.import_module("hornet.data.augment.operations").compile_all()
+def serve():
+    """Import what processes will need, then fork one for each request; in it, return what it is to become."""
+    for name in IMPORTED:
+        importlib.import_module(name)
+    importlib.import_module("hornet.data.augment.operations").compile_all()  # 2 s; numba's loops have no threads here
+    if (num_threads := len(list(Path("/proc/self/task").iterdir()))) != 1:
+        raise RuntimeError(f"{num_threads} threads: what is forked would miss all but one, with the locks they hold")
+    gc.collect()
+    gc.freeze()  # collections in the forked would touch, and so copy, every page of what was imported
     for line in sys.stdin:
         request = json.loads(line)
         if "poll" in request:
@@ -86,35 +105,36 @@ def serve(script):
         else:
             answer = os.fork()
             if answer == 0:
-                become_rank(script, **request)
+                return request
         print(json.dumps(answer), flush=True)
+    return None
 
 
-def become_rank(script, *, arguments, output, environment, patch):
-    """Run the entry script in this forked process, to the end of the process."""
-    os.setsid()  # a signal to the rank's process group reaches it and its workers, not the tests
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
+def become(*, words, environment, output, errors, cwd, patch):
+    """Do what `python WORDS...` does; its exit, in whatever way, is that of this process."""
+    os.setsid()  # a signal to the process's group reaches it and its workers, not the tests
+    written = [os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for path in (output, errors) if path is not None]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(written[0], 1)
+    os.dup2(written[-1], 2)
+    for descriptor in written:
+        os.close(descriptor)
+    os.environ.clear()
     os.environ.update(environment)
-    path = ROOT / "launch" / f"{script}.py"
-    sys.argv = [str(path), *arguments]
-    sys.path.insert(0, str(path.parent))  # as Python does with a script's folder
-    code = 1
-    try:
-        if patch is not None:
-            importlib.import_module(patch)
-        runpy.run_path(str(path), run_name="__main__")
-        code = 0
-    except SystemExit as error:
-        code = error.code if isinstance(error.code, int) else 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        os._exit(code)  # not back into the loop of the nursery
+    if patch is not None:
+        importlib.import_module(patch)
+    os.chdir(cwd)
+    if words[0] == "-m":
+        sys.path[0] = str(Path.cwd())
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(words[0]).resolve().parent)  # as Python does with a script's folder
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    request = serve()
+    if request is not None:
+        become(**request)

@@ -1,15 +1,13 @@
 """A branch of a trunk is, to the bit, the run that was trained at its length from step 0 on: with real ZeRO 0 to 3."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from hornet.training.engines.deepspeed_files import EMA, WEIGHT, ZeroCheckpoint
 from tests.integration.branches import SHORT, STABLE, STAGES, STEPS_PER_EPOCH
-from tests.integration.conftest import PRETRAIN, ROOT, make_environment, read_rows, write_config
+from tests.integration.conftest import PRETRAIN, read_rows, run_python, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +31,7 @@ def runs(tmp_path_factory, shards):
     """The folder of the runs, and what was printed."""
     folder = tmp_path_factory.mktemp("branches")
     config = write_config(folder, PRETRAIN, shards=shards, **CHANGES)
-    command = [sys.executable, "-m", "tests.integration.branches", str(config)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_python("-m", "tests.integration.branches", str(config), timeout=900)
     return folder / "runs", done.stdout
 
 

@@ -1,13 +1,11 @@
 """What the ranks say in a step: the formulas of hornet/training/engines/communication.py against the real engine."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from hornet.training.engines.communication import list_traffic
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +16,7 @@ SCALAR_BYTES = 16  # norms
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
     file = tmp_path_factory.mktemp("communication") / "calls.json"
-    command = [sys.executable, "-m", "tests.integration.communication", str(file)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "tests.integration.communication", str(file), timeout=300)
     return json.loads(file.read_text())
 
 

@@ -1,8 +1,6 @@
 """Every image counts once on 1, 2 and 3 ranks, which pad 48 images to 50, 50 and 60; scikit-learn counts them too."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from hornet.data.augment.mixing import normalise
 from hornet.data.config import MixingConfig
 from hornet.stages.evaluation import open_stream
 from hornet.world import ALONE
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 from tests.integration.counted_ranks import CLASSES, compute_logits, make_config, make_features
 from tests.unit.shards.making import make_set
 
@@ -32,9 +30,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def worlds(made):
     """What rank 0 found, by the world's size."""
-    command = [sys.executable, "-m", "tests.integration.counted_ranks", str(made), *map(str, SIZES)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_python("-m", "tests.integration.counted_ranks", str(made), *map(str, SIZES), timeout=200)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"num_ranks"')]
     return {line["num_ranks"]: line for line in lines}
 

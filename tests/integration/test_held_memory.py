@@ -1,14 +1,12 @@
 """What a rank holds under each ZeRO stage: the formulas of engines/zero_memory.py against the real engine."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from hornet.training.engines.zero_config import ZeroConfig
 from hornet.training.engines.zero_memory import count_deepspeed_bytes
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 from tests.integration.held_memory import BUCKET_ELEMENTS
 from tests.integration.zero_stages import IMAGE_SIZE, MICRO_BATCH_SIZE, NUM_RANKS
 
@@ -20,9 +18,7 @@ INPUT_BYTES = 4 * NUM_RANKS * MICRO_BATCH_SIZE * 3 * IMAGE_SIZE**2  # the step's
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
     file = tmp_path_factory.mktemp("held") / "held.json"
-    command = [sys.executable, "-m", "tests.integration.held_memory", str(file)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "tests.integration.held_memory", str(file), timeout=300)
     return json.loads(file.read_text())
 
 

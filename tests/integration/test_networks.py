@@ -57,6 +57,8 @@ RESIZED = {
     "isotropic": "filters: 2 resized to the grids of the new image size",
 }
 """What the larger images change; a Swin's tables go by its window, which stays."""
+IN_BF16 = ("convnext", "plug_in")
+"""Finetuned as by default; the others in what this CPU computes twice as fast."""
 EXACT = ("step", "loss", "lr", "grad_norm", "batch_digest", "images_seen")
 
 
@@ -100,6 +102,7 @@ def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name,
         shards=shards,
         start__from=str(killed),
         start__weights="ema",
+        precision="bf16" if name in IN_BF16 else "fp32",
         data__transform__image_size=64,
         evaluation__image_size=64,
     )
@@ -112,7 +115,7 @@ def test_another_network_runs_dies_resumes_and_finetunes(tmp_path, shards, name,
     (evaluation,) = json.loads(done.stdout)["results"]
     assert evaluation["num_images"] == NUM_VALIDATION
     assert evaluation["top1"] == by_weights["ema"]["top1"]
-    assert evaluation["loss"] == pytest.approx(by_weights["ema"]["loss"], rel=1e-2), "bf16 on both sides"
+    assert evaluation["loss"] == pytest.approx(by_weights["ema"]["loss"], rel=1e-2 if name in IN_BF16 else 1e-5)
     run_python(ROOT / "launch/report.py", finetuned)
     page = (finetuned / "report.html").read_text()
     assert NETWORKS[name]["name"] in page

@@ -1,12 +1,10 @@
 """Small sums over ranks, in worlds of powers of two and of others, of real processes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -16,9 +14,7 @@ SIZES = (1, 2, 3, 5, 8)
 @pytest.fixture(scope="module")
 def worlds():
     """What each rank found, by the world's size."""
-    command = [sys.executable, "-m", "tests.integration.small_sums", *map(str, SIZES)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_python("-m", "tests.integration.small_sums", *map(str, SIZES), timeout=120)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"num_ranks"')]
     return {line["num_ranks"]: line["rows"] for line in lines}
 

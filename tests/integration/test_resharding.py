@@ -1,15 +1,13 @@
 """ZeRO checkpoints between worlds of 1 to 4 ranks and all stages, held against what DeepSpeed's own functions tell."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from hornet.errors import UserError
 from hornet.training.engines.deepspeed_files import EMA, WEIGHT, ZeroCheckpoint
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 
 pytestmark = pytest.mark.slow
 PHASES = ("write:4", "read:1", "write:2", "read:3")
@@ -19,9 +17,7 @@ PHASES = ("write:4", "read:1", "write:2", "read:3")
 def worlds(tmp_path_factory):
     """The folder of checkpoints that `resharding.py` wrote and read."""
     folder = tmp_path_factory.mktemp("worlds")
-    command = [sys.executable, "-m", "tests.integration.resharding", str(folder), *PHASES]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "tests.integration.resharding", str(folder), *PHASES, timeout=300)
     return folder
 
 

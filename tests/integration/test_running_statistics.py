@@ -1,15 +1,12 @@
 """Running statistics on two ranks and others, under every ZeRO stage and Accelerate, against their definition."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.checkpoints.weights import read_weights
 from tests.integration import running_statistics
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 from tests.integration.running_statistics import DROPPED_STEP, KINDS, LAST_STEP, SAVED_STEP, Net, make_images
 
 pytestmark = pytest.mark.slow
@@ -21,9 +18,7 @@ NAMES = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
 def worlds(tmp_path_factory):
     """The folder of checkpoints that `running_statistics.py` wrote and read."""
     folder = tmp_path_factory.mktemp("worlds")
-    command = [sys.executable, "-m", "tests.integration.running_statistics", str(folder), *PHASES]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "tests.integration.running_statistics", str(folder), *PHASES, timeout=300)
     return folder
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hornet.cli import demo
-from tests.integration.conftest import ROOT, Ranks, make_environment, write_config
+from tests.integration.conftest import ROOT, Ranks, make_environment, run_python, write_config
 from tests.integration.test_finetune import FINETUNE, pretrained  # noqa: F401  a fixture
 
 pytestmark = pytest.mark.slow
@@ -108,8 +108,7 @@ def test_the_demos_finetuning_runs_on_as_many_ranks_as_the_demo_says(finetuning)
     assert read_num_ranks(run) == demo.NUM_RANKS == 2
     demo.require_ranks(run)
 
-    done = start([sys.executable, *words, "run.name=alone"])
-    assert done.returncode == 0, done.stderr
+    run_python(*words, "run.name=alone")
     with pytest.raises(SystemExit, match=r"runs/alone ran on 1 ranks, not on 2"):
         demo.require_ranks(run.with_name("alone"))
     header = (ROOT / "configs/demo/finetune.yaml").read_text().splitlines()[1]

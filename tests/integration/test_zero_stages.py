@@ -1,13 +1,11 @@
 """All ZeRO stages, offload, activation checkpointing and both ways of clipping, on two ranks, against a naive loop."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from tests.integration.conftest import ROOT, make_environment
+from tests.integration.conftest import run_python
 
 pytestmark = pytest.mark.slow
 
@@ -16,9 +14,7 @@ pytestmark = pytest.mark.slow
 def trained(tmp_path_factory):
     """Curves by name, the number of parameters, and final weights by name, as zero_stages.py has left them."""
     folder = tmp_path_factory.mktemp("stages")
-    command = [sys.executable, "-m", "tests.integration.zero_stages", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python("-m", "tests.integration.zero_stages", str(folder), timeout=500)
     return read(folder)
 
 

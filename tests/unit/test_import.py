@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 import hornet.shards.build.build, hornet.shards.check.verify, hornet.shards.views.subset, hornet.pages.set.page

@@ -64,6 +64,7 @@ tracker.close()
 """
 
 
+@pytest.mark.slow
 def test_wandb_keeps_one_run_over_two_attempts(run, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -78,6 +79,7 @@ def test_wandb_keeps_one_run_over_two_attempts(run, monkeypatch):
     assert len(list((run.path / "wandb").glob("offline-run-*/files/media/images/filter/*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_wandb_without_a_login_is_a_sentence(run, monkeypatch, tmp_path):
     pytest.importorskip("wandb")
     monkeypatch.setenv("HOME", str(tmp_path))  # no .netrc there
