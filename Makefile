@@ -8,9 +8,9 @@ PYTEST := $(BIN)/python -u -m pytest --dist loadfile --no-loadscope-reorder
 # Half of what a start costs is compiling the sources, if no bytecode is kept: some machines' environments forbid it.
 unexport PYTHONDONTWRITEBYTECODE
 # Workers of pytest, and ranks, share the cores; with a thread a core each they would wait for one another, spinning.
-check test coverage unit integration test-slurm: export OMP_NUM_THREADS := 1
+check test unit integration test-slurm: export OMP_NUM_THREADS := 1
 
-.PHONY: help setup demo demo-dense check test lint types arrows unit coverage integration test-slurm chaos reference lock clean
+.PHONY: help setup demo demo-dense check test lint types arrows unit integration test-slurm chaos reference lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,12 +34,9 @@ demo-dense: $(READY)  ## segmentation on small data: scenes, shards, training, k
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
 	$(PYTEST) -n 2 -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
-test: lint types arrows  ## all: lint, types, import contracts and every CPU test
-	$(PYTEST) -n 2 tests/unit tests/test_architecture.py tests/test_commands.py
-	$(PYTEST) -n 3 tests/integration tests/slurm
-
-coverage: $(READY)  ## lines that the tests of one process reach: htmlcov/index.html
+test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
 	$(PYTEST) -n 2 --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
+	$(PYTEST) -n 3 tests/integration tests/slurm
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
