@@ -176,6 +176,9 @@ class GuardConfig(Settings):
     finite."""
     window_steps: int = 128
     """How many of the last steps, dropped ones not counted, give mean and sigma; nothing is a spike before half."""
+    max_norm_spikes_in_a_row: int | None = 4
+    """Behind so many dropped steps in a row a spike of the gradient norm alone is no reason any more: what stays over
+    several batches is the weights' own, and dropping cannot end it. null: it always is one."""
     max_dropped_in_a_row: int = resumable(20)
     """So many dropped steps in a row end the run, or take it back."""
     skip_batches: tuple[tuple[int, int], ...] = resumable(())
@@ -194,6 +197,8 @@ class GuardConfig(Settings):
         for name in (*least, "max_rollbacks", "rollback_steps", "num_batches_after_spike"):
             if getattr(self, name) < least.get(name, 0):
                 yield f"{name}: must be at least {least.get(name, 0)}, not {getattr(self, name)}"
+        if self.max_norm_spikes_in_a_row is not None and self.max_norm_spikes_in_a_row < 1:
+            yield f"max_norm_spikes_in_a_row: must be at least 1, or null, not {self.max_norm_spikes_in_a_row}"
         for first, stop in self.skip_batches:
             if not 0 <= first < stop:
                 yield f"skip_batches: a pair is [first, stop) with 0 <= first < stop, not {[first, stop]}"

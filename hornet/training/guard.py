@@ -81,9 +81,15 @@ class NumericalGuard:
             return Objection(reason="gradient not finite", value=norm)
         if not math.isfinite(loss):
             return Objection(reason="loss not finite", value=loss)
-        return find_spike("spike of the loss", loss, self._state.recent_losses, config=self._config) or find_spike(
-            "spike of the gradient norm", norm, self._state.recent_norms, config=self._config
-        )
+        spike = find_spike("spike of the loss", loss, self._state.recent_losses, config=self._config)
+        if spike is not None or self._is_norm_the_weights_own():
+            return spike
+        return find_spike("spike of the gradient norm", norm, self._state.recent_norms, config=self._config)
+
+    def _is_norm_the_weights_own(self) -> bool:
+        """Whether so many batches were dropped that a high norm, at weights that have not changed, is no batch's."""
+        limit = self._config.max_norm_spikes_in_a_row
+        return limit is not None and self._state.num_dropped_in_a_row >= limit
 
     def _write_down(self, record: StepRecord, objection: Objection) -> None:
         keys = gather_from_all([key for batch in record.batches for key in batch.keys])

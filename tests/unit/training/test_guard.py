@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -138,6 +139,34 @@ def test_a_resumed_run_decides_as_an_undisturbed_one(directory, stop_at):
     assert first.applied + second.applied == undisturbed.applied
 
 
+def test_a_norm_that_stays_high_is_the_weights_own(directory):
+    """Dropping leaves the weights where they are, so the next batch finds the same norm: the run must not end by it."""
+    config = GuardConfig(window_steps=8, max_norm_spikes_in_a_row=3, max_dropped_in_a_row=5)
+    engine = ScriptedEngine(norms=dict.fromkeys(range(9, NUM_STEPS), 50.0))
+    state = run(directory, engine, config=config)
+    assert sorted(set(range(NUM_STEPS)) - set(engine.applied)) == [9, 10, 11]
+    assert state.recent_norms == [50.0] * 8, "the guard has learned what is usual now"
+    with pytest.raises(DroppedInARowError, match="step 14: 5 steps in a row were dropped"):
+        run(directory, engine, config=dataclasses.replace(config, max_norm_spikes_in_a_row=None))
+
+
+@pytest.mark.parametrize(
+    ("losses", "norms"),
+    [
+        ({}, dict.fromkeys(range(9, 14), math.inf)),
+        (dict.fromkeys(range(9, 14), math.nan), {}),
+        (dict.fromkeys(range(9, 14), 4.0), {}),
+        (dict.fromkeys(range(9, 14), 4.0), dict.fromkeys(range(9, 14), 50.0)),
+    ],
+)
+def test_however_long_the_row_a_loss_that_is_far_off_and_what_is_not_finite_stay_out(directory, losses, norms):
+    config = GuardConfig(window_steps=8, max_norm_spikes_in_a_row=2, max_dropped_in_a_row=5)
+    engine = ScriptedEngine(losses, norms)
+    with pytest.raises(DroppedInARowError, match="step 14: 5 steps in a row were dropped"):
+        run(directory, engine, config=config)
+    assert engine.applied == list(range(9))
+
+
 def test_a_row_of_dropped_steps_counts_over_a_resume(directory):
     engine = ScriptedEngine({9: math.nan, 10: math.nan, 11: math.nan})
     state = run(directory, engine, stop_at=11)
@@ -150,6 +179,10 @@ def test_a_row_of_dropped_steps_counts_over_a_resume(directory):
     [
         ({"spike_sigmas": 0.0}, "spike_sigmas: must be above 0, or null, not 0.0"),
         ({"window_steps": 1}, "window_steps: must be at least 2, not 1"),
+        (
+            {"max_norm_spikes_in_a_row": 0},
+            "max_norm_spikes_in_a_row: must be at least 1, or null, not 0",
+        ),
         ({"max_dropped_in_a_row": 0}, "max_dropped_in_a_row: must be at least 1, not 0"),
         ({"max_rollbacks": -1}, "max_rollbacks: must be at least 0, not -1"),
         ({"rollback_steps": -1}, "rollback_steps: must be at least 0, not -1"),
