@@ -62,11 +62,15 @@ class Axis:
         if self.is_log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             steps = (1, 2, 5) if last - first <= 3 else (1,)
-            found = [step * 10.0**power for power in range(first, last + 1) for step in steps]
-        else:
-            step = _round_step((self.high - self.low) / 4)
-            found = [number * step for number in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
-        return [tick for tick in found if self.low <= tick <= self.high * (1 + 1e-9)]
+            found = self._keep_inside([step * 10.0**power for power in range(first, last + 1) for step in steps])
+            if len(found) > 1:  # else so narrow that it is nearly linear
+                return found
+        step = _round_step((self.high - self.low) / (8 if self.is_log else 4))
+        numbers = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
+        return self._keep_inside([number * step for number in numbers])
+
+    def _keep_inside(self, ticks: list[float]) -> list[float]:
+        return [tick for tick in ticks if self.low - 1e-9 * abs(self.low) <= tick <= self.high + 1e-9 * abs(self.high)]
 
 
 def render_frame(
