@@ -59,6 +59,9 @@ class ForkedProcess:
         """`words` are what python would be given; what is written to stderr goes to `errors`, else to `output`."""
         self._nursery, self._output, self._errors = nursery, Path(output), errors and Path(errors)
         self.returncode = None
+        for path in (self._output, self._errors):
+            if path is not None:
+                path.touch()  # the answer may come before the forked process has opened them
         self.pid = nursery.ask(
             words=list(map(str, words)),
             environment=environment,
