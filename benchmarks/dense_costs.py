@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from hornet.dense.backbone import DenseBackbone
-from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads, CascadeStage
 from hornet.dense.config import Pyramid
-from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn
+from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn, run_all_parts
 from hornet.dense.pyramid import FeaturePyramid
 from hornet.dense.uper_net import UPerNet
 
@@ -120,20 +119,7 @@ def _run_segmenter(network: nn.Module, size: tuple[int, int]) -> None:
 
 
 def _run_detector(network: Any, size: tuple[int, int]) -> None:
-    maps = list(network.backbone(torch.empty(1, 3, *size)).values())
-    network.rpn.head(maps)
-    channels = network.backbone.out_channels
-    boxes = torch.empty(NUM_BOXES, channels, BOX_SIZE, BOX_SIZE)
-    masks = torch.empty(NUM_MASKS, channels, MASK_SIZE, MASK_SIZE)
-    heads = network.roi_heads
-    if isinstance(heads, CascadeRoiHeads):
-        for stage in heads.stages:
-            assert isinstance(stage, CascadeStage)
-            stage(boxes)
-            stage.predict_masks(masks)
-    else:
-        heads.box_predictor(heads.box_head(boxes))
-        heads.mask_predictor(heads.mask_head(masks))
+    run_all_parts(network, torch.empty(1, 3, *size), num_boxes=NUM_BOXES, num_masks=NUM_MASKS)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from hornet.dense.backbone import DenseBackbone
-from hornet.dense.cascade import CascadeRoiHeads
+from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads, CascadeStage
 from hornet.dense.pyramid import FeaturePyramid
 
 
@@ -54,3 +54,20 @@ def build_cascade_mask_rcnn(
     detector = FasterRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
     detector.roi_heads = CascadeRoiHeads(neck.out_channels, num_classes=num_classes)
     return detector
+
+
+def run_all_parts(network: Any, images: Tensor, *, num_boxes: int, num_masks: int) -> None:
+    """Run a detector's parts on images (B, 3, H, W), with that many regions each, whatever is seen: for counting."""
+    maps = list(network.backbone(images).values())
+    network.rpn.head(maps)
+    heads, channels = network.roi_heads, maps[0].shape[1]
+    boxes = images.new_zeros(len(images) * num_boxes, channels, BOX_SIZE, BOX_SIZE)
+    masks = images.new_zeros(len(images) * num_masks, channels, MASK_SIZE, MASK_SIZE)
+    if isinstance(heads, CascadeRoiHeads):
+        for stage in heads.stages:
+            assert isinstance(stage, CascadeStage)
+            stage(boxes)
+            stage.predict_masks(masks)
+    else:
+        heads.box_predictor(heads.box_head(boxes))
+        heads.mask_predictor(heads.mask_head(masks))

@@ -17,9 +17,9 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.poolers import LevelMapper
 
 from hornet.dense.backbone import DenseBackbone
-from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads, CascadeStage
+from hornet.dense.cascade import CascadeRoiHeads
 from hornet.dense.config import Detector
-from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn
+from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn, run_all_parts
 from hornet.dense.pyramid import FeaturePyramid
 from hornet.model.cost import Cost, CostPart, count_forward
 
@@ -43,10 +43,9 @@ class InstanceSegmenter(nn.Module):
     assignment, losses) is fp32, since bf16 has no pixel's precision beyond 256.
     """
 
-    def __init__(self, parts: GeneralizedRCNN, *, channels: int) -> None:
+    def __init__(self, parts: GeneralizedRCNN) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = parts.backbone, parts.rpn, parts.roi_heads
-        self._channels = channels
         for pool in (self.roi_heads.box_roi_pool, self.roi_heads.mask_roi_pool):
             pool.scales, pool.map_levels = [1 / 4, 1 / 8, 1 / 16, 1 / 32], LevelMapper(2, 5)
         for module in [self.rpn.head, *_list_predictors(self.roi_heads)]:
@@ -113,7 +112,7 @@ def build_instance_segmenter(
         rpn_anchor_generator=anchors,
         rpn_post_nms_top_n_train=NUM_PROPOSALS[kind],
     )
-    return InstanceSegmenter(parts, channels=neck.out_channels)
+    return InstanceSegmenter(parts)
 
 
 class _Counted(nn.Module):
@@ -124,19 +123,7 @@ class _Counted(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> None:
-        maps = list(self.network.backbone(images).values())
-        self.network.rpn.head(maps)
-        channels, heads = self.network._channels, self.network.roi_heads
-        boxes = images.new_zeros(len(images) * NUM_BOXES, channels, BOX_SIZE, BOX_SIZE)
-        masks = images.new_zeros(len(images) * NUM_MASKS, channels, MASK_SIZE, MASK_SIZE)
-        if isinstance(heads, CascadeRoiHeads):
-            for stage in heads.stages:
-                assert isinstance(stage, CascadeStage)
-                stage(boxes)
-                stage.predict_masks(masks)
-        else:
-            heads.box_predictor(heads.box_head(boxes))
-            heads.mask_predictor(heads.mask_head(masks))
+        run_all_parts(self.network, images, num_boxes=NUM_BOXES, num_masks=NUM_MASKS)
 
 
 def _list_predictors(heads: nn.Module) -> list[nn.Module]:
