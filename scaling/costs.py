@@ -1,19 +1,19 @@
-"""What a run will take: from speeds that were measured on this machine, or, for GPUs, from hornet.planning."""
+"""What a run will take: from runs that were timed on this machine, or, for GPUs, from hornet.planning."""
 
 from __future__ import annotations
 
 import platform
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, Literal
 
+import numpy as np
+from scipy.optimize import nnls
+
 from finetune.config import FinetuneConfig
-from hornet.config import build_config, to_values, to_yaml
-from hornet.durable import read_json_lines, write_json, write_text
+from hornet.durable import read_json_lines, write_json
 from hornet.errors import UserError
 from hornet.stages.config import StageConfig
 from pretrain.config import PretrainConfig
@@ -23,22 +23,22 @@ from scaling.networks import NetworkFacts, key_of
 from scaling.state import Standing, read_json
 
 FILE = "speeds.json"
-NUM_STEPS, NUM_TIMED = 6, 4
-"""Steps of a measurement, and how many of the last count."""
-EVALUATION_SHARE = 1 / 3
-"""Of a training image's time that an evaluated one takes: a forward pass, without the backward one."""
-
-StartRun = Callable[[Cell, Path, Path], int]
-"""Runs a cell's stage on a config, its output to a log, to the end; returns the exit code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """Of training one network on this machine."""
+    """Of one network on this machine, while as many runs are at work as the study has at a time."""
 
     seconds_per_image: float
-    start_seconds: float
-    """From the command to the first step, and from the last to the end."""
+    """Of training."""
+    seconds_per_evaluated_image: float
+    """Of one kind of weights."""
+    save_seconds: float
+    """That training stands still for a checkpoint."""
+    fixed_seconds: float
+    """All else, from the command to its exit: imports, building, what the first steps take longer, the end."""
+    memory_gb: float = 0.0
+    """The most that one of its processes held in the host's memory, 1e9 bytes; 0 where that was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,108 +47,129 @@ class Cost:
 
     seconds: float
     source: str
-    """measured, by FLOPs (of another network that was measured), or the name of a GPU."""
+    """measured, by FLOPs (of other networks that were measured), or the name of a GPU."""
 
 
 def estimate(
-    study: Study, cells: Sequence[Cell], networks: Mapping[str, NetworkFacts], standings: Mapping[str, Standing]
+    study: Study,
+    cells: Sequence[Cell],
+    networks: Mapping[str, NetworkFacts],
+    standings: Mapping[str, Standing],
+    *,
+    took: Mapping[str, float],
 ) -> dict[str, Cost]:
-    """Return what each cell's run takes in all, by the cell's name; nothing of those that nothing is known of."""
-    speeds = read_speeds(study)
+    """Return what each cell's run takes in all, by the cell's name; nothing of those that nothing is known of.
+
+    Finished runs of a network tell it first, those of which is known what they `took`, by run, from the command to the
+    exit; then what was measured.
+    """
+    finished: dict[str, list[Speed]] = {}
+    measured = read_speeds(study)
     for cell in cells:
         summary = standings[cell.name].summary if cell.name in standings else None
-        if summary is not None and _speed_key(study, cell) not in speeds:
-            speeds[_speed_key(study, cell)] = _speed_of(summary)
-    flops = {_speed_key(study, cell): networks[cell.name].flops_per_image for cell in cells}
-    known = [(flops[key], speed) for key, speed in speeds.items() if key in flops]
+        if summary is not None and (cell.run in took or find_key(study, cell) not in measured):
+            seconds = max(took.get(cell.run, 0.0), summary["seconds"])
+            speed = read_speed(study.folder / cell.run, summary, cell=cell, seconds=seconds)
+            finished.setdefault(find_key(study, cell), []).append(speed)
+    speeds = measured | {key: take_medians(found) for key, found in finished.items()}
+    flops = {find_key(study, cell): networks[cell.name].flops_per_image for cell in cells}
+    families = {find_key(study, cell): cell.family for cell in cells}
     costs = {}
     for cell in cells:
-        key = _speed_key(study, cell)
+        key = find_key(study, cell)
+        known = [each for each in speeds if each in flops]
         if key in speeds:
-            costs[cell.name] = Cost(seconds=_count_seconds(cell, speeds[key]), source="measured")
+            costs[cell.name] = Cost(seconds=count_seconds(cell, speeds[key]), source="measured")
         elif known:
-            near, speed = min(known, key=lambda pair: abs(pair[0] / flops[key] - 1))
-            scaled = Speed(
-                seconds_per_image=speed.seconds_per_image * flops[key] / near, start_seconds=speed.start_seconds
-            )
-            costs[cell.name] = Cost(seconds=_count_seconds(cell, scaled), source="by FLOPs")
+            alike = [each for each in known if families[each] == cell.family] or known
+            speed = guess_speed([(flops[each], speeds[each]) for each in alike], flops[key])
+            costs[cell.name] = Cost(seconds=count_seconds(cell, speed), source="by FLOPs")
     return costs
 
 
-def measure(study: Study, cells: Sequence[Cell], *, start: StartRun) -> None:
-    """Time a few steps of each network that was not timed on this machine before, in a run of its own.
+def guess_speed(known: Sequence[tuple[float, Speed]], flops: float) -> Speed:
+    """Return the speed of a network from those of others, given with their FLOPs of an image.
 
-    Raises UserError with the end of the log if a run fails.
+    Times of an image grow by a line in FLOPs, neither of whose parts is below 0: small networks wait for Python. From a
+    single other network they are in proportion.
     """
-    speeds = read_speeds(study)
-    wanted = {_speed_key(study, cell): cell for cell in cells if cell.stage == "pretrain" and cell.digest is not None}
-    for key, cell in wanted.items():
-        if key in speeds:
-            continue
-        print(f"measure      {cell.config.model.name} at {cell.config.data.transform.image_size} pixels", flush=True)
-        speeds[key] = _measure(study, cell, start=start)
-        write_json(study.folder / FILE, {name: asdict(speed) for name, speed in speeds.items()})
+    shares = [each / flops for each, _ in known]
 
+    def guess(times: Sequence[float]) -> float:
+        if len(set(shares)) == 1 or min(times) == 0:
+            return median(time / share for time, share in zip(times, shares, strict=True))
+        design = np.array([(1 / time, share / time) for time, share in zip(times, shares, strict=True)])
+        return float(nnls(design, np.ones(len(known)))[0].sum())
 
-def read_speeds(study: Study) -> dict[str, Speed]:
-    """Return the speeds that were measured for this study."""
-    return {key: Speed(**values) for key, values in read_json(study.folder / FILE).items()}
-
-
-def _measure(study: Study, cell: Cell, *, start: StartRun) -> Speed:
-    folder = study.folder / "measure"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    config, log = folder / "config.yaml", folder / "log"
-    values = _shorten(cell, folder)
-    write_text(config, to_yaml(build_config(type(cell.config), values, source=str(config))))
-    started = time.monotonic()
-    code = start(cell, config, log)
-    seconds = time.monotonic() - started
-    rows = read_json_lines(folder / "run" / "metrics.jsonl")
-    if code != 0 or not rows:
-        raise UserError(f"{cell.name}: {NUM_STEPS} steps to time it failed with exit code {code}; see {log}")
-    times = [row["step_seconds"] for row in rows]
-    shutil.rmtree(folder / "run")
-    return Speed(
-        seconds_per_image=median(times[-NUM_TIMED:]) / cell.config.global_batch_size,
-        start_seconds=max(0.0, seconds - sum(times)),
+    return replace(
+        take_medians([speed for _, speed in known]),
+        seconds_per_image=guess([speed.seconds_per_image for _, speed in known]),
+        seconds_per_evaluated_image=guess([speed.seconds_per_evaluated_image for _, speed in known]),
     )
 
 
-def _shorten(cell: Cell, folder: Path) -> dict[str, Any]:
-    values = to_values(cell.config)
-    values["run"] |= {"root": str(folder), "name": "run", "branch_from": None}
-    values["schedule"] |= {"num_epochs": NUM_STEPS / cell.steps_per_epoch, "warmup_epochs": 0.0}
-    values["evaluation"] = None
-    values["checkpoints"]["best"] = False
-    values["cadence"] |= {"log_every_steps": 1, "save_every_steps": NUM_STEPS}
-    return values
+def count_seconds(cell: Cell, speed: Speed) -> float:
+    """Return what a cell's run takes: what is fixed, its steps, its evaluations, its checkpoints."""
+    cadence = cell.config.cadence
+    seconds = speed.fixed_seconds + speed.seconds_per_image * cell.num_own_steps * cell.config.global_batch_size
+    seconds += speed.save_seconds * _count_times(cell.num_own_steps, cadence.save_every_steps)
+    if cell.evaluation is not None:
+        times = _count_times(cell.num_own_steps, cadence.evaluate_every_steps)
+        kinds = 2 if cell.config.optimizer.ema_decay else 1
+        seconds += speed.seconds_per_evaluated_image * times * kinds * cell.evaluation.num_samples
+    return seconds
 
 
-def _speed_of(summary: Mapping[str, Any]) -> Speed:
+def read_speed(run: Path, summary: Mapping[str, Any], *, cell: Cell, seconds: float) -> Speed:
+    """Return the speed that a finished run of a cell had, whose processes took `seconds` in all.
+
+    What its events.jsonl does not tell counts as fixed.
+    """
     per_image = 1 / summary["images_per_second"]
     branch = summary.get("branched_from")
     own_share = 1 if branch is None else 1 - branch["step"] / summary["steps"]
-    rest = summary["seconds"] - per_image * summary["images_seen"] * own_share
-    return Speed(seconds_per_image=per_image, start_seconds=max(0.0, rest))
+    still = {"save": [0.0], "evaluate": [0.0]}
+    for event in read_json_lines(run / "events.jsonl"):
+        if event.get("event") in still:
+            still[event["event"]].append(float(event["seconds"]))
+    rest = seconds - per_image * summary["images_seen"] * own_share - sum(still["save"]) - sum(still["evaluate"])
+    num_evaluated = 0 if cell.evaluation is None else cell.evaluation.num_samples
+    return Speed(
+        seconds_per_image=per_image,
+        seconds_per_evaluated_image=mean(still["evaluate"][1:] or [0.0]) / max(1, num_evaluated),
+        save_seconds=mean(still["save"][1:] or [0.0]),
+        fixed_seconds=max(0.0, rest),
+    )
 
 
-def _count_seconds(cell: Cell, speed: Speed) -> float:
-    images = cell.num_own_steps * cell.config.global_batch_size
-    if cell.evaluation is not None:
-        every = cell.config.cadence.evaluate_every_steps
-        times = 1 + (cell.num_own_steps - 1) // every if every else 1
-        images_evaluated = times * cell.evaluation.num_samples * (2 if cell.config.optimizer.ema_decay else 1)
-        return speed.start_seconds + speed.seconds_per_image * (images + EVALUATION_SHARE * images_evaluated)
-    return speed.start_seconds + speed.seconds_per_image * images
+def read_speeds(study: Study) -> dict[str, Speed]:
+    """Return the speeds that were measured for this study, by key."""
+    names = {each.name for each in fields(Speed)}
+    found = read_json(study.folder / FILE).items()  # what an earlier release measured holds less, and is measured again
+    return {key: Speed(**values) for key, values in found if set(values) == names}
 
 
-def _speed_key(study: Study, cell: Cell) -> str:
+def take_medians(speeds: Sequence[Speed]) -> Speed:
+    """Return the median of each number."""
+    return Speed(**{each.name: median(getattr(speed, each.name) for speed in speeds) for each in fields(Speed)})
+
+
+def write_speeds(study: Study, speeds: Mapping[str, Speed]) -> None:
+    """Write all speeds that were measured for this study."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    write_json(study.folder / FILE, {key: asdict(speed) for key, speed in speeds.items()})
+
+
+def find_key(study: Study, cell: Cell) -> str:
+    """Return what a run's speed depends on: network, batch, threads, GPUs, runs at a time, machine."""
     execution = study.config.execution
     batch = f"{cell.config.global_batch_size}/{cell.config.micro_batch_size}"
-    sharing = execution.runs_per_gpu if execution.gpus else 0
-    return f"{key_of(cell)}:{batch}:{execution.threads}:{sharing}:{platform.node()}"
+    return f"{key_of(cell)}:{batch}:{execution.threads}:{execution.gpus}:{execution.num_slots}:{platform.node()}"
+
+
+def _count_times(num_steps: int, every: int | None) -> int:
+    """Return how often a thing happens that is done every so many steps and after the last."""
+    return 1 + (num_steps - 1) // every if every else 1
 
 
 def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[dict[str, Cost], list[str]]:

@@ -1,8 +1,11 @@
-"""In which order runs tell most: corners of the grid first, its inside, further seeds, then what needs those."""
+"""In which order runs tell most, and when the last of them ends.
+
+Corners of the grid first, its inside, further seeds, then what needs those.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from scaling.cells import Cell
 from scaling.trunk import list_trunks
@@ -33,20 +36,65 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
     return sorted(cells, key=rank)
 
 
-def keep_within(cells: Sequence[Cell], *, seconds: Mapping[str, float], budget: float, slots: int) -> list[Cell]:
+def find_startable(waiting: Iterable[Cell], running: Iterable[Cell], *, runs: Mapping[str, str]) -> list[Cell]:
+    """Return those of the waiting cells that need nothing which is waiting or running itself.
+
+    What is held out waits for all other pretrainings. `runs` has the run of each of the study's cells, by its name.
+    """
+    waiting = list(waiting)
+    unfinished = [*waiting, *running]
+    names = {cell.run for cell in unfinished}
+    is_learning = any(cell.stage == "pretrain" and not cell.is_held_out for cell in unfinished)
+    return [
+        cell
+        for cell in waiting
+        if names.isdisjoint(runs[name] for name in cell.waits_for.values()) and not (cell.is_held_out and is_learning)
+    ]
+
+
+def foresee_end(
+    waiting: Sequence[Cell],
+    *,
+    seconds: Mapping[str, float],
+    slots: int,
+    runs: Mapping[str, str],
+    running: Sequence[tuple[float, Cell]] = (),
+) -> float:
+    """Return the seconds until all have ended, if each starts in its turn as soon as there is room and it may.
+
+    `running` are cells that are at work already, with the seconds that each still takes.
+    """
+    left, ends, now = list(waiting), list(running), 0.0
+    while left or ends:
+        able = find_startable(left, [cell for _, cell in ends], runs=runs) if len(ends) < slots else []
+        for cell in able[: slots - len(ends)]:
+            left.remove(cell)
+            ends.append((now + seconds[cell.name], cell))
+        ended = min(ends, key=lambda end: end[0])
+        ends.remove(ended)
+        now = ended[0]
+    return now
+
+
+def keep_within(
+    cells: Sequence[Cell], *, seconds: Mapping[str, float], budget: float, slots: int, runs: Mapping[str, str]
+) -> list[Cell]:
     """Return the longest beginning of the order that ends within `budget` seconds on `slots` runs at a time.
 
     A finetuning whose parent is left out, or a branch whose trunk is, is left out too.
     """
-    kept: list[Cell] = []
-    used = 0.0
-    for cell in cells:
-        used += seconds[cell.name]
-        if used > budget * slots:
-            break
-        kept.append(cell)
-    left_out = {cell.name for cell in cells} - {cell.name for cell in kept}
-    return [cell for cell in kept if left_out.isdisjoint(cell.waits_for.values())]
+    low, high = 0, len(cells)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = foresee_end(cells[:middle], seconds=seconds, slots=slots, runs=runs) <= budget
+        low, high = (middle, high) if fits else (low, middle - 1)
+    left_out = {cell.run for cell in cells[low:]}
+    return [cell for cell in cells[:low] if left_out.isdisjoint(runs[name] for name in cell.waits_for.values())]
+
+
+def name_runs(cells: Iterable[Cell]) -> dict[str, str]:
+    """Return the run of each cell, by the cell's name."""
+    return {cell.name: cell.run for cell in cells}
 
 
 def _find_corners(cells: Sequence[Cell]) -> set[str]:

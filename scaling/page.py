@@ -18,6 +18,7 @@ from scaling.charts import Chart, render_chart
 from scaling.checklist import list_answers
 from scaling.config import Study
 from scaling.families import FamilyComparison, describe
+from scaling.ledger import compare
 from scaling.results import Result
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -228,14 +229,14 @@ def _describe_runs(study: Study, results: Sequence[Result]) -> Part:
 
 
 def _describe_costs(results: Sequence[Result]) -> Part:
-    rows = []
-    for run in results:
-        if run.seconds is not None and run.seconds_planned is not None:
-            ratio = run.seconds_planned / run.seconds
-            rows.append((run.name, format_seconds(run.seconds_planned), format_seconds(run.seconds), f"{ratio:.2f}"))
-    if not rows:
-        return Part(name="Costs", sentences=("Nothing that was planned has been measured.",), table=None)
-    return Part(name="Costs", sentences=(), table=(("run", "planned", "took", "planned / took"), rows))
+    known = [(run.name, run.seconds_planned, run.seconds) for run in results if run.seconds and run.seconds_planned]
+    if not known:
+        return Part(name="Costs", sentences=("What runs take was not estimated before they began.",), table=None)
+    rows = [
+        (name, format_seconds(planned), format_seconds(took), f"{planned / took:.2f}") for name, planned, took in known
+    ]
+    text = compare([(planned, took) for _, planned, took in known])
+    return Part(name="Costs", sentences=(f"{text}.",), table=(("run", "planned", "took", "planned / took"), rows))
 
 
 def _show(number: float | None) -> str:

@@ -13,7 +13,7 @@ from scaling.cells import Cell
 from scaling.config import Study
 from scaling.costs import Cost
 from scaling.networks import NetworkFacts
-from scaling.order import keep_within, sort_runs
+from scaling.order import foresee_end, keep_within, name_runs, sort_runs
 from scaling.state import Standing, count_states, list_runs
 
 FILE = "plan.json"
@@ -64,7 +64,7 @@ class StudyPlan:
     slots: int
     """Runs at a time."""
     seconds_left: float | None
-    """Of what is not finished and within the budget, divided by the slots; None if a run's cost is unknown."""
+    """Until all is finished that is within the budget, each run in its turn; None if a run's cost is unknown."""
     states: str
     problems: tuple[str, ...]
 
@@ -87,7 +87,9 @@ def make_plan(
     """Put all together. `budget` is in seconds of the whole pool; raises UserError if it cannot be kept to."""
     runs = order_runs(cells, costs)
     ahead = [cell for cell in runs if standings[cell.name].state != "finished"]
-    kept = ahead if budget is None else choose_affordable(ahead, costs, budget=budget, slots=slots)
+    kept = ahead
+    if budget is not None:
+        kept = choose_affordable(ahead, costs, budget=budget, slots=slots, runs=name_runs(cells))
     names = {cell.name for cell in kept}
     rows = []
     for cell in runs:
@@ -119,12 +121,15 @@ def make_plan(
                 digest=cell.digest,
             )
         )
-    left = [costs.get(cell.name) for cell in kept]
+    left = None
+    if all(cell.name in costs for cell in kept):
+        seconds = {cell.name: costs[cell.name].seconds for cell in kept}
+        left = foresee_end(kept, seconds=seconds, slots=slots, runs=name_runs(cells))
     return StudyPlan(
         name=study.config.study.name,
         rows=tuple(rows),
         slots=slots,
-        seconds_left=None if None in left else sum(cost.seconds for cost in left if cost is not None) / slots,
+        seconds_left=left,
         states=count_states(standings[cell.name] for cell in runs),
         problems=tuple(problems),
     )
@@ -135,15 +140,17 @@ def order_runs(cells: Sequence[Cell], costs: Mapping[str, Cost]) -> list[Cell]:
     return sort_runs(list_runs(cells), seconds={name: cost.seconds for name, cost in costs.items()})
 
 
-def choose_affordable(runs: Sequence[Cell], costs: Mapping[str, Cost], *, budget: float, slots: int) -> list[Cell]:
+def choose_affordable(
+    ahead: Sequence[Cell], costs: Mapping[str, Cost], *, budget: float, slots: int, runs: Mapping[str, str]
+) -> list[Cell]:
     """Return the runs that a budget in seconds pays for; raises UserError if a cost is unknown."""
-    unknown = [cell.name for cell in runs if cell.name not in costs]
+    unknown = [cell.name for cell in ahead if cell.name not in costs]
     if unknown:
         raise UserError(
             f"--budget: what {unknown[0]} takes is not known ({len(unknown)} such runs); measure it with --measure"
         )
-    seconds = {cell.name: costs[cell.name].seconds for cell in runs}
-    return keep_within(runs, seconds=seconds, budget=budget, slots=slots)
+    seconds = {cell.name: costs[cell.name].seconds for cell in ahead}
+    return keep_within(ahead, seconds=seconds, budget=budget, slots=slots, runs=runs)
 
 
 def write_plan(study: Study, plan: StudyPlan) -> None:

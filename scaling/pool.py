@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from hornet.quantities import format_seconds
 from hornet.runs.lock import Lock
 from scaling.cells import Cell
 from scaling.config import Study
+from scaling.ledger import add_taken
+from scaling.order import find_startable, foresee_end, name_runs
 from scaling.state import STATUS_NAME, look
 
 BAD_INPUT = 2
@@ -87,8 +90,9 @@ class Pool:
         busy = {cell.run: owner for cell in self.waiting if (owner := self._find_owner(cell)) is not None}
         if len(free) <= len(busy):
             return False
-        for cell in self.waiting:
-            if cell.run in busy or not self._may_start(cell):
+        running = [job.cell for job in self.jobs]
+        for cell in find_startable(self.waiting, running, runs=name_runs(self.cells)):
+            if cell.run in busy:
                 continue
             self.waiting.remove(cell)
             reason = self.foretell() if cell.is_held_out else None
@@ -100,26 +104,12 @@ class Pool:
         return False
 
     def _drop_orphans(self) -> None:
+        runs = name_runs(self.cells)
         for cell in list(self.waiting):
-            lost = [(kind, name) for kind, name in cell.waits_for.items() if self._name_run(name) in self.failed]
+            lost = [(kind, name) for kind, name in cell.waits_for.items() if runs[name] in self.failed]
             if lost:
                 self.waiting.remove(cell)
                 self._give_up(cell, "its {} {} failed".format(*lost[0]))
-
-    def _may_start(self, cell: Cell) -> bool:
-        if any(self._is_under_way(self._name_run(name)) for name in cell.waits_for.values()):
-            return False
-        if cell.is_held_out:
-            others = [other for other in self.waiting if not other.is_held_out and other.stage == "pretrain"]
-            if others or any(not job.cell.is_held_out and job.cell.stage == "pretrain" for job in self.jobs):
-                return False
-        return True
-
-    def _is_under_way(self, run: str) -> bool:
-        return any(cell.run == run for cell in (*self.waiting, *(job.cell for job in self.jobs)))
-
-    def _name_run(self, name: str) -> str:
-        return next(cell.run for cell in self.cells if cell.name == name)
 
     def _find_owner(self, cell: Cell) -> str | None:
         folder = self.study.folder / cell.run
@@ -134,6 +124,7 @@ class Pool:
     def _reap(self) -> None:
         for job in [job for job in self.jobs if job.process.poll() is not None]:
             self.jobs.remove(job)
+            add_taken(self.study, job.cell.run, time.monotonic() - job.started)
             self._judge(job)
 
     def _judge(self, job: _Job) -> None:
@@ -167,6 +158,7 @@ class Pool:
         for job in self.jobs:
             with suppress(subprocess.TimeoutExpired):
                 job.process.wait(timeout=max(0.0, deadline - time.monotonic()))
+            add_taken(self.study, job.cell.run, time.monotonic() - job.started)
         self._kill_all()
         self._write_status("stopped")
 
@@ -181,12 +173,17 @@ class Pool:
         """Print what happened and how far all is, and write it down."""
         parts = [f"{self.num_finished}/{self.num_all} finished", f"{len(self.jobs)} running"]
         parts += [f"{len(self.failed)} failed"] if self.failed else []
-        left = [self.seconds.get(cell.name) for cell in (*self.waiting, *(job.cell for job in self.jobs))]
-        if left and None not in left:
-            seconds = sum(each for each in left if each is not None) / self.study.config.execution.num_slots
-            parts.append(f"about {format_seconds(seconds)} left")
+        left = [*self.waiting, *(job.cell for job in self.jobs)]
+        if left and all(cell.name in self.seconds for cell in left):
+            parts.append(f"about {format_seconds(self._foresee_end())} left")
         print(f"{time.strftime('%H:%M:%S')}  {', '.join(parts)}  {text}", flush=True)
         self._write_status("running")
+
+    def _foresee_end(self) -> float:
+        now = time.monotonic()
+        running = [(max(0.0, self.seconds[job.cell.name] - (now - job.started)), job.cell) for job in self.jobs]
+        slots = self.study.config.execution.num_slots
+        return foresee_end(self.waiting, seconds=self.seconds, slots=slots, runs=name_runs(self.cells), running=running)
 
     def _write_status(self, state: str) -> None:
         content = {
@@ -226,6 +223,39 @@ def start_run(study: Study, cell: Cell, config: Path, log: Path, *, slot: int = 
         return subprocess.Popen(
             ["env", *settings, *words], stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A run that was made to be timed."""
+
+    code: int
+    seconds: float
+    """From the command to its exit."""
+    memory_gb: float
+    """The most that one of its processes held in the host's memory, 1e9 bytes."""
+
+
+def run_together(study: Study, cell: Cell, configs: Sequence[Path]) -> list[Ended]:
+    """Run a cell's stage on all configs at the same time, one in each slot, to the end; logs stand beside them."""
+    started = time.monotonic()
+    processes = [
+        start_run(study, cell, config, config.with_suffix(".log"), slot=slot) for slot, config in enumerate(configs)
+    ]
+
+    def wait(process: subprocess.Popen[bytes]) -> Ended:
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - started
+        return Ended(code=process.returncode, seconds=seconds, memory_gb=usage.ru_maxrss * 1024 / 1e9)
+
+    with ThreadPoolExecutor(len(processes)) as threads:
+        try:
+            return [future.result() for future in [threads.submit(wait, process) for process in processes]]
+        except BaseException:
+            for process in processes:
+                _signal(process, signal.SIGKILL)
+            raise
 
 
 def hold_study(study: Study) -> Lock:

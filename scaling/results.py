@@ -11,8 +11,8 @@ from typing import Any
 from hornet.durable import write_text
 from scaling.cells import Cell
 from scaling.config import Study
-from scaling.costs import Cost
 from scaling.images import ImageValues, explain_images, read_image_values
+from scaling.ledger import Entry, read_ledger
 from scaling.measurements import Measurement
 from scaling.networks import NetworkFacts
 from scaling.state import Standing, list_runs, read_json
@@ -57,8 +57,9 @@ class Result:
     top1: float | None
     """Percent."""
     seconds: float | None
-    """Of all attempts."""
+    """Of all attempts, each from the command to its exit where a runner on this machine has seen it end."""
     seconds_planned: float | None
+    """As it was estimated before the run began."""
     images_per_second: float | None
     digest: str | None
     commit: str | None
@@ -73,11 +74,12 @@ def collect(
     *,
     networks: Mapping[str, NetworkFacts],
     standings: Mapping[str, Standing],
-    costs: Mapping[str, Cost],
 ) -> list[Result]:
     """Return a row for each run of the study, those without a result among them."""
+    ledger = read_ledger(study)
     return [
-        _read(study, cell, networks[cell.name], standings[cell.name], costs.get(cell.name)) for cell in list_runs(cells)
+        _read(study, cell, networks[cell.name], standings[cell.name], ledger.get(cell.run, Entry()))
+        for cell in list_runs(cells)
     ]
 
 
@@ -120,7 +122,7 @@ def describe_images(results: Sequence[Result]) -> tuple[bool, str]:
     return explain_images([each.images for each in results if each.stage == "pretrain" and each.value is not None])
 
 
-def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cost: Cost | None) -> Result:
+def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, entry: Entry) -> Result:
     summary: Mapping[str, Any] = standing.summary or {}
     evaluation, reason = _find_evaluation(study, summary) if summary else (None, standing.reason)
     loss, top1 = (evaluation or {}).get("loss"), (evaluation or {}).get("top1")
@@ -160,8 +162,8 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, cos
         value=value,
         loss=loss,
         top1=top1,
-        seconds=summary.get("seconds"),
-        seconds_planned=None if cost is None else cost.seconds,
+        seconds=None if not summary else max(entry.took or 0.0, float(summary.get("seconds") or 0.0)),
+        seconds_planned=entry.planned,
         images_per_second=summary.get("images_per_second"),
         digest=cell.digest,
         commit=(environment.get("git") or {}).get("commit"),

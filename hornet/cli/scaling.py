@@ -4,7 +4,8 @@ import argparse
 import functools
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ from hornet.signals import catch_signals, heard_signal, ignore_signals
 if TYPE_CHECKING:
     from scaling.cells import Cell
     from scaling.config import Study
+    from scaling.costs import Cost
+    from scaling.networks import NetworkFacts
     from scaling.results import Result
+    from scaling.state import Standing
 
 SOME_FAILED = 1
 
@@ -66,24 +70,26 @@ def read_seconds(text: str) -> float:
 
 def plan(options: argparse.Namespace) -> None:
     """Print the plan, and write it into the study's folder."""
-    from scaling.costs import estimate, measure, plan_on_gpus
+    from scaling.costs import plan_on_gpus
     from scaling.networks import describe_networks
     from scaling.plan import format_plan, make_plan, write_plan
     from scaling.state import look
+    from scaling.timing import find_memory_problems, measure
 
     study, cells = prepare(options)
     networks = describe_networks(cells, study.folder)
     if options.measure:
-        from scaling.pool import hold_study, start_run
+        from scaling.pool import hold_study, run_together
 
         with hold_study(study):
-            measure(study, cells, start=lambda cell, config, log: start_run(study, cell, config, log).wait())
+            measure(study, cells, run_together=run_together)
     standings = look(study, cells)
     problems: list[str] = []
     if options.gpu:
         costs, problems = plan_on_gpus(cells, kind=options.gpu, num_gpus=options.gpus)
     else:
-        costs = estimate(study, cells, networks, standings)
+        costs = estimate_costs(study, cells, networks, standings)
+        problems = list(find_memory_problems(study, cells))
     made = make_plan(
         study, cells, networks=networks, standings=standings, costs=costs, budget=options.budget, problems=problems,
         slots=1 if options.gpu else study.config.execution.num_slots,
@@ -96,23 +102,28 @@ def plan(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Bring the study to its end on this machine, or hand it to SLURM."""
     catch_signals()
-    from scaling.costs import estimate
+    from hornet.quantities import format_seconds
+    from scaling.ledger import write_planned
     from scaling.networks import describe_networks
+    from scaling.order import name_runs
     from scaling.plan import choose_affordable, order_runs
     from scaling.pool import Pool, hold_study
     from scaling.state import count_states, look, require_nothing_stale
+    from scaling.timing import require_memory
 
     study, cells = prepare(options)
     require_sets(cells)
     with hold_study(study):
         standings = look(study, cells)
         require_nothing_stale(standings)
-        networks = describe_networks(cells, study.folder)
-        costs = estimate(study, cells, networks, standings)
+        require_memory(study, cells)
+        costs = estimate_costs(study, cells, describe_networks(cells, study.folder), standings)
         runs = [cell for cell in order_runs(cells, costs) if standings[cell.name].state != "finished"]
         if options.budget is not None:
             slots = study.config.execution.num_slots
-            runs = choose_affordable(runs, costs, budget=options.budget, slots=slots)
+            runs = choose_affordable(runs, costs, budget=options.budget, slots=slots, runs=name_runs(cells))
+        new = [cell for cell in runs if standings[cell.name].state == "missing"]
+        write_planned(study, {cell.run: costs.get(cell.name) for cell in new})
         if options.slurm:
             from scaling.slurm import submit
 
@@ -125,15 +136,18 @@ def run(options: argparse.Namespace) -> None:
             ask_to_stop=heard_signal,
             foretell=functools.cache(lambda: foretell(study, cells)),  # nothing that it looks at changes any more
         )
+        started = time.monotonic()
         asked = pool.run(runs)
         ignore_signals()  # a late one would turn the exit code into its own
-        print(f"{study.folder}: {count_states(look(study, cells).values())}", flush=True)
+        states = count_states(look(study, cells).values())
+        print(f"{study.folder}: {states}; {format_seconds(time.monotonic() - started)}", flush=True)
     sys.exit(INTERRUPTED if asked else SOME_FAILED if pool.failed else 0)
 
 
 def status(options: argparse.Namespace) -> None:
     """Print how the study stands."""
     from hornet.runs.lock import Lock
+    from scaling.ledger import compare, read_ledger
     from scaling.state import count_states, list_runs, look
 
     study, cells = read(options)
@@ -142,6 +156,10 @@ def status(options: argparse.Namespace) -> None:
     owner = Lock(study.folder).find_owner() if study.folder.exists() else None
     lines = [f"{study.folder}: {count_states(standings[cell.name] for cell in runs)}"]
     lines += [f"{owner} is running it" if owner else "nobody is running it"]
+    ledger = read_ledger(study)
+    ended = [ledger[cell.run] for cell in runs if cell.run in ledger and standings[cell.name].state == "finished"]
+    known = [(entry.planned, entry.took) for entry in ended if entry.planned and entry.took]
+    lines += [compare(known)] if known else []
     for state in ("started", "failed", "stale", "missing"):
         for cell in runs:
             standing = standings[cell.name]
@@ -228,14 +246,25 @@ def gather(options: argparse.Namespace) -> "tuple[Study, list[Result]]":
 
 def gather_results(study: "Study", cells: "list[Cell]") -> "list[Result]":
     """Return what the runs of a study gave, those without a result among them."""
-    from scaling.costs import estimate
     from scaling.networks import describe_networks
     from scaling.results import collect
     from scaling.state import look
 
-    networks, standings = describe_networks(cells, study.folder), look(study, cells)
-    costs = estimate(study, cells, networks, {})
-    return collect(study, cells, networks=networks, standings=standings, costs=costs)
+    return collect(study, cells, networks=describe_networks(cells, study.folder), standings=look(study, cells))
+
+
+def estimate_costs(
+    study: "Study",
+    cells: "list[Cell]",
+    networks: "Mapping[str, NetworkFacts]",
+    standings: "Mapping[str, Standing]",
+) -> "dict[str, Cost]":
+    """Return what runs take on this machine, as far as that is known."""
+    from scaling.costs import estimate
+    from scaling.ledger import read_ledger
+
+    took = {run: entry.took for run, entry in read_ledger(study).items() if entry.took is not None}
+    return estimate(study, cells, networks, standings, took=took)
 
 
 def foretell(study: "Study", cells: "list[Cell]") -> str | None:

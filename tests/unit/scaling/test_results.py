@@ -10,11 +10,12 @@ import pytest
 from scaling.analysis import fit_study, judge_predictions, write_fits, write_predictions
 from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
 from scaling.charts import render_chart, save_charts
-from scaling.costs import Cost, Speed, estimate
+from scaling.costs import Cost, estimate
 from scaling.expansion import expand
 from scaling.families import compare_families
 from scaling.families import describe as say_difference
 from scaling.figures import make_figures
+from scaling.ledger import add_taken, write_planned
 from scaling.networks import NetworkFacts
 from scaling.page import list_parts, write_html, write_markdown
 from scaling.plan import format_plan, make_plan, write_plan
@@ -75,20 +76,23 @@ def study_of(tmp_path):
 
 
 def results_of(study, cells):
-    costs = {cell.name: Cost(seconds=25.0, source="measured") for cell in cells}
-    return collect(study, cells, networks=describe(cells), standings=look(study, cells), costs=costs)
+    return collect(study, cells, networks=describe(cells), standings=look(study, cells))
 
 
 def test_cells_csv_has_every_run_and_what_it_gave(study_of):
     lost = "grid/gf-atto_f0.25_e2_s0"
     study, cells = study_of({"grid": WIDE}, unfinished=[lost])
+    write_planned(study, {cell.run: Cost(seconds=25.0, source="measured") for cell in cells})
+    add_taken(study, "grid/gf-femto_f1_e2_s1", 24.0)
+    add_taken(study, "grid/gf-femto_f1_e2_s1", 6.0)
     write_results(study, results_of(study, cells))
     rows = {row["name"]: row for row in csv.DictReader((study.folder / "cells.csv").open())}
     assert len(rows) == 24
     assert (rows[lost]["state"], rows[lost]["value"]) == ("missing", "")
     row = rows["grid/gf-femto_f1_e2_s1"]
     assert (row["N"], row["num_parameters"], row["U"], row["T"]) == ("1700000", "1700500", "48", "96")
-    assert (float(row["C"]), row["seconds"], row["seconds_planned"]) == (5.0e9, "20.0", "25.0")
+    assert (float(row["C"]), row["seconds"], row["seconds_planned"]) == (5.0e9, "30.0", "25.0")
+    assert rows["grid/gf-femto_f1_e2_s0"]["seconds"] == "20.0", "as the run says, where no runner saw it end"
     assert row["value"] == row["loss"] != "9.0"
 
 
@@ -158,6 +162,7 @@ def test_what_is_held_out_is_foretold_before_it_starts_unseen_and_never_again(st
 def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
     lost = "grid/gf-atto_f0.25_e2_s0"
     study, cells = study_of({"grid": WIDE, "tuned": TUNED, "large": LARGE}, unfinished=[lost], fit={"resamples": 20})
+    write_planned(study, {cell.run: Cost(seconds=15.0, source="measured") for cell in cells[:2]})
     results = results_of(study, cells)
     fits = fit_study(study, results)
     write_predictions(study, fits, results)
@@ -175,6 +180,8 @@ def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
         assert f"## {heading}" in markdown
         assert f"<h2>{heading}</h2>" in text
     assert "large/gf-nano_f1_e2" in markdown
+    assert "1 runs took 20 s and were said to take 15 s, 0.75 of it." in markdown
+    assert "| grid/gf-atto_f0.25_e2_s1 | 15 s | 20 s | 0.75 |" in markdown
     assert "| held out and foretold | large/gf-nano_f1_e2_s0" in (study.folder / "checklist.md").read_text()
 
 
@@ -311,7 +318,7 @@ def test_figures_hold_intervals_the_grid_learning_and_what_was_foretold(study_of
 def test_a_plan_tells_size_data_operations_state_and_cost(study_of):
     study, cells = study_of({"grid": WIDE}, unfinished=["grid/gf-pico_f1_e2_s0"])
     standings, networks = look(study, cells), describe(cells)
-    costs = estimate(study, cells, networks, standings)
+    costs = estimate(study, cells, networks, standings, took={})
     # A finished run of 20 s at 100 images a second tells what the unfinished one of its network takes.
     cost = costs["grid/gf-pico_f1_e2_s0"]
     assert cost.source == "measured"
@@ -321,24 +328,6 @@ def test_a_plan_tells_size_data_operations_state_and_cost(study_of):
     text = format_plan(plan)
     assert "24 runs: 23 finished, 1 missing" in text
     assert re.search(r"grid/gf-pico_f1_e2_s0 +3\.1M +48 +96 +2 +1\.79e\+09 +missing", text)
-    assert "what is left takes: about 10 s, 2 at a time" in text
+    assert "what is left takes: about 20 s, 2 at a time" in text, "a run is not divided"
     row = next(row for row in json.loads((study.folder / "plan.json").read_text())["rows"] if row["size"] == "pico")
     assert row["training_flops"] == row["T"] * int(6 * 3.1e6)
-
-
-def test_costs_of_a_network_that_was_not_measured_go_by_its_operations(study_of, monkeypatch):
-    study, cells = study_of({"grid": WIDE})
-    atto = next(cell for cell in cells if cell.size == "atto" and cell.fraction == 1)
-    pico = next(cell for cell in cells if cell.size == "pico" and cell.fraction == 1)
-    for cell in (atto, pico):
-        (study.folder / cell.run / "summary.json").unlink()
-    from scaling import costs as module
-
-    monkeypatch.setattr(
-        module,
-        "read_speeds",
-        lambda study: {module._speed_key(study, atto): Speed(seconds_per_image=0.01, start_seconds=0.0)},
-    )
-    found = estimate(study, [atto, pico], describe(cells), look(study, cells))
-    assert found[pico.name].source == "by FLOPs"
-    assert found[pico.name].seconds / found[atto.name].seconds == pytest.approx(3.1 / 0.8)

@@ -5,7 +5,7 @@ import pytest
 from hornet.errors import UserError
 from hornet.runs.begun import write_config
 from scaling.expansion import expand
-from scaling.order import keep_within, sort_runs
+from scaling.order import foresee_end, keep_within, name_runs, sort_runs
 from scaling.state import count_states, look, require_nothing_stale
 from tests.unit.scaling.studies import GRID, TUNED, make_study
 
@@ -79,7 +79,26 @@ def test_a_budget_keeps_the_beginning_of_the_order_and_no_orphan(tmp_path):
     cells = expand(make_study(tmp_path, groups={"grid": SMALL, "tuned": TUNED}))
     order = sort_runs(cells, seconds={})
     seconds = {cell.name: 10.0 for cell in cells}
-    assert keep_within(order, seconds=seconds, budget=15, slots=2) == order[:3]
+    runs = name_runs(cells)
+    assert keep_within(order, seconds=seconds, budget=15, slots=2, runs=runs) == order[:2]
+    assert keep_within(order, seconds=seconds, budget=20, slots=2, runs=runs) == order[:4]
     parent = next(cell for cell in cells if cell.name == order[-1].parent)
     strange = [order[-1], order[0], parent]  # a finetuning before its parent
-    assert keep_within(strange, seconds=seconds, budget=20, slots=1) == [order[0]]
+    assert keep_within(strange, seconds=seconds, budget=20, slots=1, runs=runs) == [order[0]]
+
+
+def test_the_end_is_foreseen_as_the_pool_starts_runs(tmp_path):
+    groups = {"grid": SMALL, "large": SMALL | {"sizes": ["nano"], "seeds": [0], "predict_first": True}, "tuned": TUNED}
+    cells = expand(make_study(tmp_path, groups=groups))
+    order, runs = sort_runs(cells, seconds={}), name_runs(cells)
+    seconds = {cell.name: {"grid": 10.0, "large": 30.0, "tuned": 4.0}[cell.group] for cell in cells}
+    grid, large, tuned = order[:4], order[4:5], order[5:]
+    assert len(tuned) == 4
+    assert foresee_end(grid, seconds=seconds, slots=2, runs=runs) == 20
+    assert foresee_end(grid[:3], seconds=seconds, slots=2, runs=runs) == 20, "one place is empty in the end"
+    assert foresee_end([*grid[:3], *large], seconds=seconds, slots=2, runs=runs) == 20 + 30, "it waits for all three"
+    # Four in two rounds; then the large one beside the finetunings, one after the other.
+    assert foresee_end(order, seconds=seconds, slots=2, runs=runs) == 20 + 30
+    assert foresee_end(order, seconds=seconds, slots=1, runs=runs) == 40 + 30 + 16
+    assert foresee_end(grid[2:], seconds=seconds, slots=2, runs=runs, running=[(3.0, grid[0]), (7.0, grid[1])]) == 17
+    assert foresee_end([], seconds=seconds, slots=2, runs=runs) == 0

@@ -8,9 +8,9 @@ import pytest
 from hornet.config import ConfigError
 from hornet.training.schedule import plan_schedule
 from scaling.config import read_study
-from scaling.costs import Speed, _count_seconds, _speed_of
+from scaling.costs import Speed, count_seconds, read_speed
 from scaling.expansion import expand
-from scaling.order import keep_within, sort_runs
+from scaling.order import keep_within, name_runs, sort_runs
 from scaling.state import look
 from scaling.trunk import MOST_KEPT
 from tests.unit.scaling.studies import GRID, ROOT, TUNED, make_study
@@ -87,13 +87,16 @@ def test_bad_trunks_are_refused_in_sentences(tmp_path):
 
 def test_the_trunk_is_paid_for_once(tmp_path):
     _, cells = expand_lengths(tmp_path)
-    speed = Speed(seconds_per_image=0.5, start_seconds=3)
-    seconds = {name: _count_seconds(replace(cell, evaluation=None), speed) for name, cell in cells.items()}
+    speed = Speed(seconds_per_image=0.5, seconds_per_evaluated_image=0, save_seconds=0, fixed_seconds=3)
+    seconds = {name: count_seconds(replace(cell, evaluation=None), speed) for name, cell in cells.items()}
     assert seconds == {SHORT: 3 + 5 * 4 * 0.5, LONG: 3 + 10 * 4 * 0.5, TRUNK: 3 + 96 * 4 * 0.5}
-    summary = {"images_per_second": 2, "seconds": 13, "images_seen": 96, "steps": 24}
+    summary = {"images_per_second": 2, "images_seen": 96, "steps": 24}
     branch = {"trunk": "runs/t", "step": 19}
-    assert _speed_of(summary | {"branched_from": branch}).start_seconds == pytest.approx(13 - 5 * 4 / 2)
-    assert _speed_of(summary | {"branched_from": None}).start_seconds == 0, "13 s are less than 96 images took"
+    cell = cells[SHORT]
+    found = read_speed(tmp_path, summary | {"branched_from": branch}, cell=cell, seconds=13)
+    assert found.fixed_seconds == pytest.approx(13 - 5 * 4 / 2)
+    whole = read_speed(tmp_path, summary | {"branched_from": None}, cell=cell, seconds=13)
+    assert whole.fixed_seconds == 0, "13 s are less than 96 images took"
 
 
 def test_the_trunk_comes_first_and_a_budget_that_leaves_it_out_leaves_its_branches_out(tmp_path):
@@ -101,9 +104,9 @@ def test_the_trunk_comes_first_and_a_budget_that_leaves_it_out_leaves_its_branch
     seconds = {name: float(cell.num_own_steps) for name, cell in cells.items()}
     names = [cell.name for cell in sort_runs(list(cells.values()), seconds=seconds)]
     assert names == [TRUNK, SHORT, LONG, *(name.replace("_s0", "_s1") for name in (TRUNK, SHORT, LONG))]
-    assert keep_within([cells[SHORT], cells[TRUNK]], seconds=seconds, budget=50, slots=1) == [], (
-        "a branch has no beginning without its trunk"
-    )
+    pair, runs = [cells[SHORT], cells[TRUNK]], name_runs(cells.values())
+    kept = keep_within(pair, seconds=seconds, budget=50, slots=1, runs=runs)
+    assert kept == [], "a branch has no beginning without its trunk"
 
 
 def test_a_run_that_two_groups_ask_for_is_made_as_the_trunk(tmp_path):
