@@ -31,6 +31,8 @@ class Cell:
     parent: str | None
     """For a finetuning: the name of the cell that it starts from."""
     is_held_out: bool
+    tried: str | None
+    """For a run of a pilot: the `key=value` that it tries."""
     run: str
     """The cell whose run directory holds the run: its own name, or that of another group's cell with its digest."""
     share: Share | None

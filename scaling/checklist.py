@@ -37,7 +37,7 @@ def list_answers(study: Study, fits: Sequence[FamilyFit], results: Sequence[Resu
         ("checkpoints", "the last step of each run alone"),
         (
             "hyperparameters by size",
-            "as `per` says" if study.config.per else "the same for all sizes: not tuned a size",
+            "as `per` says" if study.per else "the same for all sizes: not tuned a size",
         ),
         ("shares of the data", f"nested, by class, seed {study.config.data.seed}"),
         ("what is minimised", str(fitted[0].estimation) if fitted else UNKNOWN),

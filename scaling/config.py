@@ -158,9 +158,12 @@ class GroupConfig(Settings):
     """For finetunings: the group whose runs they start from. The other lists then choose among those runs."""
     predict_first: bool = False
     """Whether these runs are held out: fits do not see them, and they start once their results are foretold."""
+    pilot: tuple[str, ...] | None = None
+    """For a pilot: `key=value` that are tried, one a run. Such runs come first, and no fit sees them;
+    `launch/scaling.py pilot` says which was best of each family and size, in words for `per`."""
 
     def _find_problems(self) -> Iterator[str]:
-        for name in (*AXES, "epochs", "images_seen"):
+        for name in (*AXES, "epochs", "images_seen", "pilot"):
             if getattr(self, name) == ():
                 yield f"{name}: is empty, so the group has no runs; name at least one, or leave the key out"
             yield from _find_twice(name, getattr(self, name) or ())
@@ -180,6 +183,12 @@ class GroupConfig(Settings):
             yield "trunk: is shared by runs of several lengths; list at least two in epochs or images_seen"
         if self.trunk and self.from_ is not None:
             yield "trunk: is for pretrainings; leave it out of finetunings"
+        for text in self.pilot or ():
+            if not re.fullmatch(r"[\w.]+=[\w.+-]+", text):
+                yield f"pilot: {text!r} is not key=value of letters, digits and _ . + -"
+        for name in ("from_", "trunk", "predict_first"):
+            if self.pilot is not None and getattr(self, name):
+                yield f"pilot: stands beside {name.rstrip('_')}; a pilot is of pretrainings that no other run needs"
         for name, axis in (("{family}", self.families), ("{size}", self.sizes)):
             if axis is None and self.from_ is None and any(name in text for text in (self.base, *self.overrides)):
                 yield f"base: {name} stands in it or in overrides, but the group lists none"
@@ -200,17 +209,15 @@ class GroupConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyConfig(Settings):
-    """A study, but for what its groups hold."""
+    """A study, but for `per` and what its groups hold."""
 
     study: NameConfig
     """Name and place."""
     data: SubsetsConfig = field(default_factory=SubsetsConfig)
     """The set, and its shares."""
-    per: Arguments | None = None
-    """By the name of a family or size, a list of `key=value` for all of its runs: {atto: [schedule.peak_lr=3e-3]}."""
     groups: Arguments
     """By name, what a group's runs are: base, overrides, families, sizes, fractions, seeds, epochs, images_seen,
-    images_by_fraction, warmup_share, trunk, from, predict_first."""
+    images_by_fraction, warmup_share, trunk, from, predict_first, pilot."""
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """What is taken from a finished run."""
     fit: FitConfig = field(default_factory=FitConfig)
@@ -221,9 +228,6 @@ class StudyConfig(Settings):
     def _find_problems(self) -> Iterator[str]:
         if not self.groups:
             yield "groups: is empty, so the study has no runs; name at least one group"
-        for name, texts in (self.per or {}).items():
-            if not isinstance(texts, list) or not all(isinstance(text, str) and "=" in text for text in texts):
-                yield f"per.{name}: must be a list of key=value"
 
     @property
     def folder(self) -> Path:
@@ -236,6 +240,8 @@ class Study:
     """A study that was read: its config, and its groups in their order."""
 
     config: StudyConfig
+    per: dict[str, tuple[str, ...]]
+    """By the name of a family, a size, or both (gf-atto), `key=value` for all of its runs."""
     groups: dict[str, GroupConfig]
     path: Path
     """The file."""
@@ -249,6 +255,7 @@ class Study:
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """Read a study's file; raises ConfigError with all that is wrong in it, the groups included."""
     values, problems = read_settings(path, overrides)
+    per = _read_per(values.pop("per", None), problems)
     try:
         config = build_config(StudyConfig, values, source=str(path), problems=problems)
     except ConfigError as error:
@@ -267,12 +274,32 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             problems += [f"groups.{name}.{problem}" for problem in error.problems]
     problems += _find_problems_of_parents(groups, [str(name) for name in asked] if isinstance(asked, dict) else ())
     if config is not None and not problems:
-        names = {each for group in groups.values() for each in (*(group.families or ()), *(group.sizes or ()))}
-        unknown = [name for name in config.per or {} if name not in names]
+        names = {name for group in groups.values() for name in _list_names(group)}
+        unknown = [name for name in per if name not in names]
         problems += [f"per.{name}: no group has a family or size of that name" for name in unknown]
     if config is None or problems:
         raise ConfigError(str(path), problems)
-    return Study(config=config, groups=groups, path=path)
+    return Study(config=config, per=per, groups=groups, path=path)
+
+
+def _read_per(content: object, problems: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return `per`, whose names need not be words (7x7), and add to `problems` what is wrong in it."""
+    if content is not None and not isinstance(content, dict):
+        problems.append("per: must hold names of families and sizes, each with a list of key=value")
+        return {}
+    per = {}
+    for name, texts in (content or {}).items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) and "=" in text for text in texts):
+            problems.append(f"per.{name}: must be a list of key=value")
+        else:
+            per[str(name)] = tuple(texts)
+    return per
+
+
+def _list_names(group: GroupConfig) -> Iterator[str]:
+    """Yield what `per` may name: families, sizes, and FAMILY-SIZE."""
+    families, sizes = group.families or (), group.sizes or ()
+    yield from (*families, *sizes, *(f"{family}-{size}" for family in families for size in sizes))
 
 
 def _find_problems_of_parents(groups: dict[str, GroupConfig], names: Sequence[str]) -> Iterator[str]:
@@ -282,6 +309,8 @@ def _find_problems_of_parents(groups: dict[str, GroupConfig], names: Sequence[st
         parent = groups.get(group.from_)
         if group.from_ not in names:
             yield f"groups.{name}.from: there is no group {group.from_!r}; groups are {', '.join(names)}"
+        elif parent is not None and parent.pilot is not None:
+            yield f"groups.{name}.from: {group.from_} is a pilot; name a group of the study's own pretrainings"
         elif parent is not None and parent.from_ is not None:
             yield f"groups.{name}.from: {group.from_} is a finetuning itself; name the group of the pretrainings"
         if group.predict_first:

@@ -163,8 +163,13 @@ def write_speeds(study: Study, speeds: Mapping[str, Speed]) -> None:
 def find_key(study: Study, cell: Cell) -> str:
     """Return what a run's speed depends on: network, batch, threads, GPUs, runs at a time, machine."""
     execution = study.config.execution
-    batch = f"{cell.config.global_batch_size}/{cell.config.micro_batch_size}"
-    return f"{key_of(cell)}:{batch}:{execution.threads}:{execution.gpus}:{execution.num_slots}:{platform.node()}"
+    place = f"{execution.threads}:{execution.gpus}:{execution.num_slots}:{platform.node()}"
+    return f"{describe_work(cell)}:{place}"
+
+
+def describe_work(cell: Cell) -> str:
+    """Return the part of a key that is the same on all machines: network and batch."""
+    return f"{key_of(cell)}:{cell.config.global_batch_size}/{cell.config.micro_batch_size}"
 
 
 def _count_times(num_steps: int, every: int | None) -> int:

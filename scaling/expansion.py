@@ -84,6 +84,7 @@ class _Combination:
     epochs: float | None
     images_seen: int | None
     key: str
+    tried: str | None = None
 
 
 def _is_chosen(cell: Cell, group: GroupConfig) -> bool:
@@ -109,13 +110,14 @@ def _combine(group: GroupConfig, parent: Cell | None) -> Iterator[_Combination]:
     if group.images_by_fraction is not None:
         pairs = zip(group.fractions or (), group.images_by_fraction, strict=True)
         shares = [(fraction, (None, images, f"_i{images}")) for fraction, images in pairs]
-    axes = (group.families or ("",), group.sizes or ("",), shares, group.seeds or (0,))
-    for family, size, (fraction, (epochs, images, text)), seed in itertools.product(*axes):
+    axes = (group.families or ("",), group.sizes or ("",), shares, group.pilot or (None,), group.seeds or (0,))
+    for family, size, (fraction, (epochs, images, text)), tried, seed in itertools.product(*axes):
         kind = "-".join(part for part in (family, size) if part) or "run"
         share = "" if group.fractions is None else f"_f{fraction:g}"
+        trial = "" if tried is None else "_" + tried.replace("=", "")
         yield _Combination(
-            family=family, size=size, fraction=fraction, seed=seed,
-            epochs=epochs, images_seen=images, key=f"{kind}{share}{text}_s{seed}",
+            family=family, size=size, fraction=fraction, seed=seed, tried=tried,
+            epochs=epochs, images_seen=images, key=f"{kind}{share}{text}{trial}_s{seed}",
         )  # fmt: skip
 
 
@@ -161,6 +163,7 @@ def _make_cell(
         digest=_digest(config, facts, evaluation, parent),
         parent=None if parent is None else parent.name,
         is_held_out=group.predict_first,
+        tried=at.tried,
         run=f"{name}/{at.key}",
         share=share,
     )
@@ -169,8 +172,8 @@ def _make_cell(
 def _read_base(
     study: Study, group: GroupConfig, at: _Combination, find_base: FindBase
 ) -> tuple[dict[str, Any], list[str]]:
-    per = study.config.per or {}
-    overrides = [_fill(text, at) for text in (*group.overrides, *per.get(at.family, ()), *per.get(at.size, ()))]
+    mine = [text for name in (at.family, at.size, f"{at.family}-{at.size}") for text in study.per.get(name, ())]
+    overrides = [_fill(text, at) for text in (*group.overrides, *mine, *((at.tried,) if at.tried else ()))]
     refused = [
         f"{text.partition('=')[0]}: may not be overridden; {RESERVED[text.partition('=')[0]]}"
         for text in overrides

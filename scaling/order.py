@@ -1,6 +1,6 @@
 """In which order runs tell most, and when the last of them ends.
 
-Corners of the grid first, its inside, further seeds, then what needs those.
+Pilots first, corners of the grid, its inside, further seeds, then what needs those.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from scaling.trunk import list_trunks
 def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Cell]:
     """Return the cells in the order in which they are to run.
 
-    First the smallest and largest of each list with its first seed, of all families: a law can be fitted once they are
-    there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all others. Within
-    these, what takes least comes first, and without costs what the study names first. A trunk comes before the first of
-    its branches. Then what is foretold, and finetunings, which fill the places while the last run before it ends.
+    Pilots first. Then the smallest and largest of each list with its first seed, of all families: a law can be fitted
+    once they are there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all
+    others. Within these, what takes least comes first, and without costs what the study names first. A trunk comes
+    before the first of its branches. Then what is foretold, and finetunings, which fill the places while the last run
+    before it ends.
     """
     corners = _find_corners([cell for cell in cells if cell.stage == "pretrain" and not cell.is_held_out])
     first = {cell.group: cell.seed for cell in reversed(cells)}
@@ -25,6 +26,7 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
     def find_stage(cell: Cell) -> int:
         is_first, is_corner = cell.seed == first[cell.group], cell.name in corners
         stage = 0 if is_corner and is_first else 1 if is_first else 2 if is_corner else 3
+        stage = -1 if cell.tried is not None else stage
         return 4 if cell.is_held_out else 5 if cell.stage == "finetune" else stage
 
     trunks = list_trunks(cells)

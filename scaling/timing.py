@@ -13,7 +13,7 @@ from hornet.durable import write_text
 from hornet.errors import UserError
 from scaling.cells import Cell
 from scaling.config import Study
-from scaling.costs import Speed, find_key, read_speed, read_speeds, take_medians, write_speeds
+from scaling.costs import Speed, describe_work, find_key, read_speed, read_speeds, take_medians, write_speeds
 from scaling.pool import Ended
 from scaling.state import read_json
 
@@ -43,9 +43,9 @@ def find_memory_problems(study: Study, cells: Sequence[Cell]) -> Iterator[str]:
     """Yield a sentence for each network whose runs were seen to hold more memory than the study says of one."""
     said = study.config.execution.run_memory_gb
     speeds = read_speeds(study)
-    for key, cell in {find_key(study, cell): cell for cell in cells}.items():
-        if key in speeds and speeds[key].memory_gb > said:
-            held = speeds[key].memory_gb
+    for what, cell in {describe_work(cell): cell for cell in cells}.items():
+        held = max((speed.memory_gb for key, speed in speeds.items() if key.startswith(f"{what}:")), default=0.0)
+        if held > said:
             yield (
                 f"execution.run_memory_gb: is {said:g}, but a run of {cell.config.model.name} was seen to hold "
                 f"{held:.2f} GB; say at least that, so that no more runs start than the memory has room for"

@@ -168,11 +168,23 @@ def status(options: argparse.Namespace) -> None:
     print_to_pipe("\n".join(lines))
 
 
+def pilot(options: argparse.Namespace) -> None:
+    """Print what the runs of pilots gave, and the best as words for `per`."""
+    from scaling.pilot import describe_pilot
+
+    study, cells = read(options)
+    tried = {cell.name: cell.tried for cell in cells if cell.tried is not None}
+    groups = [[cell for cell in cells if cell.group == group and cell.name in tried] for group in study.groups]
+    results = [result for group in groups for result in gather_results(study, group)]  # pilots may share runs
+    print_to_pipe(describe_pilot(results, tried, metric=study.config.measure.metric))
+
+
 def collect(options: argparse.Namespace) -> None:
     """Write cells.csv."""
     from scaling.results import FILE, write_results
 
-    study, results = gather(options)
+    study, cells = read(options)
+    results = gather_results(study, cells)
     write_results(study, results)
     print_to_pipe(
         f"{len(results)} runs, {sum(each.value is not None for each in results)} with a result: {study.folder / FILE}"
@@ -239,9 +251,9 @@ def paper(options: argparse.Namespace) -> None:
 
 
 def gather(options: argparse.Namespace) -> "tuple[Study, list[Result]]":
-    """Read the study and what its runs gave."""
+    """Read the study and what its runs gave, but for those of pilots."""
     study, cells = read(options)
-    return study, gather_results(study, cells)
+    return study, gather_results(study, [cell for cell in cells if cell.tried is None])
 
 
 def gather_results(study: "Study", cells: "list[Cell]") -> "list[Result]":
@@ -271,7 +283,7 @@ def foretell(study: "Study", cells: "list[Cell]") -> str | None:
     """Write the predictions of what is held out; return why one cannot be made, or None."""
     from scaling.analysis import fit_study, write_predictions
 
-    results = gather_results(study, cells)
+    results = gather_results(study, [cell for cell in cells if cell.tried is None])
     return write_predictions(study, fit_study(study, results), results)
 
 
@@ -313,6 +325,7 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], None], str], ...] = (
     ("plan", plan, "print each run's size, data, operations, state and cost, in the order that tells most"),
     ("run", run, "start the runs that are not finished, or go on with them"),
     ("status", status, "print how the runs stand"),
+    ("pilot", pilot, "say which of the settings that pilots tried was best, in words for `per`"),
     ("collect", collect, "write what the runs gave into cells.csv"),
     ("fit", fit, "fit laws, and foretell what is held out"),
     ("report", report, "write one page, its Markdown and figures"),

@@ -76,6 +76,10 @@ def test_a_group_that_cannot_be_is_refused(tmp_path, groups, problem):
 def test_overrides_of_a_name_that_no_group_has_are_refused(tmp_path):
     path = write_study(tmp_path, per={"pico": ["schedule.peak_lr=1e-3"], "atto": "schedule.peak_lr=1e-3"})
     assert problems_of(path) == ["per.atto: must be a list of key=value"]
+    path = write_study(tmp_path, per={"7x7": ["schedule.peak_lr=1e-3"], "7x7-femto": ["schedule.peak_lr=2e-3"]})
+    assert read_study(path).per["7x7-femto"] == ("schedule.peak_lr=2e-3",)  # a name need not be a word
+    path = write_study(tmp_path, per=["7x7"])
+    assert problems_of(path) == ["per: must hold names of families and sizes, each with a list of key=value"]
     path = write_study(tmp_path, per={"pico": ["schedule.peak_lr=1e-3"]})
     assert problems_of(path) == ["per.pico: no group has a family or size of that name"]
 

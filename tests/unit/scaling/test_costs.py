@@ -178,6 +178,8 @@ def test_runs_that_hold_more_memory_than_the_study_says_are_refused(tmp_path):
         require_memory(study, cells)
     assert str(caught.value).splitlines()[0] == text
     require_memory(make_study(tmp_path, groups={"grid": SMALL}, execution={"run_memory_gb": 1.5}), cells)
+    less = make_study(tmp_path, groups={"grid": SMALL}, execution={"run_memory_gb": 0.5, "cores": 8})
+    assert len(list(find_memory_problems(less, cells))) == 2, "what was held is known, however many runs there are now"
 
 
 def test_copies_run_at_the_same_time_and_tell_time_memory_and_exit_code(tmp_path, monkeypatch):
