@@ -22,6 +22,8 @@ from scaling.selection import Choice, choose, hold_out_largest
 from scaling.state import read_json
 
 FITS, PREDICTIONS = "fits.json", "predictions.json"
+PREDICTED = {"name", "value", "low", "high", "written_at"}
+"""What each prediction says, at the least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,8 +82,7 @@ def write_predictions(study: Study, fits: Sequence[FamilyFit], results: Sequence
 
     Returns why something cannot be foretold, or None.
     """
-    before = read_json(study.folder / PREDICTIONS).get("predictions") or []
-    kept = {each["name"]: each for each in before}
+    kept = {each["name"]: each for each in read_predictions(study)}
     problem = None
     for name, runs in group_held_out(results).items():
         if any(run.state != "missing" for run in runs):
@@ -94,6 +95,15 @@ def write_predictions(study: Study, fits: Sequence[FamilyFit], results: Sequence
     if kept:
         write_json(study.folder / PREDICTIONS, {"predictions": list(kept.values())})
     return problem
+
+
+def read_predictions(study: Study) -> list[dict[str, Any]]:
+    """Return what was foretold, in the order in which it was; raises UserError if the file holds something else."""
+    path = study.folder / PREDICTIONS
+    found = read_json(path).get("predictions") or []
+    if not isinstance(found, list) or not all(isinstance(each, dict) and each.keys() >= PREDICTED for each in found):
+        raise UserError(f"{path}: does not hold what a study writes there; move the file away to go on")
+    return found
 
 
 def group_held_out(results: Sequence[Result]) -> dict[str, list[Result]]:
@@ -109,7 +119,7 @@ def judge_predictions(study: Study, results: Sequence[Result]) -> list[dict[str,
     """Return each prediction with what came: `measured` (mean of the seeds), `ratio`, `is_inside`; None before."""
     judged = []
     places = group_held_out(results)
-    for prediction in read_json(study.folder / PREDICTIONS).get("predictions") or []:
+    for prediction in read_predictions(study):
         values = [run.value for run in places.get(prediction["name"], [])]
         row = {**prediction, "measured": None, "ratio": None, "is_inside": None}
         if values and all(value is not None for value in values):

@@ -50,7 +50,8 @@ class Cell:
     @property
     def place(self) -> str:
         """What of the grid it is, whatever the family and seed: cells of one place are compared."""
-        return "_".join(part for part in (self.size, *self.key.split("_")[1:-1]) if part)
+        kind = "-".join(part for part in (self.family, self.size) if part) or "run"
+        return f"{self.size}{self.key.removeprefix(kind).rpartition('_s')[0]}".strip("_")
 
     @property
     def steps_per_epoch(self) -> float:

@@ -167,6 +167,10 @@ class GroupConfig(Settings):
             if getattr(self, name) == ():
                 yield f"{name}: is empty, so the group has no runs; name at least one, or leave the key out"
             yield from _find_twice(name, getattr(self, name) or ())
+        for name in ("families", "sizes"):
+            for text in getattr(self, name) or ():
+                if not re.fullmatch(r"\w[\w.-]*", text):
+                    yield f"{name}: may hold letters, digits, _ - and ., not {text!r}"
         for fraction in self.fractions or ():
             if not 0 < fraction <= 1:
                 yield f"fractions: must be over 0 and at most 1, not {fraction:g}"
@@ -184,8 +188,8 @@ class GroupConfig(Settings):
         if self.trunk and self.from_ is not None:
             yield "trunk: is for pretrainings; leave it out of finetunings"
         for text in self.pilot or ():
-            if not re.fullmatch(r"[\w.]+=[\w.+-]+", text):
-                yield f"pilot: {text!r} is not key=value of letters, digits and _ . + -"
+            if not re.fullmatch(r"[\w.]+=[\w.-]+", text):
+                yield f"pilot: {text!r} is not key=value of letters, digits and _ . -"
         for name in ("from_", "trunk", "predict_first"):
             if self.pilot is not None and getattr(self, name):
                 yield f"pilot: stands beside {name.rstrip('_')}; a pilot is of pretrainings that no other run needs"

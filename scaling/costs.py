@@ -23,6 +23,8 @@ from scaling.networks import NetworkFacts, key_of
 from scaling.state import Standing, read_json
 
 FILE = "speeds.json"
+TOLD = ("images_per_second", "images_seen", "steps", "seconds")
+"""What a summary must say for the speed of its run to be known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,9 @@ def estimate(
     measured = read_speeds(study)
     for cell in cells:
         summary = standings[cell.name].summary if cell.name in standings else None
-        if summary is not None and (cell.run in took or find_key(study, cell) not in measured):
+        if summary is None or not all(summary.get(key) for key in TOLD):
+            continue
+        if cell.run in took or find_key(study, cell) not in measured:
             seconds = max(took.get(cell.run, 0.0), summary["seconds"])
             speed = read_speed(study.folder / cell.run, summary, cell=cell, seconds=seconds)
             finished.setdefault(find_key(study, cell), []).append(speed)
@@ -146,7 +150,7 @@ def read_speeds(study: Study) -> dict[str, Speed]:
     """Return the speeds that were measured for this study, by key."""
     names = {each.name for each in fields(Speed)}
     found = read_json(study.folder / FILE).items()  # what an earlier release measured holds less, and is measured again
-    return {key: Speed(**values) for key, values in found if set(values) == names}
+    return {key: Speed(**values) for key, values in found if isinstance(values, dict) and set(values) == names}
 
 
 def take_medians(speeds: Sequence[Speed]) -> Speed:

@@ -9,7 +9,7 @@ from hornet.durable import write_json
 from hornet.quantities import format_seconds
 from scaling.config import Study
 from scaling.costs import Cost
-from scaling.state import read_json
+from scaling.state import read_records
 
 FILE = "costs.json"
 
@@ -28,7 +28,7 @@ class Entry:
 
 def read_ledger(study: Study) -> dict[str, Entry]:
     """Return the entries by run."""
-    return {run: Entry(**values) for run, values in read_json(study.folder / FILE).items()}
+    return read_records(study.folder / FILE, Entry)
 
 
 def write_planned(study: Study, costs: Mapping[str, Cost | None]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from hornet.config import to_values
 from hornet.durable import write_json
 from scaling.cells import Cell
-from scaling.state import read_json
+from scaling.state import read_records
 
 FILE = "networks.json"
 
@@ -35,7 +35,7 @@ class NetworkFacts:
 
 def describe_networks(cells: Sequence[Cell], folder: Path) -> dict[str, NetworkFacts]:
     """Return the facts of each cell's network, by the cell's name; what is not in the folder's file is built."""
-    known = {key: NetworkFacts(**values) for key, values in read_json(folder / FILE).items()}
+    known = read_records(folder / FILE, NetworkFacts)
     wanted = {key_of(cell): cell for cell in cells}
     new = {key: _build(cell) for key, cell in wanted.items() if key not in known}
     if new:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -127,8 +128,10 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, ent
     evaluation, reason = _find_evaluation(study, summary) if summary else (None, standing.reason)
     loss, top1 = (evaluation or {}).get("loss"), (evaluation or {}).get("top1")
     value = loss if study.config.measure.metric == "loss" else None if top1 is None else 1 - top1 / 100
-    if evaluation is not None and not (value is not None and value > 0):
-        value, reason = None, f"its {study.config.measure.metric} is {value}, and laws are of positive numbers"
+    if evaluation is not None and not (value is not None and 0 < value < math.inf):
+        is_finite = value is not None and math.isfinite(value)
+        found = f"{value:g}, and laws are of positive numbers" if is_finite else "not finite: it has diverged"
+        value, reason = None, f"its {study.config.measure.metric} is {found}"
     if summary and cell.evaluation is None:
         reason = "it is not evaluated"
     images = None

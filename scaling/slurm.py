@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
+from scaling.analysis import read_predictions
 from scaling.cells import Cell
 from scaling.config import Study
 from scaling.pool import write_cell
@@ -114,8 +115,7 @@ def _list_waiting(study: Study, runs: Sequence[Cell]) -> set[str]:
 
 
 def _is_foretold(study: Study, cell: Cell) -> bool:
-    predictions = read_json(study.folder / "predictions.json").get("predictions") or []
-    return cell.name.rpartition("_s")[0] in {each["name"] for each in predictions}
+    return cell.name.rpartition("_s")[0] in {each["name"] for each in read_predictions(study)}
 
 
 def _format_line(study: Study, cell: Cell) -> str:

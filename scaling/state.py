@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from hornet.errors import UserError
 from hornet.runs.begun import CONFIG_NAME, refuse_changes
@@ -20,6 +21,9 @@ STATES: tuple[State, ...] = ("finished", "started", "failed", "stale", "missing"
 error; stale: what is there is another run; missing: nothing is there."""
 
 STATUS_NAME = "status.json"
+NO_SET = "it has ended, but its set is not here, so whether it is what the study asks for is not known"
+
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,9 @@ class Standing:
 def look(study: Study, cells: Sequence[Cell]) -> dict[str, Standing]:
     """Return how each cell's run stands, by the cell's name."""
     given_up = read_json(study.folder / STATUS_NAME).get("failed") or {}
+    if not isinstance(given_up, dict):
+        path = study.folder / STATUS_NAME
+        raise UserError(f"{path}: does not hold what a study writes there; move the file away to go on")
     by_run = {cell.run: cell for cell in cells}
     standings = {run: _look_at(study.folder / run, cell, given_up.get(run)) for run, cell in by_run.items()}
     found = {cell.name: standings[cell.run] for cell in cells}
@@ -82,6 +89,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def read_records(path: Path, kind: type[Record]) -> dict[str, Record]:
+    """Read a JSON object of records of one kind, by name; raises UserError if it holds anything else."""
+    try:
+        return {name: kind(**values) for name, values in read_json(path).items()}
+    except TypeError as error:
+        raise UserError(f"{path}: does not hold what a study writes there; move the file away to go on") from error
+
+
+def require_folder(study: Study) -> None:
+    """Make the study's folder; raises UserError if it cannot be written."""
+    probe = study.folder / f".writable.{os.getpid()}"
+    try:
+        study.folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{study.folder}: the study's folder cannot be written ({error.strerror}); choose another study.root"
+        ) from error
+
+
 def _has_failed(name: str, standings: Mapping[str, Standing]) -> bool:
     return name in standings and standings[name].state == "failed"
 
@@ -90,6 +118,8 @@ def _look_at(folder: Path, cell: Cell, given_up: str | None) -> Standing:
     summary = read_json(folder / "summary.json")
     if summary and summary.get("digest") is not None and summary["digest"] == cell.digest:
         return Standing(state="finished", reason="", summary=summary)
+    if cell.digest is None and summary:
+        return Standing(state="started", reason=NO_SET, summary=None)
     if cell.digest is not None and (summary or (folder / "checkpoints" / "latest").exists()):
         reason = _explain_change(folder, cell, is_finished=bool(summary))
         if reason is not None:

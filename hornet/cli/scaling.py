@@ -260,8 +260,9 @@ def gather_results(study: "Study", cells: "list[Cell]") -> "list[Result]":
     """Return what the runs of a study gave, those without a result among them."""
     from scaling.networks import describe_networks
     from scaling.results import collect
-    from scaling.state import look
+    from scaling.state import look, require_folder
 
+    require_folder(study)
     return collect(study, cells, networks=describe_networks(cells, study.folder), standings=look(study, cells))
 
 
@@ -297,10 +298,12 @@ def read(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
 
 
 def prepare(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
-    """As `read`, and make the shares of sets that are not here yet."""
+    """As `read`, and make the study's folder and the shares of sets that are not here yet."""
     from scaling.shares import make_shares
+    from scaling.state import require_folder
 
     study, cells = read(options)
+    require_folder(study)
     shares = [share for share in dict.fromkeys(cell.share for cell in cells) if share is not None]
     make_shares([share for share in shares if (share.source / "_info.json").exists()])
     return read(options) if any(cell.digest is None for cell in cells) else (study, cells)

@@ -67,8 +67,8 @@ def test_pilots_that_cannot_be_are_refused_together(tmp_path):
         make_study(tmp_path, groups=groups)
     assert set(caught.value.problems) == {
         "groups.broken.pilot: holds x.y=1 twice, so runs would stand twice in the study; name it once",
-        "groups.broken.pilot: 'schedule.peak_lr' is not key=value of letters, digits and _ . + -",
-        "groups.broken.pilot: 'a=b/c' is not key=value of letters, digits and _ . + -",
+        "groups.broken.pilot: 'schedule.peak_lr' is not key=value of letters, digits and _ . -",
+        "groups.broken.pilot: 'a=b/c' is not key=value of letters, digits and _ . -",
         "groups.broken.pilot: stands beside predict_first; a pilot is of pretrainings that no other run needs",
         "groups.tuned.from: rates is a pilot; name a group of the study's own pretrainings",
         "groups.empty.pilot: is empty, so the group has no runs; name at least one, or leave the key out",

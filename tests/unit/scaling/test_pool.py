@@ -89,6 +89,31 @@ def test_a_run_that_fails_goes_on_and_one_that_fails_again_is_given_up(begin, ca
     assert f"exit code 7 of {names[0]}, started again from its checkpoint (first try)" in capsys.readouterr().out
 
 
+def test_a_log_that_somebody_removes_ends_nothing(begin):
+    pool, cells, _ = begin(groups={"grid": SMALL | {"sizes": ["atto"]}})
+    log = pool.study.folder / "logs" / f"{cells[0].run}.log"
+    pool, cells, _ = begin(groups={"grid": SMALL | {"sizes": ["atto"]}}, does={cells[0].run: f"rm {log}; exit 2"})
+    assert pool.run(cells) is None
+    assert pool.failed == {cells[0].run: "it was refused: its log is gone"}
+    assert states(pool, cells)[cells[1].name] == "finished"
+
+
+def test_what_each_attempt_took_is_written_down(begin, monkeypatch):
+    pool, cells, _ = begin(groups={"grid": SMALL | {"sizes": ["atto"], "seeds": [0]}})
+    run, mark = cells[0].run, pool.study.folder / "mark"
+    once = f"test -e {mark} || {{ touch {mark}; exit 7; }}; FINISH"
+    pool, cells, _ = begin(groups={"grid": SMALL | {"sizes": ["atto"], "seeds": [0]}}, does={run: once})
+    taken = []
+    monkeypatch.setattr(pools, "add_taken", lambda study, *what: taken.append(what))
+    pool.run(cells)
+    assert [name for name, _ in taken] == [run, run]
+    assert all(seconds > 0 for _, seconds in taken)
+    pool, cells, _ = begin(groups={"grid": SMALL | {"sizes": ["atto"], "seeds": [0]}}, does={run: "sleep 100"})
+    pool.ask_to_stop = lambda: "SIGTERM" if pool.jobs else None
+    pool.run(cells)
+    assert len(taken) == 3, "a run that was stopped has taken its time too"
+
+
 def test_whoever_stops_the_pool_stops_its_runs_and_the_same_command_goes_on(begin, capsys):
     trapped = "trap 'echo saved > {}; exit 0' TERM; while :; do sleep 0.01; done"
     pool, cells, _ = begin(groups={"grid": SMALL | {"sizes": ["atto"], "seeds": [0]}})

@@ -113,7 +113,8 @@ def test_what_is_held_out_is_submitted_once_it_is_foretold(tmp_path, calls):
     cells = expand(study)
     assert submit(study, cells, cells, options=[]).startswith("2 runs wait to be foretold: `fit` once the others")
     assert calls() == []
-    predictions = {"predictions": [{"name": "large/gf-pico_f1_e2"}]}
+    said = {"name": "large/gf-pico_f1_e2", "value": 2.0, "low": None, "high": None, "written_at": "2026-11-26"}
+    predictions = {"predictions": [said]}
     (study.folder / "predictions.json").write_text(json.dumps(predictions))
     assert submit(study, cells, cells, options=[]) == "job 101: 2 pretrainings"
 
