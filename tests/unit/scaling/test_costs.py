@@ -1,5 +1,9 @@
 import json
+import os
 import resource
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -199,6 +203,27 @@ def test_copies_run_at_the_same_time_and_tell_time_memory_and_exit_code(tmp_path
     assert (first.code, second.code) == (0, 3)
     assert held < first.memory_gb * 1e9 < held + 300_000_000
     assert first.seconds > 0
+
+
+def test_whoever_interrupts_a_measurement_ends_its_copies(tmp_path, monkeypatch):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    script, mark = tmp_path / "copy.py", tmp_path / "pid"
+    script.write_text(
+        f"import os, pathlib, time; pathlib.Path({str(tmp_path / 'new')!r}).write_text(str(os.getpid()))\n"
+        f"os.rename({str(tmp_path / 'new')!r}, {str(mark)!r}); time.sleep(600)\n"
+    )
+    monkeypatch.setattr("scaling.pool.Script.words", property(lambda self: [str(script)]))
+
+    def interrupt():
+        while not mark.exists():
+            time.sleep(0.01)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        run_together(study, expand(study)[0], [tmp_path / "a.yaml"])
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
 
 
 def test_what_runs_were_said_to_take_stands_beside_what_they_took(tmp_path):
