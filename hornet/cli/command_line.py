@@ -118,6 +118,19 @@ def exit_on_bad_input(run: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
 
 
+def positive(kind: type[Any]) -> Any:
+    """Return a reader of numbers above 0."""
+
+    def read(text: str) -> Any:
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+        return number
+
+    read.__name__ = kind.__name__  # argparse names it where the text is no number
+    return read
+
+
 def print_to_pipe(text: str) -> None:
     """Print text that may go to a program such as `head`, which leaves before the end."""
     try:

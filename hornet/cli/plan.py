@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.cli import BAD_INPUT
-from hornet.cli.command_line import print_to_pipe
+from hornet.cli.command_line import positive, print_to_pipe
 from hornet.cli.configs import find_config
 from hornet.config import ConfigError, build_config, read_settings
 from hornet.errors import UserError
@@ -87,19 +87,6 @@ def read_options() -> argparse.Namespace:
         shown = text if default is None else f"{text} (default {default:g})"
         group.add_argument(flag, dest=field, type=positive(kind), default=argparse.SUPPRESS, metavar="X", help=shown)
     return parser.parse_intermixed_args()
-
-
-def positive(kind: type[Any]) -> Any:
-    """Return a reader of numbers above 0."""
-
-    def read(text: str) -> Any:
-        number = kind(text)
-        if not number > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-        return number
-
-    read.__name__ = kind.__name__  # argparse names it where the text is no number
-    return read
 
 
 def read_counts(text: str) -> tuple[int, ...]:

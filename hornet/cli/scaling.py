@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, print_to_pipe
+from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, positive, print_to_pipe
 from hornet.cli.configs import find_config
 from hornet.signals import catch_signals, heard_signal, ignore_signals
 
@@ -50,14 +50,26 @@ def main() -> None:
         if name == "plan":
             command.add_argument("--measure", action="store_true", help="time a few steps of each network here")
             command.add_argument("--gpu", metavar="KIND", help="cost on GPUs of this kind (launch/plan.py lists them)")
-            command.add_argument("--gpus", type=int, default=8, metavar="N", help="of a run (default %(default)s)")
+            command.add_argument("--gpus", type=positive(int), metavar="N", help="of a run, with --gpu (default 8)")
         if name == "run":
             command.add_argument("--slurm", action="store_true", help="submit job arrays instead of running here")
             command.add_argument(
                 "--sbatch", action="append", default=[], metavar="OPTION", help="with --slurm: --sbatch=--partition=gpu"
             )
     options = parser.parse_args()
+    refuse_idle_options(parser, options)
     exit_on_bad_input(lambda: options.run(options))
+
+
+def refuse_idle_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with a sentence on an option that would do nothing beside the others."""
+    given = vars(options)
+    if given.get("gpus") is not None and given["gpu"] is None:
+        parser.error("--gpus: says how many of --gpu KIND; give that too")
+    if given.get("measure") and given["gpu"] is not None:
+        parser.error("--measure: times this machine, and --gpu asks for costs on another; leave one of the two out")
+    if given.get("sbatch") and not given["slurm"]:
+        parser.error("--sbatch: is for --slurm; give that too")
 
 
 def read_seconds(text: str) -> float:
@@ -86,7 +98,7 @@ def plan(options: argparse.Namespace) -> None:
     standings = look(study, cells)
     problems: list[str] = []
     if options.gpu:
-        costs, problems = plan_on_gpus(cells, kind=options.gpu, num_gpus=options.gpus)
+        costs, problems = plan_on_gpus(cells, kind=options.gpu, num_gpus=options.gpus or 8)
     else:
         costs = estimate_costs(study, cells, networks, standings)
         problems = list(find_memory_problems(study, cells))
@@ -116,19 +128,19 @@ def run(options: argparse.Namespace) -> None:
     with hold_study(study):
         standings = look(study, cells)
         require_nothing_stale(standings)
-        require_memory(study, cells)
         costs = estimate_costs(study, cells, describe_networks(cells, study.folder), standings)
         runs = [cell for cell in order_runs(cells, costs) if standings[cell.name].state != "finished"]
         if options.budget is not None:
             slots = study.config.execution.num_slots
             runs = choose_affordable(runs, costs, budget=options.budget, slots=slots, runs=name_runs(cells))
-        new = [cell for cell in runs if standings[cell.name].state == "missing"]
-        write_planned(study, {cell.run: costs.get(cell.name) for cell in new})
         if options.slurm:
             from scaling.slurm import submit
 
             print_to_pipe(submit(study, cells, runs, options=options.sbatch))
             return
+        require_memory(study, cells)
+        new = [cell for cell in runs if standings[cell.name].state == "missing"]
+        write_planned(study, {cell.run: costs.get(cell.name) for cell in new})
         pool = Pool(
             study=study,
             cells=cells,

@@ -5,8 +5,9 @@ import pytest
 
 from hornet.cli import scaling
 from hornet.cli.scaling import read_seconds
-from scaling import costs
+from scaling.costs import Cost
 from scaling.expansion import expand
+from scaling.ledger import add_taken, write_planned
 from tests.unit.scaling.studies import GRID, make_study, write_study
 
 SMALL = GRID | {"families": ["gf"], "fractions": [1.0]}
@@ -65,28 +66,29 @@ def test_a_budget_for_runs_of_unknown_cost_is_refused(tmp_path, monkeypatch, cap
     )
 
 
-def test_a_measurement_times_the_last_steps_of_a_short_run_once(tmp_path):
-    study = make_study(tmp_path, groups={"grid": SMALL | {"sizes": ["atto"]}})
-    study.folder.mkdir(parents=True)
-    calls = []
-
-    def start(cell, config, log):
-        calls.append(config.read_text())
-        run = config.parent / "run"
-        run.mkdir()
-        rows = [{"step_seconds": seconds} for seconds in (9.0, 5.0, 0.4, 0.4, 0.4, 0.8)]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return 0
-
-    costs.measure(study, expand(study), start=start)
-    costs.measure(study, expand(study), start=start)
-    assert len(calls) == 1
-    assert "evaluation: null" in calls[0]
-    assert [speed.seconds_per_image for speed in costs.read_speeds(study).values()] == [0.1]  # 0.4 s for 4 images
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["plan", "--gpus", "4"], "--gpus: says how many of --gpu KIND; give that too"),
+        (["plan", "--gpus", "0", "--gpu", "b200"], "argument --gpus: must be above 0, not 0"),
+        (["plan", "--measure", "--gpu", "b200"], "--measure: times this machine, and --gpu asks for costs on another"),
+        (["run", "--sbatch=--partition=gpu"], "--sbatch: is for --slurm; give that too"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, monkeypatch, capsys, words, text):
+    path = write_study(tmp_path, groups={"grid": SMALL})
+    assert call(monkeypatch, words[0], "--config", path, *words[1:]) == 2
+    assert text in capsys.readouterr().err
 
 
-def test_a_measurement_that_fails_names_its_log(tmp_path, monkeypatch, capsys):
-    study = make_study(tmp_path, groups={"grid": SMALL | {"sizes": ["atto"]}})
-    study.folder.mkdir(parents=True)
-    with pytest.raises(costs.UserError, match=r"6 steps to time it failed with exit code 1; see .*measure/log"):
-        costs.measure(study, expand(study), start=lambda *_: 1)
+def test_status_tells_what_finished_runs_took_beside_what_they_were_said_to_take(tmp_path, monkeypatch, capsys):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    first, second, *_ = expand(study)
+    for cell in (first, second):
+        (study.folder / cell.run).mkdir(parents=True)
+        (study.folder / cell.run / "summary.json").write_text(json.dumps({"digest": cell.digest}))
+    write_planned(study, {cell.run: Cost(seconds=90.0, source="measured") for cell in expand(study)})
+    add_taken(study, first.run, 100.0)  # the second one was finished by somebody else
+    monkeypatch.setattr("sys.argv", ["hornet scaling", "status", "--config", str(study.path)])
+    scaling.main()
+    assert "1 runs took 1 min 40 s and were said to take 1 min 30 s, 0.90 of it" in capsys.readouterr().out

@@ -1,7 +1,9 @@
 """What can be wrong in a study's folder: each is said in a sentence that names the file, or the run, and what to do."""
 
 import json
+import platform
 import shutil
+import subprocess
 from argparse import Namespace
 
 import pytest
@@ -13,6 +15,7 @@ from scaling.costs import estimate
 from scaling.expansion import expand
 from scaling.ledger import read_ledger
 from scaling.networks import NetworkFacts, describe_networks
+from scaling.pool import hold_study, write_cell
 from scaling.results import collect
 from scaling.shares import make_shares
 from scaling.state import look
@@ -124,3 +127,14 @@ def test_families_whose_names_hold_underscores_have_the_same_places(tmp_path):
     groups = {"grid": SMALL | {"families": ["gf", "my_gf"], "fractions": [0.5, 1.0], "overrides": overrides}}
     cells = expand(make_study(tmp_path, groups=groups, per=per))
     assert [cell.place for cell in cells] == ["atto_f0.5_e2", "atto_f1_e2"] * 2
+
+
+def test_a_runner_that_was_killed_before_its_first_run_started_holds_nobody_up(tmp_path):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    (cell,) = expand(study)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    write_cell(study, cell)  # it had come this far
+    (study.folder / "owner.json").write_text(json.dumps({"token": "a", "host": platform.node(), "pid": gone.pid}))
+    with hold_study(study):
+        assert look(study, [cell])[cell.name].state == "missing"
