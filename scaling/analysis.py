@@ -10,6 +10,7 @@ from typing import Any
 
 from hornet.durable import write_json
 from hornet.errors import UserError
+from scaling.cells import Cell
 from scaling.config import Study
 from scaling.fitting import Fit, fit
 from scaling.law import Law
@@ -17,7 +18,7 @@ from scaling.laws import bounded, bounded_joint, chinchilla, kaplan, power, satu
 from scaling.measurements import Measurement
 from scaling.predictions import predict
 from scaling.resampling import Resampled, resample
-from scaling.results import Result, list_measurements
+from scaling.results import Result, gather_results, list_measurements
 from scaling.selection import Choice, choose, hold_out_largest
 from scaling.state import read_json
 
@@ -104,6 +105,12 @@ def read_predictions(study: Study) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(each, dict) and each.keys() >= PREDICTED for each in found):
         raise UserError(f"{path}: does not hold what a study writes there; move the file away to go on")
     return found
+
+
+def foretell(study: Study, cells: Sequence[Cell]) -> str | None:
+    """Write the predictions of what is held out; return why one cannot be made, or None."""
+    results = gather_results(study, [cell for cell in cells if cell.tried is None])
+    return write_predictions(study, fit_study(study, results), results)
 
 
 def group_held_out(results: Sequence[Result]) -> dict[str, list[Result]]:

@@ -19,6 +19,7 @@ from hornet.stages.config import StageConfig
 from pretrain.config import PretrainConfig
 from scaling.cells import Cell
 from scaling.config import Study
+from scaling.ledger import Cost, read_ledger
 from scaling.networks import NetworkFacts, key_of
 from scaling.state import Standing, read_json
 
@@ -43,28 +44,17 @@ class Speed:
     """The most that one of its processes held in the host's memory, 1e9 bytes; 0 where that was not measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a run will take."""
-
-    seconds: float
-    source: str
-    """measured, by FLOPs (of other networks that were measured), or the name of a GPU."""
-
-
 def estimate(
     study: Study,
     cells: Sequence[Cell],
     networks: Mapping[str, NetworkFacts],
     standings: Mapping[str, Standing],
-    *,
-    took: Mapping[str, float],
 ) -> dict[str, Cost]:
     """Return what each cell's run takes in all, by the cell's name; nothing of those that nothing is known of.
 
-    Finished runs of a network tell it first, those of which is known what they `took`, by run, from the command to the
-    exit; then what was measured.
+    Finished runs of a network tell it first, if a runner here has seen how long they took; then what was measured.
     """
+    took = {run: entry.took for run, entry in read_ledger(study).items() if entry.took is not None}
     finished: dict[str, list[Speed]] = {}
     measured = read_speeds(study)
     for cell in cells:

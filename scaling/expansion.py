@@ -15,7 +15,8 @@ from hornet.stages.config import StageConfig
 from hornet.stages.run_digest import digest_parts
 from pretrain.config import PretrainConfig
 from scaling.cells import Cell, count_steps
-from scaling.config import GroupConfig, Study
+from scaling.config import Study
+from scaling.groups import GroupConfig
 from scaling.shares import SetFacts, Share, find_facts, name_share
 from scaling.trunk import graft, list_trunks, plant
 
@@ -45,6 +46,19 @@ def expand(study: Study, *, find_base: FindBase = Path) -> list[Cell]:
         raise ConfigError(str(study.path), list(dict.fromkeys(problems)))
     order = list(study.groups)
     return sorted(cells, key=lambda cell: order.index(cell.group))
+
+
+def require_sets(cells: Sequence[Cell]) -> None:
+    """Raise UserError if a set is missing that runs need."""
+    missing = {
+        str(data.shards)
+        for cell in cells
+        if cell.digest is None
+        for data, facts in ((cell.config.data, cell.train), (cell.config.evaluation, cell.evaluation))
+        if data is not None and facts is not None and facts.fingerprint is None
+    }
+    if missing:
+        raise UserError("\n".join(f"{place}: there is no set of shards; build it first" for place in sorted(missing)))
 
 
 def _expand_group(

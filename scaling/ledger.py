@@ -8,10 +8,18 @@ from dataclasses import asdict, dataclass
 from hornet.durable import write_json
 from hornet.quantities import format_seconds
 from scaling.config import Study
-from scaling.costs import Cost
 from scaling.state import read_records
 
 FILE = "costs.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run will take."""
+
+    seconds: float
+    source: str
+    """measured, by FLOPs (of other networks that were measured), or the name of a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

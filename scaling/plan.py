@@ -11,7 +11,7 @@ from hornet.errors import UserError
 from hornet.quantities import format_seconds, shorten
 from scaling.cells import Cell
 from scaling.config import Study
-from scaling.costs import Cost
+from scaling.ledger import Cost
 from scaling.networks import NetworkFacts
 from scaling.order import foresee_end, keep_within, name_runs, sort_runs
 from scaling.state import Standing, count_states, list_runs

@@ -15,8 +15,8 @@ from scaling.config import Study
 from scaling.images import ImageValues, explain_images, read_image_values
 from scaling.ledger import Entry, read_ledger
 from scaling.measurements import Measurement
-from scaling.networks import NetworkFacts
-from scaling.state import Standing, list_runs, read_json
+from scaling.networks import NetworkFacts, describe_networks
+from scaling.state import Standing, list_runs, look, read_json, require_folder
 
 FILE = "cells.csv"
 
@@ -67,6 +67,12 @@ class Result:
     """Of the code."""
     images: ImageValues | None = field(default=None, compare=False, repr=False)
     """The metric of each validation image, where the run kept it; not in cells.csv."""
+
+
+def gather_results(study: Study, cells: Sequence[Cell]) -> list[Result]:
+    """Return what the runs of these cells gave, by what stands on the disk; raises UserError if it cannot be kept."""
+    require_folder(study)
+    return collect(study, cells, networks=describe_networks(cells, study.folder), standings=look(study, cells))
 
 
 def collect(

@@ -131,6 +131,14 @@ def positive(kind: type[Any]) -> Any:
     return read
 
 
+def read_seconds(text: str) -> float:
+    """Read a length of time with its unit: 45s, 90min, 2h, 1.5d."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
+    if match is None or float(match.group(1)) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90min, 2h or 1.5d")
+    return float(match.group(1)) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match.group(2)]
+
+
 def print_to_pipe(text: str) -> None:
     """Print text that may go to a program such as `head`, which leaves before the end."""
     try:

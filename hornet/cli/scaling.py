@@ -2,24 +2,20 @@
 
 import argparse
 import functools
-import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, positive, print_to_pipe
+from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, positive, print_to_pipe, read_seconds
 from hornet.cli.configs import find_config
 from hornet.signals import catch_signals, heard_signal, ignore_signals
 
 if TYPE_CHECKING:
     from scaling.cells import Cell
     from scaling.config import Study
-    from scaling.costs import Cost
-    from scaling.networks import NetworkFacts
     from scaling.results import Result
-    from scaling.state import Standing
 
 SOME_FAILED = 1
 
@@ -72,17 +68,9 @@ def refuse_idle_options(parser: argparse.ArgumentParser, options: argparse.Names
         parser.error("--sbatch: is for --slurm; give that too")
 
 
-def read_seconds(text: str) -> float:
-    """Read a length of time with its unit: 45s, 90min, 2h, 1.5d."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h|d)", text)
-    if match is None or float(match.group(1)) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90min, 2h or 1.5d")
-    return float(match.group(1)) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match.group(2)]
-
-
 def plan(options: argparse.Namespace) -> None:
     """Print the plan, and write it into the study's folder."""
-    from scaling.costs import plan_on_gpus
+    from scaling.costs import estimate, plan_on_gpus
     from scaling.networks import describe_networks
     from scaling.plan import format_plan, make_plan, write_plan
     from scaling.state import look
@@ -100,7 +88,7 @@ def plan(options: argparse.Namespace) -> None:
     if options.gpu:
         costs, problems = plan_on_gpus(cells, kind=options.gpu, num_gpus=options.gpus or 8)
     else:
-        costs = estimate_costs(study, cells, networks, standings)
+        costs = estimate(study, cells, networks, standings)
         problems = list(find_memory_problems(study, cells))
     made = make_plan(
         study, cells, networks=networks, standings=standings, costs=costs, budget=options.budget, problems=problems,
@@ -115,6 +103,9 @@ def run(options: argparse.Namespace) -> None:
     """Bring the study to its end on this machine, or hand it to SLURM."""
     catch_signals()
     from hornet.quantities import format_seconds
+    from scaling.analysis import foretell
+    from scaling.costs import estimate
+    from scaling.expansion import require_sets
     from scaling.ledger import write_planned
     from scaling.networks import describe_networks
     from scaling.order import name_runs
@@ -128,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
     with hold_study(study):
         standings = look(study, cells)
         require_nothing_stale(standings)
-        costs = estimate_costs(study, cells, describe_networks(cells, study.folder), standings)
+        costs = estimate(study, cells, describe_networks(cells, study.folder), standings)
         runs = [cell for cell in order_runs(cells, costs) if standings[cell.name].state != "finished"]
         if options.budget is not None:
             slots = study.config.execution.num_slots
@@ -183,6 +174,7 @@ def status(options: argparse.Namespace) -> None:
 def pilot(options: argparse.Namespace) -> None:
     """Print what the runs of pilots gave, and the best as words for `per`."""
     from scaling.pilot import describe_pilot
+    from scaling.results import gather_results
 
     study, cells = read(options)
     tried = {cell.name: cell.tried for cell in cells if cell.tried is not None}
@@ -193,7 +185,7 @@ def pilot(options: argparse.Namespace) -> None:
 
 def collect(options: argparse.Namespace) -> None:
     """Write cells.csv."""
-    from scaling.results import FILE, write_results
+    from scaling.results import FILE, gather_results, write_results
 
     study, cells = read(options)
     results = gather_results(study, cells)
@@ -264,40 +256,10 @@ def paper(options: argparse.Namespace) -> None:
 
 def gather(options: argparse.Namespace) -> "tuple[Study, list[Result]]":
     """Read the study and what its runs gave, but for those of pilots."""
+    from scaling.results import gather_results
+
     study, cells = read(options)
     return study, gather_results(study, [cell for cell in cells if cell.tried is None])
-
-
-def gather_results(study: "Study", cells: "list[Cell]") -> "list[Result]":
-    """Return what the runs of a study gave, those without a result among them."""
-    from scaling.networks import describe_networks
-    from scaling.results import collect
-    from scaling.state import look, require_folder
-
-    require_folder(study)
-    return collect(study, cells, networks=describe_networks(cells, study.folder), standings=look(study, cells))
-
-
-def estimate_costs(
-    study: "Study",
-    cells: "list[Cell]",
-    networks: "Mapping[str, NetworkFacts]",
-    standings: "Mapping[str, Standing]",
-) -> "dict[str, Cost]":
-    """Return what runs take on this machine, as far as that is known."""
-    from scaling.costs import estimate
-    from scaling.ledger import read_ledger
-
-    took = {run: entry.took for run, entry in read_ledger(study).items() if entry.took is not None}
-    return estimate(study, cells, networks, standings, took=took)
-
-
-def foretell(study: "Study", cells: "list[Cell]") -> str | None:
-    """Write the predictions of what is held out; return why one cannot be made, or None."""
-    from scaling.analysis import fit_study, write_predictions
-
-    results = gather_results(study, [cell for cell in cells if cell.tried is None])
-    return write_predictions(study, fit_study(study, results), results)
 
 
 def read(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
@@ -319,21 +281,6 @@ def prepare(options: argparse.Namespace) -> "tuple[Study, list[Cell]]":
     shares = [share for share in dict.fromkeys(cell.share for cell in cells) if share is not None]
     make_shares([share for share in shares if (share.source / "_info.json").exists()])
     return read(options) if any(cell.digest is None for cell in cells) else (study, cells)
-
-
-def require_sets(cells: "list[Cell]") -> None:
-    """Raise UserError if a set is missing that runs need."""
-    from hornet.errors import UserError
-
-    missing = {
-        str(data.shards)
-        for cell in cells
-        if cell.digest is None
-        for data, facts in ((cell.config.data, cell.train), (cell.config.evaluation, cell.evaluation))
-        if data is not None and facts is not None and facts.fingerprint is None
-    }
-    if missing:
-        raise UserError("\n".join(f"{place}: there is no set of shards; build it first" for place in sorted(missing)))
 
 
 COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace], None], str], ...] = (

@@ -4,10 +4,9 @@ import json
 import pytest
 
 from hornet.cli import scaling
-from hornet.cli.scaling import read_seconds
-from scaling.costs import Cost
+from hornet.cli.command_line import read_seconds
 from scaling.expansion import expand
-from scaling.ledger import add_taken, write_planned
+from scaling.ledger import Cost, add_taken, write_planned
 from tests.unit.scaling.studies import GRID, make_study, write_study
 
 SMALL = GRID | {"families": ["gf"], "fractions": [1.0]}

@@ -10,7 +10,6 @@ import pytest
 
 from hornet.errors import UserError
 from scaling.costs import (
-    Cost,
     Speed,
     count_seconds,
     estimate,
@@ -21,7 +20,7 @@ from scaling.costs import (
     write_speeds,
 )
 from scaling.expansion import expand
-from scaling.ledger import add_taken, compare, read_ledger, write_planned
+from scaling.ledger import Cost, add_taken, compare, read_ledger, write_planned
 from scaling.networks import NetworkFacts
 from scaling.pool import Ended, run_together
 from scaling.state import look
@@ -87,20 +86,21 @@ def test_finished_runs_tell_first_and_the_median_of_them_counts(tmp_path):
         write_run(study.folder / cell.run, summary=summary)
     write_speeds(study, {find_key(study, cells[0]): SPEED})
 
-    def cost_of_the_last(took):
-        return estimate(study, cells, networks, look(study, cells), took=took)[cells[3].name].seconds
+    def cost_of_the_last():
+        return estimate(study, cells, networks, look(study, cells))[cells[3].name].seconds
 
-    assert cost_of_the_last({}) == count_seconds(cells[3], SPEED), "runs do not say how long their imports took"
+    assert cost_of_the_last() == count_seconds(cells[3], SPEED), "runs do not say how long their imports took"
     # 96 images at 2 a second, and 7, 12 and 52 s of 103, 60 and 100 are fixed.
-    took = dict(zip([cell.run for cell in cells], (103.0, 108.0, 148.0), strict=False))
-    assert cost_of_the_last(took) == 96 / 2 + 60
+    for cell, seconds in zip(cells[:3], (103.0, 108.0, 148.0), strict=True):
+        add_taken(study, cell.run, seconds)
+    assert cost_of_the_last() == 96 / 2 + 60
 
 
 def test_costs_of_a_network_that_was_not_measured_go_by_its_operations(tmp_path):
     study = make_study(tmp_path, groups={"grid": SMALL})
     atto, femto = expand(study)
     write_speeds(study, {find_key(study, atto): SPEED})
-    costs = estimate(study, [atto, femto], describe([atto, femto], {"atto": 100, "femto": 300}), {}, took={})
+    costs = estimate(study, [atto, femto], describe([atto, femto], {"atto": 100, "femto": 300}), {})
     scaled = replace(SPEED, seconds_per_image=1.5, seconds_per_evaluated_image=0.375)
     assert costs == {
         atto.name: Cost(seconds=count_seconds(atto, SPEED), source="measured"),

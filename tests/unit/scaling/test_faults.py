@@ -54,9 +54,9 @@ def test_a_summary_that_lacks_its_speed_tells_no_costs(tmp_path):
     study = make_study(tmp_path, groups={"grid": SMALL})
     (cell,) = expand(study)
     finish(study, cell, seconds=None)
-    assert estimate(study, [cell], describe([cell]), look(study, [cell]), took={}) == {}
+    assert estimate(study, [cell], describe([cell]), look(study, [cell])) == {}
     finish(study, cell)
-    assert list(estimate(study, [cell], describe([cell]), look(study, [cell]), took={})) == [cell.name]
+    assert list(estimate(study, [cell], describe([cell]), look(study, [cell]))) == [cell.name]
 
 
 def test_a_run_that_ended_on_a_set_that_is_not_here_is_not_called_unfinished_without_a_reason(tmp_path):

@@ -26,7 +26,7 @@ def options_of(tmp_path, monkeypatch):
         facts = NetworkFacts(num_parameters=900_000, num_head_parameters=500, flops_per_image=10)
         return {cell.name: facts for cell in cells}
 
-    monkeypatch.setattr("scaling.networks.describe_networks", describe)
+    monkeypatch.setattr("scaling.results.describe_networks", describe)
     return lambda **sections: Namespace(config=write_study(tmp_path, **sections), overrides=[])
 
 

@@ -10,12 +10,12 @@ import pytest
 from scaling.analysis import fit_study, judge_predictions, write_fits, write_predictions
 from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
 from scaling.charts import render_chart, save_charts
-from scaling.costs import Cost, estimate
+from scaling.costs import estimate
 from scaling.expansion import expand
 from scaling.families import compare_families
 from scaling.families import describe as say_difference
 from scaling.figures import make_figures
-from scaling.ledger import add_taken, write_planned
+from scaling.ledger import Cost, add_taken, write_planned
 from scaling.networks import NetworkFacts
 from scaling.page import list_parts, write_html, write_markdown
 from scaling.plan import format_plan, make_plan, write_plan
@@ -318,7 +318,7 @@ def test_figures_hold_intervals_the_grid_learning_and_what_was_foretold(study_of
 def test_a_plan_tells_size_data_operations_state_and_cost(study_of):
     study, cells = study_of({"grid": WIDE}, unfinished=["grid/gf-pico_f1_e2_s0"])
     standings, networks = look(study, cells), describe(cells)
-    costs = estimate(study, cells, networks, standings, took={})
+    costs = estimate(study, cells, networks, standings)
     # A finished run of 20 s at 100 images a second tells what the unfinished one of its network takes.
     cost = costs["grid/gf-pico_f1_e2_s0"]
     assert cost.source == "measured"
