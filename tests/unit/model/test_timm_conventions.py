@@ -249,7 +249,8 @@ def test_device_and_dtype_are_those_asked_for(images: torch.Tensor) -> None:
 
 def test_what_cannot_be_changed_is_taken_as_it_is_and_refused_otherwise() -> None:
     build_small(output_stride=32, act_layer="gelu")
-    with pytest.raises(UserError, match="output_stride: HorNet's stride is 32, and cannot be 16"):
+    advice = "no dilated form of it has been trained; choose a decoder that takes maps of stride 32"
+    with pytest.raises(UserError, match=f"output_stride: HorNet's stride is 32, and cannot be 16: {advice}"):
         build_small(output_stride=16)
     with pytest.raises(UserError, match="act_layer: HorNet's activation is gelu, and cannot be silu"):
         build_small(act_layer="silu")
