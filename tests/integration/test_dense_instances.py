@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from pycocotools.coco import COCO
 
 from hornet.runs.directory import read_summary
 from hornet.shards.build.build import build
@@ -94,6 +95,13 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one_and_is_measured_a
     for weights in evaluations:
         assert (undisturbed / f"images/predictions_{weights}_step_{NUM_STEPS:08d}.png").exists()
 
-    measured = run_python(ROOT / "launch/evaluate.py", undisturbed, "weights=ema", "--json")
+    measured = run_python(
+        ROOT / "launch/evaluate.py", undisturbed, "weights=ema", f"results={tmp_path / 'found'}", "--json"
+    )
     printed = json.loads(measured.stdout.splitlines()[-1])
     assert {key: printed[key] for key in MEASURES} == {key: evaluations["ema"][key] for key in MEASURES}
+    truth = COCO(place / "validation/annotations/instances_train2017.json")
+    for name in ("bbox.json", "segm.json"):
+        rows = json.loads((tmp_path / "found" / name).read_text())
+        assert len(truth.loadRes(rows).getAnnIds()) == len(rows) > 0
+        assert {row["category_id"] for row in rows} <= {1, 3, 90}

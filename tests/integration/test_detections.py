@@ -22,3 +22,5 @@ def test_any_number_of_ranks_finds_the_same(tmp_path):
     assert len({json.dumps(row) for row in rows}) == 1
     assert rows[0]["num_images"] == 10
     assert 5 < rows[0]["mask_ap"] < 95
+    for name in ("bbox.json", "segm.json"):
+        assert len({(tmp_path / f"of_{number}" / name).read_bytes() for number in (1, 2, 3)}) == 1
