@@ -35,6 +35,7 @@ def place(tmp_path_factory):
 
 def write_config(place, folder):
     sets = {"shards": str(place / "set"), "index": str(folder / "index")}
+    crop = {"short_edges": [48], "min_edge": 40, "max_edge": 48}
     values = {
         "task": "instances",
         "run": {"name": "things", "root": str(folder / "runs"), "seed": 3},
@@ -49,7 +50,7 @@ def write_config(place, folder):
             "channels": 8,
             "anchor_size": 8,
         },
-        "data": {**sets, "transform": {"short_edges": [32, 48], "max_long_edge": 80}},
+        "data": {**sets, "transform": {"short_edges": [32, 48], "max_long_edge": 80, "crop": crop}},
         "evaluation": {**sets, "short_edge": 48, "max_long_edge": 96},
         "optimizer": {"clip_grad_norm": 1.0, "layer_decay": 0.9, "ema_decay": 0.9},
         "schedule": {"num_steps": NUM_STEPS, "peak_lr": 1e-3, "warmup_steps": 2, "drop_steps": [5]},

@@ -11,6 +11,7 @@ from dense.networks import build_network
 from finetune.config import FinetuneConfig
 from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
+from hornet.data.instances_config import InstanceCropConfig
 from hornet.model.build import build_model
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.recipe import PUBLISHED, list_departures
@@ -97,6 +98,8 @@ def test_a_config_for_coco_has_the_original_s_numbers(path):
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (0.05, None)
     assert (config.precision, config.global_batch_size) == ("fp32", 16)
     assert config.data.transform.short_edges == tuple(range(480, 801, 32))
+    crop = InstanceCropConfig(probability=0.5, short_edges=(400, 500, 600), min_edge=384, max_edge=600)
+    assert config.data.transform.crop == crop
     assert config.data.transform.max_long_edge == config.evaluation.max_long_edge == 1333
     assert config.evaluation.short_edge == 800
 
