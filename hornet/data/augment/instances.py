@@ -152,7 +152,7 @@ def _place(
     kept = [one for one, is_there in zip(listed, is_kept.tolist(), strict=True) if is_there]
     boxes, masks = boxes[is_kept], _place_masks(kept, annotated, view)
     if view.is_cropped:  # a box of which a corner is seen may hold no pixel of its object
-        is_seen = masks.any(axis=(1, 2))
+        is_seen = np.array([mask.any() for mask in masks], np.bool_)
         boxes, masks = boxes[is_seen], masks[is_seen]
         kept = [one for one, is_there in zip(kept, is_seen.tolist(), strict=True) if is_there]
     return ImageWithObjects(
