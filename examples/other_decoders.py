@@ -1,13 +1,9 @@
-"""A HorNet under decoders of other libraries: python examples/other_decoders.py [RUN | CHECKPOINT | FILE].
-
-They come with `pip install '.[decoders]'`. Both libraries take networks from timm by name.
-"""
+"""A HorNet under decoders of other libraries (the extra `decoders`): python examples/other_decoders.py [RUN | FILE]."""
 
 import sys
 from pathlib import Path
 
 import segmentation_models_pytorch as smp
-import torch
 from torch import nn
 from transformers import TimmBackboneConfig, UperNetConfig, UperNetForSemanticSegmentation
 
@@ -23,25 +19,20 @@ def build_unet(name: str, num_classes: int) -> nn.Module:
 def build_uper_net(name: str, num_classes: int) -> nn.Module:
     """Build transformers' UPerNet: `pixel_values` (B, 3, H, W), and `labels` (B, H, W) for a loss, to `.logits`."""
     backbone = TimmBackboneConfig(backbone=name, out_indices=[0, 1, 2, 3])
-    return UperNetForSemanticSegmentation(
-        UperNetConfig(backbone_config=backbone, num_labels=num_classes, use_auxiliary_head=False)
-    )
+    config = UperNetConfig(backbone_config=backbone, num_labels=num_classes, use_auxiliary_head=False)
+    return UperNetForSemanticSegmentation(config)
 
 
 def load_backbone(network: nn.Module, path: Path) -> None:
     """Load a classifier's weights, of a run, a checkpoint or a file, into the HorNet within a network."""
     [backbone] = (module for module in network.modules() if isinstance(module, HorNet))
     weights = read_pretrained(path, weights="raw", label_space=None).state_dict
-    backbone.load_state_dict(
-        {name: tensor for name, tensor in weights.items() if not name.startswith(("norm.", "head."))}
-    )
+    backbone.load_state_dict({key: weights[key] for key in weights if not key.startswith(("norm.", "head."))})
 
 
 if __name__ == "__main__":
     for build in (build_unet, build_uper_net):
-        network = build("hornet_atto_gf", 5).eval()
+        network = build("hornet_atto_gf", 5)
         if len(sys.argv) > 1:
             load_backbone(network, Path(sys.argv[1]))
-        with torch.no_grad():
-            found = network(torch.zeros(1, 3, 64, 96))
-        print(f"{type(network).__name__}: {tuple(getattr(found, 'logits', found).shape)}")
+        print(network)
