@@ -36,7 +36,7 @@ check: lint types arrows  ## while you work: lint, types, import contracts, quic
 	$(PYTEST) -n 2 -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
-	$(PYTEST) -n 4 --cov --cov-report=html tests
+	$(PYTEST) -n 4 --cov --cov-report=html tests/unit tests/integration tests/slurm tests/test_architecture.py tests/test_commands.py
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .
