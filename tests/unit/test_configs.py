@@ -32,6 +32,7 @@ def choose_class(path):
     return FinetuneConfig if "finetune" in str(path.relative_to(ROOT)) else PretrainConfig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_loads_and_its_model_is_built(path):
     config = load_config(choose_class(path), path=path)
@@ -48,6 +49,7 @@ def test_an_evaluation_loads_for_a_weight_file(path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SEGMENTATIONS, ids=lambda path: path.name)
 def test_a_segmentation_loads_and_its_network_is_built(path):
     config = load_config(DenseConfig, path=path)
