@@ -24,7 +24,7 @@ from scaling.networks import NetworkFacts, key_of
 from scaling.state import Standing, read_json
 
 FILE = "speeds.json"
-TOLD = ("images_per_second", "images_seen", "steps", "seconds")
+TOLD = ("images_per_second", "images_seen", "seconds")
 """What a summary must say for the speed of its run to be known."""
 
 
