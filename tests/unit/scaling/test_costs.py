@@ -138,6 +138,7 @@ def stand_in(asked, *, code=0, memory_gb=1.5):
     return run
 
 
+@pytest.mark.slow
 def test_networks_are_timed_with_as_many_copies_at_a_time_as_there_are_runs(tmp_path):
     study = make_study(tmp_path, groups={"grid": SMALL | {"fractions": [0.5, 1.0]}}, execution={"cores": 3})
     asked = []
@@ -186,6 +187,7 @@ def test_runs_that_hold_more_memory_than_the_study_says_are_refused(tmp_path):
     assert len(list(find_memory_problems(less, cells))) == 2, "what was held is known, however many runs there are now"
 
 
+@pytest.mark.slow
 def test_copies_run_at_the_same_time_and_tell_time_memory_and_exit_code(tmp_path, monkeypatch):
     study = make_study(tmp_path, groups={"grid": SMALL})
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 100_000_000  # what is forked has held ours too

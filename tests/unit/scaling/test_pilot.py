@@ -77,6 +77,7 @@ def test_pilots_that_cannot_be_are_refused_together(tmp_path):
         expand(make_study(tmp_path, groups={"rates": PILOT | {"pilot": ["run.seed=3"]}}))
 
 
+@pytest.mark.slow
 def test_the_best_is_said_in_words_that_the_study_reads(options_of, tmp_path, capsys):
     groups = {"grid": SMALL, "rates": PILOT | {"seeds": [0, 1]}}
     options = options_of(groups=groups)
@@ -100,6 +101,7 @@ def test_the_best_is_said_in_words_that_the_study_reads(options_of, tmp_path, ca
     assert [cell.config.schedule.peak_lr for cell in chosen if cell.tried is None] == [2e-3, 1e-3]
 
 
+@pytest.mark.slow
 def test_no_fit_sees_a_pilot_but_for_a_run_that_the_study_asks_for_too(options_of, tmp_path, capsys):
     rates = PILOT | {"epochs": [2], "sizes": ["atto"]}  # of the grid's length, and one of them the grid's own rate
     groups = {"rates": rates, "grid": SMALL | {"overrides": [*SMALL["overrides"], "schedule.peak_lr=2e-3"]}}
