@@ -41,6 +41,11 @@ REFUSED = [
     (["launch/verify_resume.py", "--config", TUNING, "start.fro=x"], "start.fro: unknown key"),
     (["launch/scaling.py", "plan", "--config", "configs/scaling/demo.yaml", "fit.law=x"], "fit.law: unknown key"),
     (["launch/verify_resume.py", "--config", DEMO, "--steps", "3"], "--steps: must be at least 8"),
+    (["launch/dense.py", "--config", "configs/demo/segmentation.yaml", "model.nme=x"], "model.nme: unknown key"),
+    (["launch/export.py", "absent", "out"], "absent: 1 problem\ndoes not exist"),
+    (["launch/report.py", "absent"], "absent: is not a folder; give a run directory"),
+    (["launch/shards.py", "build", "absent", "out"], "absent: there is no such file or folder"),
+    (["launch/shards.py", "bench", "absent"], "absent/_info.json is missing: absent is not a folder of shards"),
 ]
 
 
