@@ -1,4 +1,4 @@
-"""Instance segmentation: how a batch becomes losses, an annotated set an evaluation, and an evaluation a picture."""
+"""Instance segmentation: how a batch becomes losses, an annotated set an evaluation, and an evaluation an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dense.config import InstancesConfig
-from dense.pictures import draw_instances, lay_side_by_side
+from dense.rendering import lay_side_by_side, render_instances
 from dense.task import DenseTask
 from hornet.batch import Batch
 from hornet.dense.instance_inference import detect, measure_instances
@@ -17,7 +17,7 @@ from hornet.training.average_precision import DetectionEvaluation
 from hornet.training.image_results import ImageResults
 
 MIN_SHOWN_SCORE = 0.3
-"""Of what a picture shows of a prediction."""
+"""Of what an image shows of a prediction."""
 
 
 class InstanceSegmentation(DenseTask[InstancesConfig]):
@@ -66,8 +66,8 @@ class InstanceSegmentation(DenseTask[InstancesConfig]):
             pixels = batch.images_bchw[0, :, :height, :width]
             is_sure = found.scores >= MIN_SHOWN_SCORE
             tiles += [
-                draw_instances(pixels, image.boxes, image.masks, labels=image.labels, names=names, size=image.size),
-                draw_instances(
+                render_instances(pixels, image.boxes, image.masks, labels=image.labels, names=names, size=image.size),
+                render_instances(
                     pixels,
                     found.boxes[is_sure],
                     found.masks[is_sure],

@@ -46,7 +46,7 @@ class Row:
     """One evaluation: some weights on one set, at one size and crop."""
 
     weights: Weights
-    """Which weights."""
+    """raw: those of the last step; ema: their moving average."""
     corruption: str | None
     """What was done to the images, as gaussian_noise/3; None for nothing."""
     image_size: int
@@ -54,7 +54,7 @@ class Row:
     crop_fraction: float | None
     """Edge of the centre crop over the resized short edge; None if they were warped."""
     measurement: Measurement
-    """What was found."""
+    """Counts and sums over the whole set, each image once."""
 
 
 @dataclass(frozen=True, kw_only=True)
