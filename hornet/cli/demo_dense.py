@@ -1,5 +1,5 @@
 """Segmentation from end to end on small data: scenes -> shards -> training on 2 ranks, killed once and resumed ->
-evaluation -> renders of it. A few minutes on 2 CPU cores; results in runs/demo-dense/. Started by `hornet demo --dense`.
+evaluation -> images. A few minutes on 2 CPU cores; results in runs/demo-dense/. Started by `hornet demo --dense`.
 """
 
 from __future__ import annotations
