@@ -1,4 +1,7 @@
-"""Evaluating weights by themselves, apart from any training run: kinds of weights, sizes and crops side by side."""
+"""Evaluating weights by themselves, apart from any training run: kinds of weights, sizes and crops side by side.
+
+Not here: what is counted (hornet/training/evaluate.py, measures.py), whose classes decide (judging.py).
+"""
 
 from __future__ import annotations
 
