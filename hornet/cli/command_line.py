@@ -119,14 +119,25 @@ def _find_missing_inputs(config: Any) -> Iterator[str]:
 
     for section in ("data", "evaluation"):
         place = str(getattr(getattr(config, section, None), "shards", ""))
-        if place and not is_url(place) and not is_tar_list(place) and not Path(place).exists():
+        if place and not is_url(place) and not is_tar_list(place) and _is_absent(Path(place)):
             try:
                 read_info(Path(place) / MANIFEST_NAME)
             except UserError as error:
                 yield f"{section}.shards: {error}"
     start = getattr(config, "start", None)
-    if start is not None and not start.from_.exists() and not start.from_.is_symlink():
+    if start is not None and _is_absent(start.from_):
         yield f"start.from: {start.from_} does not exist; give a run directory, a checkpoint in one or a weight file"
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether nothing is there, not even a link that leads nowhere; what may not be looked at is not absent."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_window(text: str) -> tuple[int, int]:

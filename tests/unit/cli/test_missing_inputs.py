@@ -46,7 +46,9 @@ def test_what_is_no_folder_here_is_looked_at_later(place):
 def test_what_is_there_is_looked_at_later(tmp_path):
     (tmp_path / "set").mkdir()
     (tmp_path / "x.pth").touch()
-    refuse_missing_inputs(make_config(shards="set", start=Path("x.pth")))
+    (tmp_path / "link.pth").symlink_to("gone.pth")
+    for start in ("x.pth", "link.pth", "x.pth/inside"):
+        refuse_missing_inputs(make_config(shards="set", start=Path(start)))
 
 
 def test_a_run_that_was_begun_may_need_its_inputs_no_more(tmp_path):
