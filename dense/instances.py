@@ -1,4 +1,4 @@
-"""Instance segmentation: how a batch becomes losses, an annotated set an evaluation, and an evaluation an image."""
+"""Instance segmentation: how a batch becomes losses, an annotated set an evaluation, and an evaluation a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dense.config import InstancesConfig
-from dense.rendering import lay_side_by_side, render_instances
+from dense.pictures import draw_instances, lay_side_by_side
 from dense.task import DenseTask
 from hornet.batch import Batch
 from hornet.dense.instance_inference import detect, measure_instances
@@ -20,7 +20,7 @@ from hornet.training.image_results import ImageResults
 from hornet.training.process_group import errors_shared
 
 MIN_SHOWN_SCORE = 0.3
-"""Of what an image shows of a prediction."""
+"""Of what a picture shows of a prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +76,8 @@ class InstanceSegmentation(DenseTask[InstancesConfig]):
             pixels = batch.images_bchw[0, :, :height, :width]
             is_sure = found.scores >= MIN_SHOWN_SCORE
             tiles += [
-                render_instances(pixels, image.boxes, image.masks, labels=image.labels, names=names, size=image.size),
-                render_instances(
+                draw_instances(pixels, image.boxes, image.masks, labels=image.labels, names=names, size=image.size),
+                draw_instances(
                     pixels,
                     found.boxes[is_sure],
                     found.masks[is_sure],

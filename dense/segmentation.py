@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.utils import make_grid
 
 from dense.config import DenseConfig
-from dense.rendering import make_colours
+from dense.pictures import make_colours
 from dense.task import DenseTask
 from hornet.batch import Batch
 from hornet.dense.inference import measure, predict

@@ -1,5 +1,5 @@
 """Segmentation from end to end on small data: scenes -> shards -> training on 2 ranks, killed once and resumed ->
-evaluation -> images. A few minutes on 2 CPU cores; results in runs/demo-dense/. Started by `hornet demo --dense`.
+evaluation -> pictures. A few minutes on 2 CPU cores; results in runs/demo-dense/. Started by `hornet demo --dense`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def segment_scenes() -> None:
     require_ranks(RUN)
     summary = json.loads((RUN / "summary.json").read_text())
     best = summary["best_evaluation"]
-    images = sorted((RUN / "images").glob("predictions_raw_*.png"))
+    pictures = sorted((RUN / "images").glob("predictions_raw_*.png"))
     print(f"""
 === done in {time.monotonic() - started:.0f} s: mIoU {best["miou"]:.2f} % on {best["num_images"]} held-out scenes
-  runs/demo-dense/scenes/images/{images[-1].name}    scenes, their masks, and what the network says
+  runs/demo-dense/scenes/images/{pictures[-1].name}    scenes, their masks, and what the network says
   runs/demo-dense/scenes/          metrics.jsonl, evaluations.jsonl, checkpoints/, summary.json; killed once and resumed
   data/demo-dense/scenes/          images, masks and the names of their classes, as ADE20K has them
   data/demo-dense/shards/          the same as WebDataset tars: NAME.png, NAME.seg.png, NAME.cls
-  .venv/bin/tensorboard --logdir runs/demo-dense     curves and the same images""")
+  .venv/bin/tensorboard --logdir runs/demo-dense     curves and the same pictures""")

@@ -1,4 +1,4 @@
-"""What a run of instance segmentation learns and how, by part; its settings; its renders."""
+"""What a run of instance segmentation learns and how, by part; its settings; its pictures."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from dense import stage
 from dense.config import TASKS, DenseConfig, InstancesConfig
 from dense.instances import InstanceSegmentation
 from dense.networks import build_network, get_backbone
-from dense.rendering import EDGE_PIXELS, lay_side_by_side, render_instances
+from dense.pictures import EDGE_PIXELS, draw_instances, lay_side_by_side
 from dense.stage import open_labelled
 from hornet.cli.evaluate_dense import find_dense_run, read_dense
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -156,24 +156,24 @@ def test_what_is_found_is_brought_to_the_image_s_own_size():
     assert not found.masks[0, :, 82:].any()
 
 
-def test_an_image_shows_what_is_annotated_and_what_is_found():
+def test_a_picture_shows_what_is_annotated_and_what_is_found():
     config = dataclasses.replace(CONFIG, num_pictures=2)
-    shown = make_task(config, Stream(make_batch(BRIGHT), make_batch(NOTHING))).render_predictions(answer)
-    assert shown.shape == (3, 2 * EDGE_PIXELS + 6, 2 * EDGE_PIXELS + 6)
-    truth, found = shown[:, 2:258, 2:322], shown[:, 2:258, 324:644]
+    picture = make_task(config, Stream(make_batch(BRIGHT), make_batch(NOTHING))).render_predictions(answer)
+    assert picture.shape == (3, 2 * EDGE_PIXELS + 6, 2 * EDGE_PIXELS + 6)
+    truth, found = picture[:, 2:258, 2:322], picture[:, 2:258, 324:644]
     grey = torch.full((3,), 128 / 255)
     assert torch.allclose(truth[:, 250, 300], grey, atol=0.01)
     assert torch.allclose(found[:, 250, 300], grey, atol=0.01), "what is hardly sure is not shown"
     assert not torch.allclose(found[:, 250, 100], grey, atol=0.05), "the left half is painted"
     assert not torch.allclose(truth[:, 150, 100], torch.ones(3), atol=0.05), "so is what is annotated"
-    assert (shown[:, 300:320, 2:322] == 1).all(), "beside the image it is white"
+    assert (picture[:, 300:320, 2:322] == 1).all(), "beside the image it is white"
     assert lay_side_by_side([]).shape == (3, 1, 1)
 
 
-def test_boxes_are_rendered_in_the_pixels_of_the_size_they_are_of():
+def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
     image = torch.full((3, 64, 80), 128, dtype=torch.uint8)
     mask = torch.zeros(1, 128, 160, dtype=torch.bool)
-    shown = render_instances(
+    drawn = draw_instances(
         image,
         torch.tensor([[80.0, 64, 159, 127]]),
         mask,
@@ -181,7 +181,7 @@ def test_boxes_are_rendered_in_the_pixels_of_the_size_they_are_of():
         names=["background", "x"],
         size=(128, 160),
     )
-    is_changed = (shown[:, :256] - 128 / 255).abs().amax(dim=0) > 0.05
+    is_changed = (drawn[:, :256] - 128 / 255).abs().amax(dim=0) > 0.05
     rows, columns = is_changed.nonzero(as_tuple=True)
     assert (rows.min() >= 115) & (rows.max() <= 255), "the name stands above or within"
     assert columns.min() == pytest.approx(160, abs=2)
