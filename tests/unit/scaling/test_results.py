@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaling.analysis import fit_study, judge_predictions, write_fits, write_predictions
-from scaling.budgets import describe_budgets, find_budgets, list_isoflop_rows, make_budget_figures
+from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
 from scaling.charts import render_chart, save_charts
 from scaling.costs import Cost, Speed, estimate
 from scaling.expansion import expand
@@ -276,7 +276,7 @@ def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
     (text,) = describe_budgets(study, [found], [], made)
     assert "parabolas are biased where the law is asymmetric" in text
     assert "2 usable budgets: no line can be judged by its points" in text
-    (figure,) = make_budget_figures([found], metric="loss")
+    (figure,) = draw_budgets([found], metric="loss")
     assert [series.is_held_out for series in figure.series] == [(False, False, False, True)] * 2
     (alone,) = find_budgets(made[:2])
     assert alone.curves is None
