@@ -1,4 +1,4 @@
-"""Semantic segmentation: how a batch becomes a loss, a set with masks an evaluation, and an evaluation a picture."""
+"""Semantic segmentation: how a batch becomes a loss, a set with masks an evaluation, and an evaluation an image."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hornet.stages.classification import require_readable
 from hornet.training.confusion import SegmentationEvaluation
 from hornet.training.image_results import ImageResults
 
-PICTURE_PIXELS = 192
-"""Edge of one image in a picture."""
+TILE_PIXELS = 192
+"""Edge of each image, mask and prediction among those that are shown."""
 
 
 class Segmentation(DenseTask[DenseConfig]):
@@ -67,11 +67,11 @@ class Segmentation(DenseTask[DenseConfig]):
                 continue
             classes = predict(model, self.normalise(batch), self.config.evaluation).argmax(dim=1).cpu()
             for pixels in (batch.images_bchw / 255, paint(batch.masks_bhw), paint(classes)):
-                tiles.append(functional.interpolate(pixels, size=(PICTURE_PIXELS, PICTURE_PIXELS), mode="nearest"))
+                tiles.append(functional.interpolate(pixels, size=(TILE_PIXELS, TILE_PIXELS), mode="nearest"))
         if not tiles:
             return torch.zeros(3, 1, 1)
-        picture: Tensor = make_grid(torch.cat(tiles), nrow=3, padding=2, pad_value=1.0)
-        return picture
+        rendered: Tensor = make_grid(torch.cat(tiles), nrow=3, padding=2, pad_value=1.0)
+        return rendered
 
 
 def average_over_pixels(logits: Tensor, masks: Tensor) -> Tensor:

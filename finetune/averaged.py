@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Averaged:
-    """What was made."""
+    """The weights that were written, beside all that were tried."""
 
     folder: Path
     """Where it lies, as a run with one checkpoint."""

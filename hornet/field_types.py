@@ -28,7 +28,9 @@ NameOrPath = Annotated[str, _EXPANDED]
 Arguments = Annotated[Mapping[str, Any], "arguments"]
 """Values by name that somebody else's function takes: each is what it looks like to YAML."""
 
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_MAX_DIGITS = 18
+"""Of a whole number: what 64 bits hold, whatever its digits."""
 _FLOAT = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\}|(\$)|)")
@@ -182,9 +184,11 @@ def _read_bool(value: Any) -> bool:
 
 def _read_int(value: Any) -> int:
     if isinstance(value, str) and _INT.fullmatch(value):
-        return int(value)
+        value = int(value[: _MAX_DIGITS + 2])  # long enough to be refused; Python has a limit of its own
     if not isinstance(value, int) or isinstance(value, bool):
         raise MisfitError
+    if abs(value) >= 10**_MAX_DIGITS:
+        raise MisfitError(f"it has more than {_MAX_DIGITS} digits")
     return value
 
 

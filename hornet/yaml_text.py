@@ -14,8 +14,8 @@ import yaml
 _CORE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq")}
 _NULLS = ("", "~", "null", "Null", "NULL")
 _BOOLS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
-_INT = re.compile(r"[-+]?[0-9]{1,18}")
-_RADIX = re.compile(r"0o[0-7]{1,18}|0x[0-9a-fA-F]{1,16}")
+_INT = re.compile(r"[-+]?[0-9]{1,4300}")  # Python reads and writes no longer ones; those look like infinity below
+_RADIX = re.compile(r"0o[0-7]{1,3500}|0x[0-9a-fA-F]{1,3500}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 

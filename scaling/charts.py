@@ -80,7 +80,7 @@ class Figure:
     """How many runs stand in it, and which do not."""
     is_x_log: bool = True
     has_diagonal: bool = False
-    """Whether x = y is drawn, where both are the same quantity."""
+    """Whether x = y is shown, where both are the same quantity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +117,9 @@ def save_charts(charts: Sequence[Chart], folder: Path) -> str | None:
     for chart in charts:
         canvas, axes = pyplot.subplots(figsize=(5, 3.6), constrained_layout=True)
         if isinstance(chart, HeatMap):
-            _draw_map(chart, axes)
+            _plot_map(chart, axes)
         else:
-            _draw_figure(chart, axes)
+            _plot_figure(chart, axes)
         axes.set_title(chart.note if len(chart.note) < 90 else f"{chart.note[:87]}...", fontsize="xx-small")
         for kind in ("svg", "pdf"):
             canvas.savefig(folder / f"{chart.file}.{kind}")
@@ -211,7 +211,7 @@ def _shade(chart: HeatMap) -> list[list[float]]:
     ]
 
 
-def _draw_figure(figure: Figure, axes: Any) -> None:
+def _plot_figure(figure: Figure, axes: Any) -> None:
     for number, series in enumerate(figure.series):
         colour = COLOURS[number % len(COLOURS)]
         label = series.label or None
@@ -237,7 +237,7 @@ def _draw_figure(figure: Figure, axes: Any) -> None:
         axes.legend(fontsize="xx-small")
 
 
-def _draw_map(chart: HeatMap, axes: Any) -> None:
+def _plot_map(chart: HeatMap, axes: Any) -> None:
     values = np.array([[np.nan if value is None else value for value in row] for row in chart.values])
     axes.imshow(values, aspect="auto", cmap="Blues", alpha=0.7)
     for row, column in np.argwhere(np.isfinite(values)):

@@ -48,7 +48,7 @@ def make_figures(
         *_against_factors(fits, shown, metric=metric, note=note),
         *_map_grid(shown, metric=metric, note=note),
         *_compare_predictions(fits, judged, metric=metric, note=note),
-        *([] if study is None else _draw_learning(study, shown, note=note)),
+        *([] if study is None else _make_learning_figures(study, shown, note=note)),
     ]
 
 
@@ -204,7 +204,7 @@ def _fitted_points(fitted: Fit, family: str) -> Series:
     )
 
 
-def _draw_learning(study: Study, shown: Sequence[Result], *, note: str) -> list[Figure]:
+def _make_learning_figures(study: Study, shown: Sequence[Result], *, note: str) -> list[Figure]:
     """Return the training loss along the run, of each family's sizes on all images, with the first seed."""
     largest = max((run.fraction for run in shown), default=1.0)
     chosen: dict[tuple[str, str], Result] = {}
@@ -225,7 +225,7 @@ def _draw_learning(study: Study, shown: Sequence[Result], *, note: str) -> list[
     if not series:
         return []
     left_out = max(0, len(chosen) - CURVES_SHOWN)
-    remark = f"; {left_out} more networks are not drawn" if left_out else ""
+    remark = f"; {left_out} more networks are not shown" if left_out else ""
     return [
         Figure(
             file="learning",

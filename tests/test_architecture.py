@@ -13,6 +13,9 @@ from tests.conftest import LONG_FILES
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("hornet", "pretrain", "finetune", "dense", "scaling", "launch")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+ROOMS = (*FOLDERS, "configs", "benchmarks", "examples", "tests", "docs")
+DIARY = ROOT / "docs/log.md"  # its files were those of their day
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted({*(ROOT / "docs").glob("*.md")} - {DIARY})]
 SCRIPTS = sorted((ROOT / "launch").glob("[!_]*.py"))
 
 
@@ -65,6 +68,8 @@ def test_no_attics():
         (r"^\s*(import|from) accelerate", {"hornet/training/engines/accelerate.py"}),
         (r"os\.environ", {"hornet/world.py", "hornet/field_types.py", "hornet/cli/demo.py"}),  # $NAME in a path
         (r"^\s*(import|from) (yaml|pydantic)", {"hornet/yaml_text.py"}),
+        # A checkout's own code; networks of the user's beside the command; a child has its parent's.
+        (r"sys\.path", {"launch/_checkout.py", "hornet/model/build.py", "hornet/data/prefetch.py"}),
         (r"pickle\.load|weights_only=False|(?<![.\w])eval\(", set()),
         (r"shell=True", {"hornet/shards/remote/download.py"}),  # the config's own `remote.command`, if it has one
     ],
@@ -72,6 +77,13 @@ def test_no_attics():
 def test_what_only_one_room_may_do(pattern, allowed):
     found = {name_of(path) for path in SOURCES if re.search(pattern, path.read_text(), re.MULTILINE)}
     assert found <= allowed
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_files_that_texts_name_are_there(path):
+    """Each path in backticks that begins with a folder of the checkout; a config may go by its name."""
+    named = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./-]*\w)/?`", path.read_text())
+    assert not [name for name in named if not (ROOT / name).exists() and not (ROOT / f"configs/{name}.yaml").exists()]
 
 
 def test_the_files_that_begin_are_there():

@@ -10,7 +10,7 @@ from benchmarks.clipart.runs import BACKBONES, PYRAMIDS, RESIZES
 
 
 def render_figure(results: Results, path: Path) -> None:
-    """Draw what there is; needs matplotlib."""
+    """Write a figure of what there is; needs matplotlib."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -22,7 +22,7 @@ def render_figure(results: Results, path: Path) -> None:
         "finetune-bilinear": "finetuned,\nbilinear",
         "finetune-spectral": "finetuned,\nspectral",
     }
-    _draw_pairs(left, {name: results.scores(arm, "top1") for arm, name in arms.items()})
+    _plot_pairs(left, {name: results.scores(arm, "top1") for arm, name in arms.items()})
     left.set(title="Coarse classes, equal FLOPs", ylabel="top-1, %")
     for resize, marker in zip(RESIZES, "os", strict=True):
         for size, scores in sorted(results.before.get(resize, {}).items()):
@@ -40,7 +40,7 @@ def render_figure(results: Results, path: Path) -> None:
         for pyramid in PYRAMIDS
         for backbone in reversed(BACKBONES)
     }
-    _draw_pairs(right, columns)
+    _plot_pairs(right, columns)
     right.set(title="Segmentation of scenes", ylabel="mIoU, %")
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
@@ -49,8 +49,8 @@ def render_figure(results: Results, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw_pairs(axes: Any, columns: dict[str, Scores]) -> None:
-    """Draw a column an arm and a line a seed."""
+def _plot_pairs(axes: Any, columns: dict[str, Scores]) -> None:
+    """Plot a column an arm and a line a seed."""
     seeds = sorted({seed for scores in columns.values() for seed in scores})
     for seed in seeds:
         points = [(place, scores[seed]) for place, scores in enumerate(columns.values()) if seed in scores]

@@ -53,7 +53,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where things are."""
+    """Folders of an experiment."""
 
     data: Path
     """Folder of the sets."""

@@ -1,9 +1,9 @@
 """The sets of the experiments, from the unpacked package openclipart-png: fine classes, coarse ones, scenes.
 
-All three hold out the same pictures. A fifth of each class, drawn at random, is for validation; training pictures that
-look like one of those are left out (`launch/shards.py duplicates`). The coarse class of a picture is the first folder
-of its path, and its fine class the whole path. The cut-outs of training scenes are training pictures, those of
-validation scenes validation pictures, so no network has seen them, whatever it was pretrained on.
+All three hold out the same images. A fifth of each class, drawn at random, is for validation; training images that
+look like one of those are left out (`launch/shards.py duplicates`). The coarse class of an image is the first folder
+of its path, and its fine class the whole path. The cut-outs of training scenes are training images, those of
+validation scenes validation images, so no network has seen them, whatever it was pretrained on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SCENE_CLASSES = ("animals", "computer", "food", "people", "recreation", "signs_a
 MAX_CUTOUTS = {"train": 160, "validation": 40}
 """Of a class, so that none is met much more often than another."""
 OPAQUE_SHARE = (0.1, 0.9)
-"""Of a picture's pixels: less is lines, more is a picture with its own background."""
+"""Of an image's pixels: less is lines, more is an image with its own background."""
 SCENES = ("--num-training", 600, "--num-validation", 200, "--size", 128, "--max-objects", 6, "--seed", 0)
 
 
@@ -55,13 +55,13 @@ def make_sets(tree: Path, output: Path) -> str:
     for path in classes.glob("*/*.*.png"):  # a key in a tar ends at the first dot, so `build` would change the name
         path.rename(path.with_name(f"{path.stem.replace('.', '_')}.png"))
     held = _divide(classes, work)
-    for split, pictures in held.items():
-        for name, chosen in pictures.items():
+    for split, images in held.items():
+        for name, chosen in images.items():
             top = name.partition("-")[0]
-            for picture in chosen:
-                source = (classes / name / picture).resolve()
-                _link(source, work / "fine" / split / name / picture)
-                _link(source, work / "coarse" / split / f"any_{top}" / f"{name}--{picture}")
+            for image in chosen:
+                source = (classes / name / image).resolve()
+                _link(source, work / "fine" / split / name / image)
+                _link(source, work / "coarse" / split / f"any_{top}" / f"{name}--{image}")
     for kind in ("fine", "coarse"):
         for split in SPLITS:
             words = ("--name", f"openclipart-{kind}", "--split", split, "--samples-per-shard", 500)
@@ -70,7 +70,7 @@ def make_sets(tree: Path, output: Path) -> str:
     _build_scenes(work, output / "scenes")
     summary = {
         "left_out": LEFT_OUT,
-        "images": {split: sum(len(chosen) for chosen in pictures.values()) for split, pictures in held.items()},
+        "images": {split: sum(len(chosen) for chosen in images.values()) for split, images in held.items()},
         "classes": {kind: _count_classes(output / kind) for kind in ("fine", "coarse", "scenes")},
         "cutouts": counts,
     }
@@ -100,7 +100,7 @@ def _count_classes(folder: Path) -> int:
 
 
 def _divide(classes: Path, work: Path) -> dict[str, dict[str, list[str]]]:
-    """Return the file names of each split and class, training pictures without those that look like validation's."""
+    """Return the file names of each split and class, training images without those that look like validation's."""
     whole = work / "whole"
     share = ("--min-images-per-class", MIN_IMAGES, "--validation-share", 0.2, "--validation-at-least", 2)
     _call("shards", "build", classes, whole, *share, *IMAGES)
@@ -117,7 +117,7 @@ def _divide(classes: Path, work: Path) -> dict[str, dict[str, list[str]]]:
     trained = held["train"]
     lost = sorted(set(held["validation"]) - set(trained))
     if lost:
-        raise UserError(f"{', '.join(lost)}: all training pictures look like validation's; add the class to LEFT_OUT")
+        raise UserError(f"{', '.join(lost)}: all training images look like validation's; add the class to LEFT_OUT")
     return held
 
 
@@ -128,23 +128,23 @@ def _list_keys(folder: Path, split: str) -> Iterator[str]:
 
 
 def _cut_out(held: Mapping[str, Mapping[str, list[str]]], classes: Path, folder: Path) -> dict[str, dict[str, int]]:
-    """Link pictures that can be cut out, in an order drawn by name, up to the number of each class; return numbers."""
+    """Link images that can be cut out, in a random order by name, up to the number of each class; return numbers."""
     counts: dict[str, dict[str, int]] = {}
     for split, source in SPLITS.items():
         for top in SCENE_CLASSES:
             found = [
-                (name, picture)
-                for name, pictures in held[split].items()
+                (name, image)
+                for name, images in held[split].items()
                 if name.partition("-")[0] == top
-                for picture in pictures
+                for image in images
             ]
             found.sort()
             random.Random(derive_seed("cutouts", top)).shuffle(found)
             linked = 0
-            for name, picture in found:
-                path = (classes / name / picture).resolve()
+            for name, image in found:
+                path = (classes / name / image).resolve()
                 if linked < MAX_CUTOUTS[split] and _can_be_cut_out(path):
-                    _link(path, folder / source / top / f"{name}--{picture}")
+                    _link(path, folder / source / top / f"{name}--{image}")
                     linked += 1
             counts.setdefault(split, {})[top] = linked
     return counts

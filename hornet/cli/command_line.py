@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -94,6 +94,50 @@ def _is_main() -> bool:
         return read_world().is_main
     except UserError:  # told once the config is right
         return True
+
+
+def refuse_missing_inputs(config: Any) -> None:
+    """End with 2 where a set, or the weights to start from, are not there; nothing heavy is imported for the answer.
+
+    Asked on one node of a run that has no directory yet: ranks of several nodes, which may see other disks, tell each
+    other later, and a finished run needs its inputs no more. What is no folder of this machine is looked at later, too.
+    """
+    try:
+        world = read_world()
+    except UserError:  # told by the stage
+        return
+    if world.num_ranks > world.num_local_ranks or (config.run.root / config.run.name).exists():
+        return
+    problems = list(_find_missing_inputs(config))
+    if problems:
+        _refuse("\n".join(f"error: {problem}" for problem in problems))
+
+
+def _find_missing_inputs(config: Any) -> Iterator[str]:
+    from hornet.shards.indexing.tar_list import is_tar_list
+    from hornet.shards.manifest import MANIFEST_NAME, is_url, read_info
+
+    for section in ("data", "evaluation"):
+        place = str(getattr(getattr(config, section, None), "shards", ""))
+        if place and not is_url(place) and not is_tar_list(place) and _is_absent(Path(place)):
+            try:
+                read_info(Path(place) / MANIFEST_NAME)
+            except UserError as error:
+                yield f"{section}.shards: {error}"
+    start = getattr(config, "start", None)
+    if start is not None and _is_absent(start.from_):
+        yield f"start.from: {start.from_} does not exist; give a run directory, a checkpoint in one or a weight file"
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether nothing is there, not even a link that leads nowhere; what may not be looked at is not absent."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read_window(text: str) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Scenes with exact masks, composed of cut-outs on photographs: something to segment without a download.
 
 python launch/scenes.py data/scenes                                   digits on photographs, of scikit-learn's
-python launch/scenes.py data/scenes --objects FOLDER --backgrounds FOLDER   your own pictures with alpha, CLASS/NAME.png
+python launch/scenes.py data/scenes --objects FOLDER --backgrounds FOLDER   your own images with alpha, CLASS/NAME.png
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
         "--objects",
         type=Path,
         metavar="FOLDER",
-        help="pictures with alpha, [training|validation/]CLASS/NAME.png (digits)",
+        help="images with alpha, [training|validation/]CLASS/NAME.png (digits)",
     )
     parser.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="photographs (the two of scikit-learn)")
     parser.add_argument("--num-training", type=int, default=400, metavar="N", help="scenes to train on (400)")

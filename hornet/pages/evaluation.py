@@ -54,7 +54,7 @@ class Reliability:
     """Confidence against accuracy, in bins."""
 
     name: str
-    """Whose they are."""
+    """In the legend: which weights, on which size of images."""
     counts: Sequence[int]
     """Images of each bin."""
     hits: Sequence[int]
@@ -68,7 +68,7 @@ class Sweep:
     """Top-1 over something that was varied."""
 
     name: str
-    """Whose it is."""
+    """In the legend."""
     x_name: str
     """What was varied."""
     points: Sequence[tuple[float, float]]

@@ -2,7 +2,7 @@
 
 A mask's pixels are counted down the columns, left to right. Runs are the lengths of 0s and 1s in turn, as a list or
 packed into text: 5 bits a character from `0` on, with a bit for `goes on`, from the third run on as the difference to
-the run before the last. A polygon is drawn on a raster five times as fine; where its outline crosses the middle of a
+the run before the last. A polygon is filled on a raster five times as fine; where its outline crosses the middle of a
 column, the pixels below change sides.
 Source: the format of cocodataset/cocoapi (common/maskApi.c), which tests compare with.
 
@@ -71,7 +71,7 @@ def make_mask(segmentation: Segmentation, *, height: int, width: int) -> Mask:
         return np.repeat(values, segmentation.counts).reshape(width, height).T
     mask = np.zeros((width, height), np.uint8)
     for outline in segmentation.outlines:
-        mask |= _draw(outline, height=height, width=width)
+        mask |= _fill(outline, height=height, width=width)
     return mask.T
 
 
@@ -139,7 +139,7 @@ def _measure(outline: npt.NDArray[np.float64]) -> float:
     return float(np.abs(outline - np.roll(outline, 1, axis=0)).max(axis=1).sum())
 
 
-def _draw(outline: npt.NDArray[np.float64], *, height: int, width: int) -> Mask:
+def _fill(outline: npt.NDArray[np.float64], *, height: int, width: int) -> Mask:
     """Return the inside of an outline, (W, H)."""
     corners = np.trunc(FINE * outline + 0.5).astype(np.int64)
     x, y = _trace(np.concatenate([corners, corners[:1]]))

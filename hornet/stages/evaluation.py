@@ -1,4 +1,7 @@
-"""Evaluating weights by themselves, apart from any training run: kinds of weights, sizes and crops side by side."""
+"""Evaluating weights by themselves, apart from any training run: kinds of weights, sizes and crops side by side.
+
+Not here: what is counted (hornet/training/evaluate.py, measures.py), whose classes decide (judging.py).
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ class Row:
     """One evaluation: some weights on one set, at one size and crop."""
 
     weights: Weights
-    """Which weights."""
+    """raw: those of the last step; ema: their moving average."""
     corruption: str | None
     """What was done to the images, as gaussian_noise/3; None for nothing."""
     image_size: int
@@ -54,7 +57,7 @@ class Row:
     crop_fraction: float | None
     """Edge of the centre crop over the resized short edge; None if they were warped."""
     measurement: Measurement
-    """What was found."""
+    """Counts and sums over the whole set, each image once."""
 
 
 @dataclass(frozen=True, kw_only=True)

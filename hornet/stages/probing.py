@@ -24,7 +24,7 @@ class Probe:
     """What frozen features of some weights are worth."""
 
     weights: Weights
-    """Which weights."""
+    """raw: those of the last step; ema: their moving average."""
     num_features: int
     """Numbers of each image."""
     neighbours: Mapping[int, Share]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornet.config import ConfigError, build_config, load_config, read_yaml, to_values, to_yaml
-from hornet.field_types import Location, NameOrPath
+from hornet.field_types import Arguments, Location, NameOrPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,8 @@ class Every:
     """."""
     when: datetime | None = None
     """."""
+    arguments: Arguments | None = None
+    """."""
 
 
 LOOKS = "null ~ Null true off yes 001 016 0o7 0x10 1_000 1e5 1:30 2026-11-25 .inf .nan - = << & * ! @ # {} [] '' \""
@@ -81,6 +83,7 @@ PATHS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_siz
         place=PATHS.filter(lambda text: not text.startswith("~")),
         known=st.none() | PATHS.filter(lambda text: not text.startswith("~")),
         when=st.none() | st.datetimes(timezones=st.just(UTC)),
+        arguments=st.none() | st.dictionaries(st.sampled_from("abc"), st.integers() | FINITE | TEXTS | st.booleans()),
     )
 )
 def test_what_is_written_reads_back(config):
@@ -147,6 +150,37 @@ def test_values_go_by_the_type_of_their_field(tmp_path, key, text, value):
 def test_whole_numbers_are_plain_decimal_digits(tmp_path, text):
     with pytest.raises(ConfigError, match="count: must be a whole number in plain decimal digits, not '"):
         read(tmp_path, "count", text)
+
+
+@pytest.mark.parametrize("text", ["1" + "0" * 18, "-" + "9" * 19, "9" * 5000])
+def test_a_whole_number_of_a_key_has_18_digits_at_most(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"count: must be a whole number .*, not '.* \(it has more than 18 digits\)"):
+        read(tmp_path, "count", text)
+
+
+def test_a_whole_number_of_pythons_has_18_digits_at_most():
+    with pytest.raises(ConfigError, match=r"count: must be a whole number .* \(it has more than 18 digits\)"):
+        build_config(Every, {"count": -(10**18)}, source="test")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1234567890123456789", 1234567890123456789),
+        ("-9223372036854775809", -(2**63) - 1),
+        ("9" * 400, 10**400 - 1),
+        ("0x1ffffffffffffffff", 2**65 - 1),
+        ("0o1000000000000000000000000", 2**72),
+    ],
+)
+def test_whole_numbers_among_arguments_stay_whole(tmp_path, text, value):
+    assert read(tmp_path, "arguments", f"{{a: {text}, b: [{text}]}}") == {"a": value, "b": [value]}
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1e999", ".nan"])
+def test_numbers_among_arguments_are_finite(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"arguments: must be values by name, .* \(numbers must be finite\)"):
+        read(tmp_path, "arguments", f"{{a: {text}}}")
 
 
 @pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "inf", "1e999", "016", "1:30", "1_0.5", "0x1p3", "yes"])

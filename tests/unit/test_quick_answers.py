@@ -43,6 +43,21 @@ REFUSED = [
     (["launch/verify_resume.py", "--config", TUNING, "start.fro=x"], "start.fro: unknown key"),
     (["launch/scaling.py", "plan", "--config", "configs/scaling/demo.yaml", "fit.law=x"], "fit.law: unknown key"),
     (["launch/verify_resume.py", "--config", DEMO, "--steps", "3"], "--steps: must be at least 8"),
+    (["launch/dense.py", "--config", "configs/demo/segmentation.yaml", "model.nme=x"], "model.nme: unknown key"),
+    (["launch/export.py", "absent", "out"], "absent: 1 problem\ndoes not exist"),
+    (["launch/report.py", "absent"], "absent: is not a folder; give a run directory"),
+    (["launch/shards.py", "build", "absent", "out"], "absent: there is no such file or folder"),
+    (
+        ["launch/pretrain.py", "--config", DEMO, "run.name=none", "data.shards=absent", "evaluation.shards=absent"],
+        "error: data.shards: absent/_info.json is missing: absent is not a folder of shards; make them with "
+        "`python launch/shards.py build`, or describe existing tars with `python launch/shards.py index`\n"
+        "error: evaluation.shards: absent/_info.json is missing",
+    ),
+    (
+        ["launch/finetune.py", "--config", TUNING, "run.name=none", "start.from=absent"],
+        "error: start.from: absent does not exist; give a run directory, a checkpoint in one or a weight file",
+    ),
+    (["launch/shards.py", "bench", "absent"], "absent/_info.json is missing: absent is not a folder of shards"),
 ]
 
 

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from hornet.cli.shard_commands.parsing import Commands
+from hornet.shards.indexing.tar_list import is_tar_list
+from hornet.shards.manifest import read_manifest
 from hornet.shards.processes import count_cores
 
 DEFAULT_RATE = 1000.0
@@ -11,6 +13,8 @@ DEFAULT_RATE = 1000.0
 
 def bench(options: argparse.Namespace) -> None:
     """Stream a set with some numbers of workers, and say what was seen."""
+    if not is_tar_list(options.folder):
+        read_manifest(options.folder).split(options.split)  # refuses what is no set before what follows is imported
     # These bring torch: seconds that the other commands need not wait for.
     import torch
 

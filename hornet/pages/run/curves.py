@@ -53,9 +53,9 @@ class Chart:
     """Some quantities of one kind over the steps."""
 
     title: str
-    """What is shown."""
+    """Heading of the card."""
     steps: Sequence[float]
-    """Where, ascending."""
+    """The steps that have values, ascending; the x of all series."""
     series: Mapping[str, Values]
     """Values by name, one a step; None where there is none."""
     unit: str = ""
@@ -71,9 +71,9 @@ class Mark:
     """Something that happened at a step."""
 
     step: float
-    """When."""
+    """Of the run, 1-based as in metrics.jsonl; the place on the axis."""
     text: str
-    """What."""
+    """A sentence, shown where the pointer rests on the mark."""
 
 
 def render_chart(chart: Chart, *, last_step: float, restarts: Sequence[Mark], drops: Sequence[Mark] = ()) -> Markup:

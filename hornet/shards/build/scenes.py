@@ -28,7 +28,7 @@ from hornet.shards.mask import encode_mask
 
 SPLITS = ("training", "validation")
 VALIDATION_PART = 5
-"""One of so many pictures, and of so many columns of a photograph, is kept for validation."""
+"""One of so many images, and of so many columns of a photograph, is kept for validation."""
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHARE_OF_EDGE = (0.3, 0.6)
 """Longer edge of a cut-out over that of the scene."""
@@ -88,10 +88,10 @@ def write_scenes(
     Images are in images/SPLIT, masks in annotations/SPLIT with their classes.txt, and the cut-outs' own masks in
     annotations/instances_SPLIT.json, as COCO has them.
 
-    Cut-outs are scikit-learn's digits, or the pictures with alpha in `objects`/CLASS/, of which a part is kept for
+    Cut-outs are scikit-learn's digits, or the images with alpha in `objects`/CLASS/, of which a part is kept for
     validation; in `objects`/training/CLASS/ and `objects`/validation/CLASS/ that part is its owner's choice.
     Backgrounds are scikit-learn's two photographs, or the images in `backgrounds`. Raises UserError for folders
-    without such pictures.
+    without such images.
     """
     if (folder / IMAGES).exists():
         raise UserError(f"{folder}: holds scenes already; remove it, or choose another folder")
@@ -107,7 +107,7 @@ def write_scenes(
             may_be_flipped=objects is not None,
         )
         if not chosen.objects or not chosen.backgrounds:
-            raise UserError(f"{objects or backgrounds}: too few pictures to keep some apart for validation; give more")
+            raise UserError(f"{objects or backgrounds}: too few images to keep some apart for validation; give more")
         for kind in (IMAGES, MASKS):
             (folder / kind / split).mkdir(parents=True)
         scenes = []
@@ -193,14 +193,14 @@ def _open_own_photographs(split: str) -> list[Callable[[], Image.Image]]:
 
 
 def _list_objects(folder: Path) -> tuple[list[str], dict[str, list[tuple[int, Path]]], list[str]]:
-    """Return class names, class and file of each picture with alpha by split, and remarks on the others."""
+    """Return class names, class and file of each image with alpha by split, and remarks on the others."""
     is_split = all((folder / split).is_dir() for split in SPLITS)
     places = {split: folder / split for split in SPLITS} if is_split else {"": folder}
     classes = sorted(
         {path.name for place in places.values() if place.is_dir() for path in place.iterdir() if path.is_dir()}
     )
     if not classes:
-        raise UserError(f"{folder}: holds no class folders; pictures with alpha go to {folder}/CLASS/NAME.png")
+        raise UserError(f"{folder}: holds no class folders; images with alpha go to {folder}/CLASS/NAME.png")
     files: dict[str, list[tuple[int, Path]]] = {split: [] for split in SPLITS}
     others: list[Path] = []
     for chosen, place in places.items():
@@ -211,8 +211,8 @@ def _list_objects(folder: Path) -> tuple[list[str], dict[str, list[tuple[int, Pa
                 else:
                     others.append(path)
     if not any(files.values()):
-        raise UserError(f"{folder}: none of its {len(others)} pictures has an alpha channel to cut it out by")
-    remarks = [f"{len(others)} pictures without alpha were left out, {others[0]} for one"] if others else []
+        raise UserError(f"{folder}: none of its {len(others)} images has an alpha channel to cut it out by")
+    remarks = [f"{len(others)} images without alpha were left out, {others[0]} for one"] if others else []
     return classes, files, remarks
 
 
@@ -224,7 +224,7 @@ def _list_backgrounds(folder: Path) -> list[Path]:
 
 
 def _choose_split(path: Path) -> str:
-    """Return the split of a picture: by its name, so that other pictures change nothing."""
+    """Return the split of an image: by its name, so that other images change nothing."""
     return SPLITS[1] if derive_seed("scene split", path.name) % VALIDATION_PART == 0 else SPLITS[0]
 
 

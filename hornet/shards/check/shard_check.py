@@ -25,7 +25,7 @@ DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("stem", "<u8")])
 
 @dataclass(frozen=True, kw_only=True)
 class ShardTask:
-    """What to check."""
+    """A tar to check, and what manifest and index say of it."""
 
     path: Path
     """The tar."""
@@ -53,7 +53,7 @@ class ShardTask:
 
 @dataclass(kw_only=True)
 class ShardCheck:
-    """What was found."""
+    """Findings in one tar, and the checksums by which samples are compared with those of other tars."""
 
     findings: list[Finding] = field(default_factory=list)
     """In the order of the tar, by and large."""

@@ -30,7 +30,7 @@ VIEW_COMMAND = "subset"
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyPlan:
-    """What to verify."""
+    """Which set or split is verified, and how thoroughly."""
 
     folder: Path
     """Holds the manifest."""
@@ -48,7 +48,7 @@ class VerifyPlan:
 
 @dataclass(kw_only=True)
 class VerifyReport:
-    """What was found."""
+    """Findings over all tars of a set, counted by kind."""
 
     manifest: Manifest
     """As it is now."""

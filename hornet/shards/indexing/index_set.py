@@ -23,7 +23,7 @@ DEFAULT_PATTERN = "*.tar"
 
 @dataclass(frozen=True, kw_only=True)
 class IndexPlan:
-    """What to index."""
+    """Which tars become a set, by which labels, and where index and manifest go."""
 
     folder: Path | str
     """Where the tars are, with timm's _info.json or without: a folder, or the URL of one."""

@@ -16,7 +16,7 @@ from hornet.shards.shard_set import shard_stem
 
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
-    """What was indexed."""
+    """The set that tars became, and what of them is not in it."""
 
     manifest: Manifest
     """As written."""

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step_00000300` with the engine's files and `manifest.json`. It is written under a name that
 ends in `.partial` and renamed when every rank is done; `latest` is replaced last.
-Not here: writing (saver.py, writer.py), and what an engine's files hold (hornet/training/engines/).
+Not here: writing (saver.py, writer.py), what an engine's files hold (hornet/training/engines/), and what is kept of a
+run beside them (RunState in hornet/training/loop.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the experiments' sets are made of. `make_sets` as a whole needs the package of 6,900 pictures."""
+"""What the experiments' sets are made of. `make_sets` as a whole needs the package of 6,900 images."""
 
 import numpy as np
 import pytest

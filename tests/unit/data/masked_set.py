@@ -13,7 +13,7 @@ CLASSES = ("red", "green", "blue")
 
 
 def paint(seed: int, *, height: int = 60, width: int = 80) -> np.ndarray:
-    """Classes of a picture of 3 x 4 rectangles, red the most of them."""
+    """Classes of an image of 3 x 4 rectangles, red the most of them."""
     coarse = np.random.default_rng(seed).choice(3, (3, 4), p=(0.6, 0.3, 0.1))
     return np.kron(coarse, np.ones((height // 3, width // 4), int)).astype(np.uint8)
 
@@ -32,7 +32,7 @@ def write_folders(folder: Path, *, num_images: int = 9, split: str = "training")
 
 
 def build_set(folder: Path, *, num_images: int = 9) -> Path:
-    """Splits train and validation of the same pictures, in shards of 4; return the set's folder."""
+    """Splits train and validation of the same images, in shards of 4; return the set's folder."""
     write_folders(folder / "source", num_images=num_images)
     for split in ("train", "validation"):
         build(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from hornet.cli.shard_commands.bench import add_bench, bench
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.speed import Speed, SpeedReport, describe_speed, measure_speed
 from hornet.errors import UserError
@@ -54,3 +56,17 @@ def test_the_command(toy_set: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "workers   images/s   CPU ms an image\n      1" in done.stdout
     assert "1 GPU at 1000 images/s" in done.stdout
+
+
+def test_the_command_takes_a_pattern_of_tars_as_a_run_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have no manifest yet: it is only of the folder of a set that one is asked for first."""
+    asked: list[str] = []
+    monkeypatch.setattr("hornet.data.speed.measure_speed", lambda config, **_: asked.append(str(config.shards)))
+    monkeypatch.setattr("hornet.data.speed.describe_speed", lambda *_, **__: "")
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    parser = argparse.ArgumentParser()
+    add_bench(parser.add_subparsers())
+    bench(parser.parse_args(["bench", "absent/x-{000..001}.tar"]))
+    assert asked == ["absent/x-{000..001}.tar"]
+    with pytest.raises(UserError, match=r"absent/_info.json is missing"):
+        bench(parser.parse_args(["bench", "absent"]))

@@ -1,4 +1,4 @@
-"""What a run of segmentation learns and how fast, by part; its settings; its pictures."""
+"""What a run of segmentation learns and how fast, by part; its settings; its renders."""
 
 import dataclasses
 from pathlib import Path
@@ -134,15 +134,15 @@ def test_masks_are_painted_black_where_there_is_no_class_and_never_twice_the_sam
     assert len({tuple(colour) for colour in painted[0, :, 0].T.tolist()}) == 41
 
 
-def test_a_picture_shows_image_mask_and_prediction(tmp_path):
+def test_a_render_shows_image_mask_and_prediction(tmp_path):
     config = dataclasses.replace(DEMO.evaluation, shards=build_set(tmp_path), index=tmp_path / "index", mode="whole")
     labelled = open_segmentation_evaluation(config, world=ALONE)
     task = make_task(dataclasses.replace(DEMO, evaluation=config, num_pictures=2), labelled)
-    picture = task.render_predictions(lambda images: images)  # its colours are its classes
-    assert picture.shape == (3, 2 * 192 + 6, 3 * 192 + 8)
-    mask, prediction = picture[:, 2 + 8 : 194, 196:388], picture[:, 2 + 8 : 194, 390:582]
+    shown = task.render_predictions(lambda images: images)  # its colours are its classes
+    assert shown.shape == (3, 2 * 192 + 6, 3 * 192 + 8)
+    mask, prediction = shown[:, 2 + 8 : 194, 196:388], shown[:, 2 + 8 : 194, 390:582]
     assert torch.equal(mask, prediction), "below the first row, which is of no class"
-    assert not np.allclose(picture[:, 10:194, 2:194], mask)
+    assert not np.allclose(shown[:, 10:194, 2:194], mask)
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_scenes_of_own_cutouts_show_them_where_the_mask_says(tmp_path):
             Image.fromarray(pixels).save(tmp_path / folder / name)
     options = SceneOptions(num_training=3, num_validation=1, size=64)
     told = write_scenes(tmp_path / "out", options, objects=tmp_path / "objects", backgrounds=tmp_path / "grey")
-    assert "12 pictures without alpha were left out" in told
+    assert "12 images without alpha were left out" in told
     assert (tmp_path / "out/classes.txt").read_text() == "background\ndisc\n"
     for path in (tmp_path / "out/images").rglob("*.png"):
         red = np.asarray(Image.open(path)).astype(int)
