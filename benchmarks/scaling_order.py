@@ -65,8 +65,8 @@ def make_runs() -> list[Any]:
     return [
         SimpleNamespace(
             name=f"{n}-{d}-{seed}", group="grid", stage="pretrain", is_held_out=False, tried=None, trunk=None,
-            seed=seed, size=str(n), fraction=2.0 ** (d - 3), images_seen=float(np.exp(data)), at=(float(size), float(data)),
-            cost=float(np.exp(size + data)),
+            seed=seed, size=str(n), fraction=2.0 ** (d - 3), images_seen=float(np.exp(data)),
+            at=(float(size), float(data)), cost=float(np.exp(size + data)),
         )
         for n, size in enumerate(SIZES) for d, data in enumerate(DATA) for seed in range(3)
     ]  # fmt: skip
