@@ -48,6 +48,7 @@ def _build_detector(config: InstancesConfig, *, num_classes: int) -> InstanceSeg
         FeaturePyramid(backbone.channels, out_channels=model.channels, kind=model.pyramid),
         num_classes=num_classes - 1,
         anchor_size=model.anchor_size,
+        num_regions=model.regions_per_image,
     )
 
 

@@ -79,12 +79,16 @@ class DetectorConfig(DenseBackboneConfig):
     """Of the pyramid's maps, and of the convolutions in the heads."""
     anchor_size: int = 32
     """Edge of the anchors on the map of stride 4, pixels; on each of the four further maps twice as large."""
+    regions_per_image: int = 512
+    """Regions of an image that the heads learn from in a step, at most; a quarter of them, at most, of objects."""
 
     def _find_problems(self) -> Iterator[str]:
         yield from super()._find_problems()
         yield from find_channel_problems(self.channels)
         if self.anchor_size < 1:
             yield f"anchor_size: must be at least 1 pixel, not {self.anchor_size}"
+        if self.regions_per_image < 4:
+            yield f"regions_per_image: must be at least 4, a quarter of them objects, not {self.regions_per_image}"
 
 
 def find_channel_problems(channels: int) -> Iterator[str]:

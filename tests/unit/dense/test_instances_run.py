@@ -95,9 +95,9 @@ def test_the_network_gets_images_sizes_and_targets_and_its_losses_are_added():
 
 def test_draws_follow_from_the_seed_alone():
     """Dropped paths, and the boxes that are learned from."""
-    config = make_config(model={**SMALL, "drop_path_rate": 0.5})
+    config = make_config(model={**SMALL, "drop_path_rate": 0.5, "regions_per_image": 8})
     network, task, batch = build_network(config, num_classes=4), make_task(config), make_batch(BRIGHT, DARK)
-    network.rpn.fg_bg_sampler.batch_size_per_image = network.roi_heads.fg_bg_sampler.batch_size_per_image = 8
+    network.rpn.fg_bg_sampler.batch_size_per_image = 8
     losses = [task.compute_loss(network, batch, seed).item() for seed in (1, 2, 1)]
     assert losses[0] == losses[2] != losses[1]
     assert len({task.derive_step_seed(step, micro_step) for step in range(3) for micro_step in range(2)}) == 6
@@ -258,6 +258,7 @@ def test_weights_of_a_classifier_go_into_the_backbone_of_either_task():
         ),
         ({"model": {"channels": 7}}, "model.channels: must be even"),
         ({"model": {"anchor_size": 0}}, "model.anchor_size: must be at least 1"),
+        ({"model": {"regions_per_image": 3}}, "model.regions_per_image: must be at least 4"),
         ({"model": {"auxiliary_weight": 0.4}}, "model.auxiliary_weight: unknown key"),
         ({"run": {"branch_from": "runs/a"}}, "run.branch_from: is for schedules of shape wsd"),
         ({"evaluation": None, "checkpoints": {"best": True}}, "checkpoints.best: needs an evaluation set"),

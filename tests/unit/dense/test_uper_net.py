@@ -50,6 +50,18 @@ def test_the_backbone_is_the_classifiers_trunk_with_a_norm_behind_each_stage(nam
         assert (found - expected).norm() < 1e-5 * expected.norm(), index
 
 
+@pytest.mark.parametrize("name", ["hornet_atto_gf", "hornet_atto_7x7"])
+def test_what_a_batch_is_filled_up_with_is_no_cliff_for_a_fresh_backbone(name):
+    """Zeros beside an image: without a bias every norm on the way would multiply their gradients by a thousand."""
+    torch.manual_seed(0)
+    backbone = build_backbone(name, depths=(2, 2, 2, 2), layer_scale_init=0.5)
+    images = IMAGES.clone()
+    images[1, :, 32:] = 0
+    weigh = torch.Generator().manual_seed(1)
+    sum((x * torch.randn(x.shape, generator=weigh)).mean() for x in backbone(images)).backward()
+    assert max(parameter.grad.norm().item() for parameter in backbone.parameters()) < 1e3
+
+
 def test_training_has_an_auxiliary_head_and_every_weight_learns():
     network = UPerNet(build_backbone(layer_scale_init=1.0), num_classes=5, channels=16, kind="horfpn_gf").train()
     logits, auxiliary = network(IMAGES)
