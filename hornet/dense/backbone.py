@@ -47,6 +47,7 @@ class DenseBackbone(nn.Module):
         """Of the four maps."""
         self.stem_stride = network.stem_stride
         self.downsample_layers = network.downsample_layers
+        self.in_channels = self._get_stem().in_channels
         self.stages = network.stages
         for index, channels in enumerate(self.channels):
             self.add_module(f"norm{index}", MapNorm(channels, eps=NORM_EPS))
@@ -58,10 +59,14 @@ class DenseBackbone(nn.Module):
         A norm's gradient at 0 is 1 / sqrt(eps), a thousand: over all norms of a fresh network it left float32's range.
         Weights that are loaded bring a bias of their own.
         """
-        stem = self.downsample_layers[0][0]  # type: ignore[index]
-        assert isinstance(stem, nn.Conv2d)
+        stem = self._get_stem()
         assert stem.bias is not None
         nn.init.uniform_(stem.bias, -STEM_BIAS, STEM_BIAS)
+
+    def _get_stem(self) -> nn.Conv2d:
+        stem = self.downsample_layers[0][0]  # type: ignore[index]
+        assert isinstance(stem, nn.Conv2d)
+        return stem
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps (B, channels, H / stride, W / stride); borders that fill no patch are dropped."""

@@ -9,7 +9,7 @@ from typing import Literal
 from hornet.config import Settings, resumable
 from hornet.field_types import Arguments
 from hornet.model.config import OWN_LAYER_SCALE
-from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS
+from hornet.model.sizes import ISOTROPIC_VARIANTS, MIN_IMAGE_SIZE, VARIANTS
 
 Pyramid = Literal["fpn", "horfpn_7x7", "horfpn_gf"]
 
@@ -37,8 +37,9 @@ class DenseBackboneConfig(Settings):
     """Take the batch statistics of decoder and heads over all ranks, on GPUs; on CPUs each rank takes its own."""
 
     def _find_problems(self) -> Iterator[str]:
-        if self.name not in VARIANTS:
-            yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
+        staged = [name for name in VARIANTS if name not in ISOTROPIC_VARIANTS]
+        if self.name not in staged:
+            yield f"name: {self.name!r} is not one of {', '.join(staged)}, which have four stages"
         if self.filter_size < MIN_IMAGE_SIZE:
             yield f"filter_size: must be at least {MIN_IMAGE_SIZE} pixels, the network's stride, not {self.filter_size}"
         if not 0 <= self.drop_path_rate < 1:

@@ -253,6 +253,10 @@ def test_weights_of_a_classifier_go_into_the_backbone_of_either_task():
     [
         ({"model": {"name": "convnext_tiny"}}, "model.name: 'convnext_tiny' is not one of hornet_"),
         (
+            {"model": {"name": "hornet_isotropic_deit_small_gf"}},
+            r"model.name: 'hornet_isotropic_deit_small_gf' is not one of hornet_(?!.*isotropic)",
+        ),
+        (
             {"model": {"detector": "retinanet"}},
             r"model\.detector: must be .*not 'retinanet'",
         ),
@@ -284,9 +288,19 @@ def test_a_file_says_which_task_it_is_of(tmp_path):
         load_config(TASKS, path=demo, overrides=["task=instances"])
 
 
-def test_arguments_that_the_backbone_does_not_take_are_told():
-    config = make_config(model={**SMALL, "arguments": {"colour": 3}})
-    with pytest.raises(UserError, match=r"model.arguments: hornet_atto_gf does not take them: .*colour"):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"colour": 3}, r"hornet_atto_gf does not take them: .*colour"),
+        ({"width": 7}, r"hornet_atto_gf does not take them: channels is 7, but a gnConv of order 2"),
+        ({"depths": [1, 1, 1]}, r"hornet_atto_gf does not take them: orders is \(2, 3, 4, 5\), but must hold 3 numbers"),
+        ({"in_chans": 1}, "images have 3 channels, and not in_chans=1"),
+        ({"stem_stride": 2}, "a detector's maps are of strides 4, 8, 16 and 32, and not from stem_stride=2 on"),
+    ],
+)
+def test_arguments_that_the_backbone_does_not_take_are_told(arguments, sentence):
+    config = make_config(model={**SMALL, "arguments": {**SMALL["arguments"], **arguments}})
+    with pytest.raises(UserError, match=f"model.arguments: {sentence}"):
         build_network(config, num_classes=4)
 
 

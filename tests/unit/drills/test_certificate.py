@@ -85,14 +85,15 @@ def test_a_run_that_fails_names_its_log(tmp_path):
 
 
 class StateEngine:
-    def __init__(self, weight):
-        self.weight = weight
+    def __init__(self, weight, moment):
+        self.weight, self.moment = weight, moment
 
     def save(self, folder, writer):
-        writer.take(folder / "state.pt", {"model": {"weight": self.weight}, "optimizer": {}})
+        state = {0: {"exp_avg": self.moment, "step": 3}}
+        writer.take(folder / "state.pt", {"model": {"weight": self.weight}, "optimizer": {"state": state}})
 
 
-def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
+def write_run(folder, *, losses, digests=("a", "b"), weight=0.5, moment=0.25):
     folder.mkdir()
     rows = [
         {"batch_digest": digest, "loss": loss, "grad_norm": 1.0} for digest, loss in zip(digests, losses, strict=True)
@@ -100,7 +101,7 @@ def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     checkpointer = Checkpointer(
         folder / "checkpoints",
-        engine=StateEngine(torch.full((3,), weight)),
+        engine=StateEngine(torch.full((3,), weight), torch.full((3,), moment)),
         identity={"engine": "accelerate"},
         description={},
         world=ALONE,
@@ -124,6 +125,7 @@ def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
         ({"losses": [2.0, None]}, 4, False),
         ({"digests": ("a", "c")}, 4, False),
         ({"weight": 0.25}, None, False),
+        ({"moment": 0.5}, None, False),
     ],
 )
 def test_what_differs_is_refused(tmp_path, alone, changes, resumed_ranks, is_the_same):
