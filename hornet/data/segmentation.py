@@ -103,7 +103,7 @@ def open_segmentation_stream(
 ) -> TrainStream:
     """Open a split for training, as hornet.data.loader.open_train_stream; raises UserError."""
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards, whole = open_pairs(config, key="data", world=world, what="masks")
+    shards, whole = open_pairs(config, key="data", world=world, extension=MASK_EXTENSION, what="masks")
     return TrainStream(
         config,
         shards=shards,
@@ -117,7 +117,7 @@ def open_segmentation_stream(
 
 def open_segmentation_evaluation(config: SegmentationEvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, one image at a time; raises UserError."""
-    shards, whole = open_pairs(config, key="evaluation", world=world, what="masks")
+    shards, whole = open_pairs(config, key="evaluation", world=world, extension=MASK_EXTENSION, what="masks")
     return EvaluationStream(
         config,
         shards=shards,

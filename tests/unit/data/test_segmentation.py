@@ -180,12 +180,17 @@ def test_evaluation_gives_each_image_once_at_its_own_size(painted, tmp_path):
     assert not stream.read([PADDING]).is_real.any()
 
 
-def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
-    """The checksum of a whole sample is not known, so bytes that are no PNG show when they are decoded."""
+def copy_set(folder, tmp_path):
     copied = tmp_path / "copied"
     copied.mkdir()
-    for path in painted.iterdir():
+    for path in folder.iterdir():
         (copied / path.name).write_bytes(path.read_bytes())
+    return copied
+
+
+def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
+    """The checksum of a whole sample is not known, so bytes that are no PNG show when they are decoded."""
+    copied = copy_set(painted, tmp_path)
     tar = copied / "painted-train-000001.tar"
     with tarfile.open(tar) as opened:
         member = next(member for member in opened if member.name.endswith(".seg.png"))
@@ -199,12 +204,24 @@ def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
     assert bad[0].substitute
 
 
+def test_a_set_is_of_masks_though_its_first_sample_is_damaged(painted, tmp_path):
+    copied = copy_set(painted, tmp_path)
+    open_stream(copied, tmp_path).close()  # it is indexed now
+    tar = copied / "painted-train-000000.tar"
+    tar.write_bytes(bytes(100) + tar.read_bytes()[100:])
+    stream = open_stream(copied, tmp_path, micro_batch_size=4)
+    assert [bad.substitute != "" for batch in stream.iterate(0, 2) for bad in batch.bad_samples] == [True]
+
+
 def test_a_set_without_masks_and_a_pattern_are_refused(tmp_path):
     write_shards(tmp_path / "plain", num_shards=1)
     index(tmp_path / "plain")
-    stream = open_stream(tmp_path / "plain", tmp_path)
-    with pytest.raises(UserError, match=r"has no mask \(.seg.png\), only .*\.cls"):
-        next(stream.iterate(0, 1))
+    with pytest.raises(
+        UserError,
+        match=r"data.shards: .*plain holds no masks \(.seg.png\) beside its images, only .cls, .*; give the folder of a "
+        "set that `launch/shards.py build` made of images and masks",
+    ):
+        open_stream(tmp_path / "plain", tmp_path)
     with pytest.raises(UserError, match=r"data.shards: .* names tars, but masks need the names of their classes"):
         open_stream(str(tmp_path / "plain" / "*.tar"), tmp_path)
 
