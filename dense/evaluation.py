@@ -13,6 +13,7 @@ from hornet.errors import UserError
 from hornet.shards.label_space import read_label_space
 from hornet.stages.classification import require_same_labels
 from hornet.training.average_precision import DetectionEvaluation
+from hornet.runs.begun import CONFIG_NAME
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
 from hornet.training.checkpoints.weights import read_weights
 from hornet.training.confusion import SegmentationEvaluation
@@ -53,7 +54,7 @@ def evaluate_dense(
 
 
 def _find_checkpoint(config: AnyEvaluateConfig) -> Checkpoint:
-    if (config.source / MANIFEST).exists():
+    if not (config.source / CONFIG_NAME).exists():
         return verify_checkpoint(config.source)
     found = find_newest(config.source / "checkpoints")
     if found is None:

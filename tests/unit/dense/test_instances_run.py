@@ -168,6 +168,22 @@ def test_a_picture_shows_what_is_annotated_and_what_is_found():
     assert lay_side_by_side([]).shape == (3, 1, 1)
 
 
+def test_of_masks_that_overlap_the_first_is_seen():
+    """torchvision's drawing leaves black where they do."""
+    image, masks = torch.full((3, EDGE_PIXELS, EDGE_PIXELS), 100, dtype=torch.uint8), torch.zeros(2, 40, 40)
+    masks[0, :20], masks[1, 10:30] = 1, 1
+    names, size = ["background", "one", "two"], (40, 40)
+
+    def draw(masks, *labels):
+        boxes = torch.tensor([[38.0, 38, 39, 39]] * len(labels))
+        return draw_instances(image, boxes, masks, labels=torch.tensor(labels), names=names, size=size)[:, :, 200]
+
+    both, first, second = draw(masks, 1, 2), draw(masks[:1], 1), draw(masks[1:], 2)
+    assert torch.equal(both[:, :160], first[:, :160])
+    assert torch.equal(both[:, 160:], second[:, 160:])
+    assert not torch.equal(first[:, 100], second[:, 100])
+
+
 def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
     image = torch.full((3, 64, 80), 128, dtype=torch.uint8)
     mask = torch.zeros(1, 128, 160, dtype=torch.bool)

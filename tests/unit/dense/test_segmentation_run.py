@@ -189,6 +189,8 @@ def test_a_run_of_segmentation_is_evaluated_as_it_evaluates_unless_told_otherwis
         read_dense(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])
     with pytest.raises(UserError, match="has no checkpoint yet"):
         evaluation._find_checkpoint(config)
+    with pytest.raises(UserError, match="latest: has no manifest.json; it was not written by this pipeline"):
+        evaluation._find_checkpoint(dataclasses.replace(config, source=tmp_path / "checkpoints/latest"))
 
 
 def test_other_runs_are_none_of_segmentation(tmp_path):

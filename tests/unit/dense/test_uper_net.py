@@ -1,15 +1,19 @@
 """Segmenters against another reading of the original's, and their files."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from benchmarks.literal import LiteralHorNet
+from hornet.dense import weights
 from hornet.dense.backbone import DenseBackbone
 from hornet.dense.uper_net import UPerNet
 from hornet.dense.weights import load_backbone, load_segmenter
 from hornet.errors import UserError
+from hornet.stages.pretrained import Pretrained
 from tests.unit.dense import literal
 from tests.unit.dense.small_backbone import build_backbone, fill_visibly
 
@@ -116,6 +120,18 @@ def test_a_classifiers_file_goes_into_the_backbone(tmp_path):
     assert torch.equal(backbone.norm0.weight, norm)
     with pytest.raises(UserError, match=r"x\.pth .*does not fit the model: .*missing \(stages\.2\.1\."):
         load_backbone(build_backbone(depths=(1, 1, 2, 1)), tmp_path / "x.pth")
+
+
+def test_a_run_of_another_model_is_told_by_its_name(monkeypatch):
+    found = Pretrained(
+        state_dict=build_backbone(width=16).state_dict(),
+        label_space=None,
+        description={"model": "hornet_femto_gf"},
+        source="runs/a/checkpoints/step_00000003 (raw weights)",
+    )
+    monkeypatch.setattr(weights, "read_pretrained", lambda *_, **__: found)
+    with pytest.raises(UserError, match=r"step_00000003 \(raw weights\), a hornet_femto_gf: does not fit the model"):
+        load_backbone(build_backbone(), Path("runs/a"))
 
 
 def test_other_backbones_are_refused():
