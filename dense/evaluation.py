@@ -10,10 +10,10 @@ from dense.config import DenseConfig, EvaluateInstancesConfig, EvaluateSegmenter
 from dense.networks import build_network
 from dense.stage import make_task, open_labelled
 from hornet.errors import UserError
+from hornet.runs.begun import CONFIG_NAME
 from hornet.shards.label_space import read_label_space
 from hornet.stages.classification import require_same_labels
 from hornet.training.average_precision import DetectionEvaluation
-from hornet.runs.begun import CONFIG_NAME
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, verify_checkpoint
 from hornet.training.checkpoints.weights import read_weights
 from hornet.training.confusion import SegmentationEvaluation

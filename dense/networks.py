@@ -74,6 +74,8 @@ def _build_backbone(model: DenseBackboneConfig) -> DenseBackbone:
             raise
         raise UserError(f"model.arguments: {model.name} does not take them: {error}") from error
     if backbone.in_channels != 3:
-        raise UserError(f"model.arguments: images have 3 channels, and not in_chans={backbone.in_channels}; leave it out")
+        raise UserError(
+            f"model.arguments: images have 3 channels, and not in_chans={backbone.in_channels}; leave it out"
+        )
     backbone.set_grad_checkpointing(model.activation_checkpointing)
     return backbone

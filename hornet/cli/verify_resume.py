@@ -103,7 +103,7 @@ def shorten(config: AnyConfig, *, num_steps: int, folder: Path) -> AnyConfig:
 
 
 def _shorten_schedule(config: AnyConfig, *, num_steps: int) -> Any:
-    """A quarter of it is warm-up; of a staircase every step is there that falls on one of these."""
+    """Return a schedule of which a quarter is warm-up; a staircase keeps the steps that still fall into it."""
     schedule = config.schedule
     if isinstance(schedule, StepScheduleConfig):
         drops = {step * num_steps // schedule.num_steps for step in schedule.drop_steps} - {0}

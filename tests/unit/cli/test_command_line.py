@@ -32,9 +32,7 @@ def test_a_config_of_another_stage_is_told_in_one_sentence_and_not_key_by_key(na
         with pytest.raises(SystemExit, match="2"):
             read_command_line(config_class, stage=asked, description="", example="", arguments=arguments)
         told = capsys.readouterr().err
-        assert told.endswith(
-            f"1 problem\nis for launch/{stage}.py and not for launch/{asked}.py; start it with that\n"
-        )
+        assert told.endswith(f"1 problem\nis for launch/{stage}.py and not for launch/{asked}.py; start it with that\n")
 
 
 def test_a_config_that_leaves_its_stage_open_is_told_key_by_key():

@@ -218,8 +218,8 @@ def test_a_set_without_masks_and_a_pattern_are_refused(tmp_path):
     index(tmp_path / "plain")
     with pytest.raises(
         UserError,
-        match=r"data.shards: .*plain holds no masks \(.seg.png\) beside its images, only .cls, .*; give the folder of a "
-        "set that `launch/shards.py build` made of images and masks",
+        match=r"data.shards: .*plain holds no masks \(.seg.png\) beside its images, only .cls, .*; give the folder "
+        "of a set that `launch/shards.py build` made of images and masks",
     ):
         open_stream(tmp_path / "plain", tmp_path)
     with pytest.raises(UserError, match=r"data.shards: .* names tars, but masks need the names of their classes"):

@@ -309,7 +309,10 @@ def test_a_file_says_which_task_it_is_of(tmp_path):
     [
         ({"colour": 3}, r"hornet_atto_gf does not take them: .*colour"),
         ({"width": 7}, r"hornet_atto_gf does not take them: channels is 7, but a gnConv of order 2"),
-        ({"depths": [1, 1, 1]}, r"hornet_atto_gf does not take them: orders is \(2, 3, 4, 5\), but must hold 3 numbers"),
+        (
+            {"depths": [1, 1, 1]},
+            r"hornet_atto_gf does not take them: orders is \(2, 3, 4, 5\), but must hold 3 numbers",
+        ),
         ({"in_chans": 1}, "images have 3 channels, and not in_chans=1"),
         ({"stem_stride": 2}, "a detector's maps are of strides 4, 8, 16 and 32, and not from stem_stride=2 on"),
     ],

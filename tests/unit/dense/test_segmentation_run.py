@@ -189,7 +189,7 @@ def test_a_run_of_segmentation_is_evaluated_as_it_evaluates_unless_told_otherwis
         read_dense(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])
     with pytest.raises(UserError, match="has no checkpoint yet"):
         evaluation._find_checkpoint(config)
-    with pytest.raises(UserError, match="latest: has no manifest.json; it was not written by this pipeline"):
+    with pytest.raises(UserError, match=r"latest: has no manifest\.json; it was not written by this pipeline"):
         evaluation._find_checkpoint(dataclasses.replace(config, source=tmp_path / "checkpoints/latest"))
 
 

@@ -187,8 +187,8 @@ def test_images_that_are_shown_turned_are_named(tmp_path):
     assert (report.dropped, report.mended) == ({"instances": 1}, 1)
     notes = read_notes(report)
     told = (
-        "its EXIF data turn or mirror it where it is shown (orientation {}), which nothing here does; what is marked in "
-        "it must be so in the pixels as they are stored"
+        "its EXIF data turn or mirror it where it is shown (orientation {}), which nothing here does; what is "
+        "marked in it must be so in the pixels as they are stored"
     )
     assert notes["000000000000.png"] == told.format(3)
     assert notes["000000000001.png"].startswith("its annotations are for 60 x 43 pixels, the image has 43 x 60; they")
