@@ -61,7 +61,7 @@ class SegmenterConfig(DenseBackboneConfig):
 
     def _find_problems(self) -> Iterator[str]:
         yield from super()._find_problems()
-        yield from find_channel_problems(self.channels)
+        yield from find_channel_problems(self.channels, pyramid=self.pyramid)
         if self.auxiliary_weight < 0:
             yield f"auxiliary_weight: must be 0 or more, not {self.auxiliary_weight}"
         if self.layer_decay_depth < 4:
@@ -85,14 +85,16 @@ class DetectorConfig(DenseBackboneConfig):
 
     def _find_problems(self) -> Iterator[str]:
         yield from super()._find_problems()
-        yield from find_channel_problems(self.channels)
+        yield from find_channel_problems(self.channels, pyramid=self.pyramid)
         if self.anchor_size < 1:
             yield f"anchor_size: must be at least 1 pixel, not {self.anchor_size}"
         if self.regions_per_image < 4:
             yield f"regions_per_image: must be at least 4, a quarter of them objects, not {self.regions_per_image}"
 
 
-def find_channel_problems(channels: int) -> Iterator[str]:
-    """Yield a sentence if the gates of a HorFPN's gnConvs do not divide the channels."""
+def find_channel_problems(channels: int, *, pyramid: Pyramid) -> Iterator[str]:
+    """Yield a sentence if the gates of a HorFPN's gnConvs, or their global filters, do not divide the channels."""
     if channels < 2 or channels % 2:
         yield f"channels: must be even and at least 2, not {channels}"
+    elif pyramid == "horfpn_gf" and channels % 4:
+        yield f"channels: must be a multiple of 4 under pyramid=horfpn_gf, not {channels}"

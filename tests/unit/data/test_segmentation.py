@@ -60,7 +60,7 @@ def test_image_and_mask_stay_aligned(seed):
     """A pixel of a pure colour has that colour's class, whatever was scaled, cropped and mirrored."""
     classes = paint(seed).astype(np.int16)
     classes[:, 0] = IGNORED
-    pixels, mask = SegmentationTransform(PLAIN)(*encode_pair(classes), key=(1, 2, seed))
+    pixels, mask = SegmentationTransform(PLAIN, num_classes=3)(*encode_pair(classes), key=(1, 2, seed))
     assert pixels.shape == (32, 32, 3)
     assert mask.shape == (32, 32)
     for label, colour in enumerate(COLOURS):
@@ -72,7 +72,7 @@ def test_image_and_mask_stay_aligned(seed):
 def test_the_flip_mirrors_both():
     classes = paint(3).astype(np.int16)
     never, always = (
-        SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability)) for probability in (0.0, 1.0)
+        SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability), num_classes=3) for probability in (0.0, 1.0)
     )
     pair = encode_pair(classes)
     for key in ((0, 0, 1), (0, 0, 2)):
@@ -99,7 +99,7 @@ def test_a_crop_holds_no_class_too_much_where_another_can_be_had():
         config = dataclasses.replace(
             PLAIN, scale=(256, 32), scale_factors=(1.0, 1.0), max_class_share=largest, crop_size=128
         )
-        masks = [SegmentationTransform(config)(*pair, key=(0, 0, n))[1] for n in range(20)]
+        masks = [SegmentationTransform(config, num_classes=3)(*pair, key=(0, 0, n))[1] for n in range(20)]
         shares[largest] = [np.bincount(mask[mask != IGNORED]).max() / (mask != IGNORED).sum() for mask in masks]
     assert max(shares[1.0]) > 0.9
     assert np.mean(np.array(shares[0.75]) < 0.75) > 0.9
@@ -107,7 +107,7 @@ def test_a_crop_holds_no_class_too_much_where_another_can_be_had():
 
 def test_an_image_smaller_than_the_crop_is_filled_with_the_mean_and_no_class():
     config = dataclasses.replace(PLAIN, scale=(24, 24), scale_factors=(1.0, 1.0), flip_probability=0.0)
-    pixels, mask = SegmentationTransform(config)(*encode_pair(np.zeros((48, 48), np.int16)), key=(0, 0, 0))
+    pixels, mask = SegmentationTransform(config, num_classes=3)(*encode_pair(np.zeros((48, 48), np.int16)), key=(0, 0, 0))
     assert (mask[:24, :24] == 0).all()
     assert (mask[24:] == IGNORED).all()
     assert (mask[:, 24:] == IGNORED).all()
@@ -129,7 +129,7 @@ def test_distortion_changes_colours_and_nothing_else_and_stays_within_its_range(
 
 
 def test_draws_follow_from_the_key_alone():
-    transform = SegmentationTransform(dataclasses.replace(PLAIN, photometric_distortion=True))
+    transform = SegmentationTransform(dataclasses.replace(PLAIN, photometric_distortion=True), num_classes=3)
     pair = encode_pair(paint(2).astype(np.int16))
     first = transform(*pair, key=(1, 0, 7))
     transform(*pair, key=(1, 0, 8))
@@ -143,7 +143,7 @@ def test_a_mask_of_another_size_cannot_be_used():
     image, _ = encode_pair(np.zeros((8, 9), np.int16))
     mask = encode_mask(np.zeros((9, 8), np.int16), num_classes=3)
     with pytest.raises(UndecodableImageError, match="the mask has 8 x 9 pixels, the image 9 x 8"):
-        SegmentationTransform(PLAIN)(image, mask, key=(0, 0, 0))
+        SegmentationTransform(PLAIN, num_classes=3)(image, mask, key=(0, 0, 0))
 
 
 def test_ranks_workers_and_restarts_change_nothing(painted, tmp_path):
@@ -178,6 +178,15 @@ def test_evaluation_gives_each_image_once_at_its_own_size(painted, tmp_path):
     assert {size[1:] for size in seen} == {(60 + 3 * number, 80) for number in range(9)}
     assert not make_empty_batch().is_real.any()
     assert not stream.read([PADDING]).is_real.any()
+
+
+def test_a_mask_of_a_class_that_the_set_does_not_name_cannot_be_used():
+    """In tars that others made: else a loss, or a matrix of counts, would end in an error of torch's."""
+    image, mask = encode_pair(np.zeros((48, 48), np.int16))[0], encode_mask(np.full((48, 48), 7), num_classes=9)
+    with pytest.raises(
+        UndecodableImageError, match="its mask holds class 7; the set's 3 classes are 0 to 2, and 255 or 65535 none"
+    ):
+        SegmentationTransform(PLAIN, num_classes=3)(image, mask, key=(0, 0, 0))
 
 
 def copy_set(folder, tmp_path):

@@ -277,6 +277,7 @@ def test_weights_of_a_classifier_go_into_the_backbone_of_either_task():
             r"model\.detector: must be .*not 'retinanet'",
         ),
         ({"model": {"channels": 7}}, "model.channels: must be even"),
+        ({"model": {"channels": 6, "pyramid": "horfpn_gf"}}, "model.channels: must be a multiple of 4 under pyramid=h"),
         ({"model": {"anchor_size": 0}}, "model.anchor_size: must be at least 1"),
         ({"model": {"regions_per_image": 3}}, "model.regions_per_image: must be at least 4"),
         ({"model": {"auxiliary_weight": 0.4}}, "model.auxiliary_weight: unknown key"),

@@ -150,6 +150,7 @@ def test_a_picture_shows_image_mask_and_prediction(tmp_path):
     [
         ({"model": {"name": "convnext_tiny"}}, "model.name: 'convnext_tiny' is not one of hornet_"),
         ({"model": {"channels": 7}}, "model.channels: must be even"),
+        ({"model": {"channels": 6, "pyramid": "horfpn_gf"}}, "model.channels: must be a multiple of 4 under pyramid=h"),
         ({"model": {"drop_path_rate": 1.0}}, "model.drop_path_rate: must lie in 0..1"),
         ({"model": {"auxiliary_weight": -1}}, "model.auxiliary_weight: must be 0 or more"),
         ({"model": {"layer_decay_depth": 3}}, "model.layer_decay_depth: must be at least 4"),
