@@ -72,7 +72,8 @@ def test_image_and_mask_stay_aligned(seed):
 def test_the_flip_mirrors_both():
     classes = paint(3).astype(np.int16)
     never, always = (
-        SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability), num_classes=3) for probability in (0.0, 1.0)
+        SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability), num_classes=3)
+        for probability in (0.0, 1.0)
     )
     pair = encode_pair(classes)
     for key in ((0, 0, 1), (0, 0, 2)):
@@ -107,7 +108,9 @@ def test_a_crop_holds_no_class_too_much_where_another_can_be_had():
 
 def test_an_image_smaller_than_the_crop_is_filled_with_the_mean_and_no_class():
     config = dataclasses.replace(PLAIN, scale=(24, 24), scale_factors=(1.0, 1.0), flip_probability=0.0)
-    pixels, mask = SegmentationTransform(config, num_classes=3)(*encode_pair(np.zeros((48, 48), np.int16)), key=(0, 0, 0))
+    pixels, mask = SegmentationTransform(config, num_classes=3)(
+        *encode_pair(np.zeros((48, 48), np.int16)), key=(0, 0, 0)
+    )
     assert (mask[:24, :24] == 0).all()
     assert (mask[24:] == IGNORED).all()
     assert (mask[:, 24:] == IGNORED).all()
