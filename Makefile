@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
-# The tests of a file run in one process; which files begin stands in tests/conftest.py.
+# The tests of a file run in one process; which files begin stands in tests/conftest.py. Real runs wait as often as they
+# compute, so there are more processes than cores.
 PYTEST := $(BIN)/python -u -m pytest --dist loadfile --no-loadscope-reorder
 
 # Half of what a start costs is compiling the sources, if no bytecode is kept: some machines' environments forbid it.
@@ -35,8 +36,7 @@ check: lint types arrows  ## while you work: lint, types, import contracts, quic
 	$(PYTEST) -n 2 -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
 test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
-	$(PYTEST) -n 2 --cov --cov-report=html tests/unit tests/test_architecture.py tests/test_commands.py
-	$(PYTEST) -n 3 tests/integration tests/slurm
+	$(PYTEST) -n 4 --cov --cov-report=html tests/unit tests/integration tests/slurm tests/test_architecture.py tests/test_commands.py
 
 lint: $(READY)  ## ruff: style and format
 	$(BIN)/ruff check .

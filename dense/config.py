@@ -146,3 +146,5 @@ class EvaluateInstancesConfig(EvaluateDenseSettings):
 
     evaluation: InstanceEvaluationConfig
     """The annotated images; by default those of the run, seen as it sees them."""
+    results: Path | None = None
+    """A folder for what is found, as COCO's server takes it: bbox.json and segm.json; null for none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +14,21 @@ from dense.task import DenseTask
 from hornet.batch import Batch
 from hornet.dense.instance_inference import detect, measure_instances
 from hornet.stages.classification import require_readable
-from hornet.training.average_precision import DetectionEvaluation
+from hornet.training.average_precision import AveragePrecision, DetectionEvaluation
+from hornet.training.detection_results import DetectionResults
 from hornet.training.image_results import ImageResults
+from hornet.training.process_group import errors_shared
 
 MIN_SHOWN_SCORE = 0.3
 """Of what a picture shows of a prediction."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class InstanceSegmentation(DenseTask[InstancesConfig]):
     """What is learned: things, their boxes and masks."""
+
+    results: DetectionResults | None = None
+    """Where what is found by an evaluation is written; None for nowhere."""
 
     def compute_loss(self, model: Callable[..., dict[str, Tensor]], batch: Batch, seed: int) -> Tensor:
         """Return the loss (0-dim, fp32) of a micro batch: the sum of the detector's, of which each has its weight."""
@@ -42,14 +49,17 @@ class InstanceSegmentation(DenseTask[InstancesConfig]):
     def evaluate(self, model: nn.Module, images: ImageResults | None = None) -> DetectionEvaluation:
         """Evaluate a model in eval mode on the annotated set. Collective.
 
-        Raises UserError on all ranks if too many images could not be read.
+        Raises UserError on all ranks if too many images could not be read, or the results cannot be written.
         """
         assert self.labelled is not None
         assert images is None, "what is measured is no property of an image"
-        evaluation = measure_instances(
-            model, self.labelled.iterate(), num_classes=len(self.label_space), normalise=self.normalise
-        )
+        precision = AveragePrecision(len(self.label_space))
+        evaluation = measure_instances(model, self.labelled.iterate(), precision=precision, normalise=self.normalise)
         require_readable(evaluation, self.labelled)
+        if self.results is not None:
+            with errors_shared():
+                if self.world.is_main:
+                    self.results.write(precision.gathered)
         return evaluation
 
     def render_predictions(self, model: nn.Module) -> Tensor:

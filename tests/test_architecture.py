@@ -20,6 +20,7 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCRIPTS, ids=name_of)
 def test_every_script_helps_from_any_folder(path, tmp_path):
     """As a script, launch/pretrain.py must not find itself when it imports pretrain."""
@@ -37,6 +38,7 @@ MAY_BE_LARGE = {
 """Files over 300 lines and functions over 60 that read better whole. A guide: add to it what does, with the reason."""
 
 
+@pytest.mark.slow
 def test_files_and_functions_are_small_or_large_on_purpose():
     large = set()
     for path in SOURCES:

@@ -206,6 +206,7 @@ def find_config_problem(name, options):
     return "; ".join(problems) or None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [*TEXTS, *CODE], ids=name_of)
 def test_every_command_that_is_printed_works(path):
     if name_of(path) in LEFT_OUT:
@@ -232,6 +233,7 @@ def test_a_wrong_command_would_be_found(command, problem):
     assert (problem or "None") in str(find_problem(command, is_mention=problem is None))
 
 
+@pytest.mark.slow
 def test_commands_are_found_where_they_stand():
     counts = {name_of(path): len(list(list_commands(path))) for path in [*TEXTS, *CODE]}
     assert counts["README.md"] >= 8

@@ -66,6 +66,7 @@ def read_dense(
 
 def _report(trained: AnyConfig, config: AnyEvaluateConfig, *, as_json: bool) -> None:
     from dense.evaluation import evaluate_dense  # torch takes seconds, which bad input need not wait for
+    from hornet.training.detection_results import FILES
     from hornet.training.evaluate import format_evaluation
 
     world = read_world()
@@ -83,3 +84,5 @@ def _report(trained: AnyConfig, config: AnyEvaluateConfig, *, as_json: bool) -> 
         seen = f"shorter edge {data.short_edge}, longer one {data.max_long_edge} at most"
     print(f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {seen}")
     print(f"  {format_evaluation(row)}")
+    if isinstance(config, EvaluateInstancesConfig) and config.results is not None:
+        print(f"what was found is in {config.results}: {' and '.join(FILES.values())}")

@@ -13,8 +13,33 @@ MIN_EDGE_PIXELS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
+class InstanceCropConfig(Settings):
+    """A random part of some images: scaled, cut out, and scaled again as an image that was not cut.
+
+    Source: as InstanceTransformConfig's, which have it from DETR (arXiv 2005.12872) and Sparse R-CNN.
+    """
+
+    probability: float = 0.5
+    """Of an image being cut."""
+    short_edges: tuple[int, ...] = (400, 500, 600)
+    """Lengths of the shorter edge, pixels, of which one is drawn: what an image is scaled to before it is cut."""
+    min_edge: int = 384
+    """Least height and width of what is cut out, pixels of the scaled image; all of it where it has fewer."""
+    max_edge: int = 600
+    """Largest height and width; both are drawn by themselves, each length as likely."""
+
+    def _find_problems(self) -> Iterator[str]:
+        if not 0 < self.probability <= 1:
+            yield f"probability: must be over 0 and at most 1, not {self.probability}; for no crops leave crop out"
+        if not self.short_edges or min(self.short_edges) < 1:
+            yield f"short_edges: must name lengths of at least 1 pixel, not {list(self.short_edges)}"
+        if not 1 <= self.min_edge <= self.max_edge:
+            yield (f"min_edge: must be at least 1 pixel and at most max_edge ({self.max_edge}), not {self.min_edge}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class InstanceTransformConfig(Settings):
-    """Augmentation of an image and its objects together: scale and flip.
+    """Augmentation of an image and its objects together: scale, crop and flip.
 
     Source: the original's object_detection/configs (raoyongming/HorNet at ac9e210) and the schedules they build on.
     """
@@ -23,6 +48,8 @@ class InstanceTransformConfig(Settings):
     """Lengths of the shorter edge, pixels, of which one is drawn for each image."""
     max_long_edge: int = 1333
     """Pixels that the longer edge may have; an image that would exceed them is made smaller than was drawn."""
+    crop: InstanceCropConfig | None = None
+    """Random parts of images, before they are scaled; null for whole images alone."""
     flip_probability: float = 0.5
     """Of mirroring left and right."""
 
@@ -46,7 +73,7 @@ class InstanceStreamConfig(TrainedSetConfig):
     """The training stream of images with objects: a split's samples in the order of the run, augmented."""
 
     transform: InstanceTransformConfig
-    """Scale and flip of each image."""
+    """Scale, crop and flip of each image."""
 
 
 @dataclass(frozen=True, kw_only=True)

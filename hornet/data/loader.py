@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hornet.batch import Batch
 from hornet.data.augment.transforms import EvaluationTransform, TrainTransform
@@ -137,6 +138,8 @@ class EvaluationStream:
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
         self.manifest_fingerprint = shards.fingerprint
+        self.origin: Mapping[str, Any] = shards.split.origin
+        """What the manifest says of where the split came from."""
         self.batch_size = batch_size
         self.num_batches = -(-shards.num_samples // (world.num_ranks * batch_size))
         """Batches of each rank; the last ones may hold padding (is_real False)."""

@@ -56,14 +56,13 @@ def measure_instances(
     network: nn.Module,
     batches: Iterable[Batch],
     *,
-    num_classes: int,
+    precision: AveragePrecision,
     normalise: Callable[[Batch], Tensor],
 ) -> DetectionEvaluation:
     """Measure a detector over this rank's batches, each image once, and over all ranks. Collective at its end.
 
-    `num_classes` counts the background.
+    `precision` has counted nothing yet, and holds afterwards what was found.
     """
-    precision = AveragePrecision(num_classes)
     for batch in batches:
         precision.add_bad(len(batch.bad_samples))
         if not batch.is_real.all():  # one image a batch: padding, or one that could not be read

@@ -47,11 +47,12 @@ def _take_out_fixed(arguments: dict[str, Any], *, stride: int) -> dict[str, Any]
             f"feature_cls: {arguments['feature_cls']!r} takes networks apart whose stages follow one another; for "
             "HorNet leave it out, or use 'hook' or 'fx'"
         )
-    # Arguments that other networks of timm's have: their only value here, and what it is.
-    fixed = {"act_layer": ("gelu", "activation"), "output_stride": (stride, "stride")}
-    for name, (value, kind) in fixed.items():
+    # Arguments that other networks of timm's have: their only value here, what it is, and what to do.
+    undilated = f": no dilated form of it has been trained; choose a decoder that takes maps of stride {stride}"
+    fixed = {"act_layer": ("gelu", "activation", ""), "output_stride": (stride, "stride", undilated)}
+    for name, (value, kind, advice) in fixed.items():
         if arguments.get(name, value) != value:
-            raise UserError(f"{name}: HorNet's {kind} is {value}, and cannot be {arguments[name]}")
+            raise UserError(f"{name}: HorNet's {kind} is {value}, and cannot be {arguments[name]}{advice}")
     return {name: value for name, value in arguments.items() if name not in fixed}
 
 

@@ -71,13 +71,17 @@ class DetectionEvaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Image:
+class FoundInImage:
     """What is in an image, and what was found there; masks packed as COCO packs them."""
 
     image_id: int
+    """Its number in the annotations that the set was made from."""
     size: tuple[int, int]
+    """Height and width, pixels, as stored."""
     truth: list[dict[str, Any]]
+    """COCO's annotations, with classes (1 and on) in place of COCO's ids."""
     found: list[dict[str, Any]]
+    """Detections likewise: category_id, score, bbox (left, top, width, height), segmentation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +105,10 @@ class AveragePrecision:
         """Begin to count, for a set of so many classes with the background; raises UserError without the library."""
         self._num_classes = num_classes
         self._library = _import_library()
-        self._images: list[_Image] = []
+        self._images: list[FoundInImage] = []
         self._num_bad = 0
+        self.gathered: Sequence[FoundInImage] = ()
+        """After `finish`, on every rank: the images of all ranks, each once, in the order of their ids."""
 
     def add(self, truth: Instances, *, boxes: Tensor, scores: Tensor, labels: Tensor, masks: Tensor) -> None:
         """Count an image that evaluation has read, and the detections in it, in pixels of the stored image.
@@ -132,7 +138,7 @@ class AveragePrecision:
             }
             for one, mask in zip(annotated.annotations, drawn, strict=True)
         ]
-        self._images.append(_Image(image_id=truth.image_id, size=(height, width), truth=there, found=found))
+        self._images.append(FoundInImage(image_id=truth.image_id, size=(height, width), truth=there, found=found))
 
     def add_bad(self, num_images: int) -> None:
         """Count images that could not be read."""
@@ -142,6 +148,7 @@ class AveragePrecision:
         """Return the result over all ranks. Collective."""
         num_bad = int(sum_over_ranks(torch.tensor(self._num_bad)))
         images = sorted((one for part in gather_from_all(self._images) for one in part), key=lambda one: one.image_id)
+        self.gathered = images
         masks, boxes = (self._measure(images, kind) for kind in ("segm", "bbox"))
         return DetectionEvaluation(
             mask_ap=masks.ap,
@@ -167,7 +174,7 @@ class AveragePrecision:
     def _pack(self, masks: Iterable[Mask]) -> list[dict[str, Any]]:
         return [self._library.mask.encode(np.asfortranarray(mask)) for mask in masks]
 
-    def _measure(self, images: Sequence[_Image], kind: Kind) -> _Measures:
+    def _measure(self, images: Sequence[FoundInImage], kind: Kind) -> _Measures:
         categories = range(1, self._num_classes)
         if not any(one.truth for one in images):
             return _Measures(

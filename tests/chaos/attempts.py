@@ -17,8 +17,6 @@ START_SECONDS = 5.0
 """An attempt that is to be killed while it starts is killed within this time."""
 LOAD_SECONDS = 1.5
 """An attempt that is to be killed while it loads is killed within this time after its starting point was found."""
-END_SECONDS = 120.0
-"""In which the other rank must have ended after one was killed, and any attempt that must end by itself."""
 KEPT = 3  # checkpoints.newest
 COMPARED = ("batch_digest", "loss", "grad_norm", "lr")
 
@@ -79,7 +77,7 @@ class Run:
         for rank, process in enumerate(ranks.processes):
             if victims in ("both", str(rank)):
                 process.send_signal(9)
-        codes, outputs = ranks.wait(timeout=END_SECONDS)
+        codes, outputs = ranks.wait()
         if 0 in codes and not self.is_finished:
             raise BrokenLawError(f"ranks {victims} were killed, and the codes are {codes}")
         self.check(outputs, begin=begin)
@@ -126,7 +124,7 @@ class Run:
         begin = self.find_newest()
         before = self.count("metrics")
         ranks = Ranks("pretrain.py", "--config", self.config)
-        codes, outputs = ranks.wait(timeout=900 if damage is None else END_SECONDS)
+        codes, outputs = ranks.wait()
         said, last = "", len(read_whole_rows(self.path, "metrics"))
         if damage is None and codes != [0, 0]:
             raise BrokenLawError(f"it should have finished, but ended with {codes}:\n" + "\n".join(outputs))

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from tests.integration.nursery import ForkedProcess, Nursery
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_TRAIN, NUM_VALIDATION, NUM_CLASSES = 52, 13, 3
@@ -92,13 +93,13 @@ def write_config(folder, values, *, shards, **changes):
     return path
 
 
-def run_python(*arguments, check=True, cwd=ROOT, timeout=300):
+def run_python(*arguments, check=True, cwd=ROOT):
     """Run one process of this environment's python, forked; return it, its output captured as text."""
     with tempfile.TemporaryDirectory() as folder:
         files = {"output": f"{folder}/output", "errors": f"{folder}/errors"}
         process = ForkedProcess(get_nursery(), words=arguments, environment=make_environment(), cwd=cwd, **files)
         try:
-            output, errors = process.communicate(timeout)
+            output, errors = process.communicate(PATIENCE)
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -150,7 +151,7 @@ class Ranks:
             for rank in range(num_ranks)
         ]
 
-    def wait(self, timeout=240):
+    def wait(self, timeout=PATIENCE):
         """Wait for all; return exit codes and outputs by rank."""
         try:
             outputs = [process.communicate(timeout=timeout)[0] for process in self.processes]
@@ -166,7 +167,7 @@ class Ranks:
         return self.wait()
 
 
-def launch(script, *arguments, num_ranks=2, check=True, patch=None, timeout=240):
+def launch(script, *arguments, num_ranks=2, check=True, patch=None, timeout=PATIENCE):
     """Run a script on ranks to its end; return exit codes and outputs."""
     codes, outputs = Ranks(script, *arguments, num_ranks=num_ranks, patch=patch).wait(timeout)
     if check and any(codes):
@@ -174,9 +175,9 @@ def launch(script, *arguments, num_ranks=2, check=True, patch=None, timeout=240)
     return codes, outputs
 
 
-def wait_until(condition, ranks, *, timeout=200):
+def wait_until(condition, ranks):
     """Return as soon as `condition()` holds; fail if a rank ends before."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline or any(process.poll() is not None for process in ranks.processes):
             pytest.fail("the run ended before the test could act\n" + "\n---\n".join(ranks.kill()[1]))

@@ -18,6 +18,7 @@ from hornet.drills.forked_ranks import run_world
 from hornet.shards.instance_masks import make_mask
 from hornet.shards.instances import parse_instances
 from hornet.training.average_precision import AveragePrecision
+from hornet.training.detection_results import DetectionResults, read_category_ids
 from hornet.training.process_group import gather_from_all
 
 
@@ -54,6 +55,10 @@ def tell(folder, world):
             counted.add(truth, **detect(truth, num_classes))
     rows = gather_from_all(dataclasses.asdict(counted.finish()))
     if world.is_main:
+        ids = read_category_ids(stream.origin, num_classes=num_classes, name="squares")
+        results = DetectionResults(folder=folder / f"of_{world.num_ranks}", category_ids=ids)
+        results.prepare()
+        results.write(counted.gathered)
         print(json.dumps({"num_ranks": world.num_ranks, "rows": rows}), flush=True)
 
 

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTED = (
     "pretrain.stage",
@@ -49,7 +51,7 @@ class Nursery:
     def close(self):
         """End the nursery; what it forked is waited for before."""
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.wait(timeout=PATIENCE)
 
 
 class ForkedProcess:

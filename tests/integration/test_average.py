@@ -9,6 +9,7 @@ import torch
 
 from hornet.stages.pretrained import read_pretrained
 from tests.integration.conftest import ROOT, make_environment
+from tests.patience import PATIENCE
 from tests.unit.shards.making import make_set
 
 pytestmark = pytest.mark.slow
@@ -19,7 +20,7 @@ def made(tmp_path_factory):
     """The folder of averages, and what rank 0 of each world told by size and method."""
     folder = tmp_path_factory.mktemp("averages")
     command = [sys.executable, "-m", "tests.integration.averaging_ranks", folder, make_set(folder / "set"), "1", "2"]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"num_ranks"')]
     return folder, {(line["method"], line["num_ranks"]): line["rows"] for line in lines}

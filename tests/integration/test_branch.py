@@ -31,7 +31,7 @@ def runs(tmp_path_factory, shards):
     """The folder of the runs, and what was printed."""
     folder = tmp_path_factory.mktemp("branches")
     config = write_config(folder, PRETRAIN, shards=shards, **CHANGES)
-    done = run_python("-m", "tests.integration.branches", str(config), timeout=900)
+    done = run_python("-m", "tests.integration.branches", str(config))
     return folder / "runs", done.stdout
 
 

@@ -16,7 +16,7 @@ SCALAR_BYTES = 16  # norms
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory):
     file = tmp_path_factory.mktemp("communication") / "calls.json"
-    run_python("-m", "tests.integration.communication", str(file), timeout=300)
+    run_python("-m", "tests.integration.communication", str(file))
     return json.loads(file.read_text())
 
 

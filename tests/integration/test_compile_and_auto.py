@@ -18,7 +18,7 @@ def test_a_compiled_run_learns_what_an_eager_one_does_and_an_eager_one_resumes_i
     launch("pretrain.py", "--config", config, num_ranks=1)
     run = tmp_path / "runs/compiled"
     ranks = Ranks("pretrain.py", "--config", config, "run.name=compiled", "model.compile=true", num_ranks=1)
-    wait_until(lambda: read_last_step(run) >= 3, ranks, timeout=400)
+    wait_until(lambda: read_last_step(run) >= 3, ranks)
     (run / "STOP").touch()
     codes, outputs = ranks.wait()
     assert codes == [0], outputs

@@ -30,7 +30,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def worlds(made):
     """What rank 0 found, by the world's size."""
-    done = run_python("-m", "tests.integration.counted_ranks", str(made), *map(str, SIZES), timeout=200)
+    done = run_python("-m", "tests.integration.counted_ranks", str(made), *map(str, SIZES))
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"num_ranks"')]
     return {line["num_ranks"]: line for line in lines}
 

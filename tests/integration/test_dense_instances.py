@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from pycocotools.coco import COCO
 
 from hornet.runs.directory import read_summary
 from hornet.shards.build.build import build
@@ -34,6 +35,7 @@ def place(tmp_path_factory):
 
 def write_config(place, folder):
     sets = {"shards": str(place / "set"), "index": str(folder / "index")}
+    crop = {"short_edges": [48], "min_edge": 40, "max_edge": 48}
     values = {
         "task": "instances",
         "run": {"name": "things", "root": str(folder / "runs"), "seed": 3},
@@ -48,7 +50,7 @@ def write_config(place, folder):
             "channels": 8,
             "anchor_size": 8,
         },
-        "data": {**sets, "transform": {"short_edges": [32, 48], "max_long_edge": 80}},
+        "data": {**sets, "transform": {"short_edges": [32, 48], "max_long_edge": 80, "crop": crop}},
         "evaluation": {**sets, "short_edge": 48, "max_long_edge": 96},
         "optimizer": {"clip_grad_norm": 1.0, "layer_decay": 0.9, "ema_decay": 0.9},
         "schedule": {"num_steps": NUM_STEPS, "peak_lr": 1e-3, "warmup_steps": 2, "drop_steps": [5]},
@@ -94,6 +96,13 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one_and_is_measured_a
     for weights in evaluations:
         assert (undisturbed / f"images/predictions_{weights}_step_{NUM_STEPS:08d}.png").exists()
 
-    measured = run_python(ROOT / "launch/evaluate.py", undisturbed, "weights=ema", "--json")
+    measured = run_python(
+        ROOT / "launch/evaluate.py", undisturbed, "weights=ema", f"results={tmp_path / 'found'}", "--json"
+    )
     printed = json.loads(measured.stdout.splitlines()[-1])
     assert {key: printed[key] for key in MEASURES} == {key: evaluations["ema"][key] for key in MEASURES}
+    truth = COCO(place / "validation/annotations/instances_train2017.json")
+    for name in ("bbox.json", "segm.json"):
+        rows = json.loads((tmp_path / "found" / name).read_text())
+        assert len(truth.loadRes(rows).getAnnIds()) == len(rows) > 0
+        assert {row["category_id"] for row in rows} <= {1, 3, 90}

@@ -18,7 +18,7 @@ INPUT_BYTES = 4 * NUM_RANKS * MICRO_BATCH_SIZE * 3 * IMAGE_SIZE**2  # the step's
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
     file = tmp_path_factory.mktemp("held") / "held.json"
-    run_python("-m", "tests.integration.held_memory", str(file), timeout=300)
+    run_python("-m", "tests.integration.held_memory", str(file))
     return json.loads(file.read_text())
 
 

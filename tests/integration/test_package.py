@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hornet.cli.missing import list_requirements
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +56,7 @@ def run(*words, cwd, check=True, **environment):
         env={**kept, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=PATIENCE,
     )
     assert not check or done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done

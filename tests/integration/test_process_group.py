@@ -14,7 +14,7 @@ SIZES = (1, 2, 3, 5, 8)
 @pytest.fixture(scope="module")
 def worlds():
     """What each rank found, by the world's size."""
-    done = run_python("-m", "tests.integration.small_sums", *map(str, SIZES), timeout=120)
+    done = run_python("-m", "tests.integration.small_sums", *map(str, SIZES))
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"num_ranks"')]
     return {line["num_ranks"]: line["rows"] for line in lines}
 

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.servers import NGINX, run_nginx
 from hornet.shards.remote.files import RemoteConfig, RemoteFiles
+from tests.patience import PATIENCE
 from tests.unit.shards.making import make_set
 
 pytest.importorskip("aiohttp")
@@ -75,5 +76,5 @@ def test_a_fork_takes_no_connection_from_its_parent(url: str) -> None:
 def test_a_run_that_does_not_close_its_stream_still_ends(url: str, tmp_path: Path, num_workers: int) -> None:
     root = str(Path(__file__).parents[2])
     program = FORGETFUL.format(root=root, cache=str(tmp_path / "cache"), url=url, num_workers=num_workers)
-    done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], timeout=PATIENCE, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (3, "")

@@ -17,7 +17,7 @@ PHASES = ("write:4", "read:1", "write:2", "read:3")
 def worlds(tmp_path_factory):
     """The folder of checkpoints that `resharding.py` wrote and read."""
     folder = tmp_path_factory.mktemp("worlds")
-    run_python("-m", "tests.integration.resharding", str(folder), *PHASES, timeout=300)
+    run_python("-m", "tests.integration.resharding", str(folder), *PHASES)
     return folder
 
 

@@ -18,7 +18,7 @@ NAMES = ["norm.running_mean", "norm.running_var", "norm.num_batches_tracked"]
 def worlds(tmp_path_factory):
     """The folder of checkpoints that `running_statistics.py` wrote and read."""
     folder = tmp_path_factory.mktemp("worlds")
-    run_python("-m", "tests.integration.running_statistics", str(folder), *PHASES, timeout=300)
+    run_python("-m", "tests.integration.running_statistics", str(folder), *PHASES)
     return folder
 
 

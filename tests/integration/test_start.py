@@ -16,6 +16,7 @@ import pytest
 from hornet.cli import demo
 from tests.integration.conftest import ROOT, Ranks, make_environment, run_python, write_config
 from tests.integration.test_finetune import FINETUNE, pretrained  # noqa: F401  a fixture
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +27,7 @@ def start(words, **extra):
     """Run a command as a user types it; return it when it has ended."""
     environment = make_environment(PATH=f"{BIN}:{os.environ['PATH']}", **extra)
     return subprocess.run(
-        list(map(str, words)), capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300, check=False
+        list(map(str, words)), capture_output=True, text=True, cwd=ROOT, env=environment, timeout=PATIENCE, check=False
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.unit.scaling.studies import GRID, write_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,18 +33,18 @@ def test_a_killed_study_goes_on_and_ends_with_a_page(tmp_path):
     os.killpg(first.pid, signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     second = call("run", path)
-    text, _ = second.communicate(timeout=500)
+    text, _ = second.communicate(timeout=PATIENCE)
     assert second.returncode == 0, text
     assert "2 finished" in text.splitlines()[-1]
     for seed in (0, 1):
         events = (folder / f"grid/gf-atto_f1_e1_s{seed}/events.jsonl").read_text()
         assert events.count('"event": "finished"') == 1
     third = call("run", path)  # nothing is left
-    text, _ = third.communicate(timeout=200)
+    text, _ = third.communicate(timeout=PATIENCE)
     assert third.returncode == 0, text
     assert "started" not in text
     report = call("report", path)
-    text, _ = report.communicate(timeout=300)
+    text, _ = report.communicate(timeout=PATIENCE)
     assert report.returncode == 0, text
     assert "gf-atto_f1_e1_s1" in (folder / "report.html").read_text()
     fits = json.loads((folder / "fits.json").read_text())

@@ -46,9 +46,7 @@ def resume(folder, name, *overrides, check=True):
         f"evaluation.shards={folder / 'shards'}",
     ]
     script = "finetune.py" if name == "finetune" else "pretrain.py"
-    codes, outputs = launch(
-        script, "--config", path, *places, *overrides, patch="tests.golden.runs.small", check=check, timeout=400
-    )
+    codes, outputs = launch(script, "--config", path, *places, *overrides, patch="tests.golden.runs.small", check=check)
     return codes, outputs[0]
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 def trained(tmp_path_factory):
     """Curves by name, the number of parameters, and final weights by name, as zero_stages.py has left them."""
     folder = tmp_path_factory.mktemp("stages")
-    run_python("-m", "tests.integration.zero_stages", str(folder), timeout=500)
+    run_python("-m", "tests.integration.zero_stages", str(folder))
     return read(folder)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 NODES = ("node1", "node2")
 PORT = 16817
 
@@ -94,7 +96,7 @@ class Cluster:
         self._run("slurmctld", "-f", self.folder / "slurm.conf")
         for node in NODES:
             self.start_node(node)
-        self.wait_for(lambda: self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2, 60)
+        self.wait_for(lambda: self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2)
 
     def stop(self):
         for job in self.command("squeue", "-h", "-o", "%A", check=False).split():
@@ -120,18 +122,16 @@ class Cluster:
         text = self.command("scontrol", "--oneliner", "show", "job", job)
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
-    def wait_for_state(self, job, *states, timeout=120):
-        self.wait_for(
-            lambda: self.describe_job(job)["JobState"] in states, timeout, what=lambda: self.describe_job(job)
-        )
+    def wait_for_state(self, job, *states):
+        self.wait_for(lambda: self.describe_job(job)["JobState"] in states, what=lambda: self.describe_job(job))
         return self.describe_job(job)
 
-    def wait_for(self, condition, timeout, *, what=lambda: ""):
-        deadline = time.monotonic() + timeout
+    def wait_for(self, condition, *, what=lambda: ""):
+        deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
                 logs = "\n".join(path.read_text()[-2000:] for path in self.folder.glob("slurm*.log"))
-                raise TimeoutError(f"waited for {timeout} s: {what()}\n{logs}")
+                raise TimeoutError(f"waited for {PATIENCE} s: {what()}\n{logs}")
             time.sleep(0.2)
 
     def _run(self, *words, check=True, environment=()):
@@ -140,7 +140,7 @@ class Cluster:
             env={**self._environment, **dict(environment)},
             capture_output=True,
             text=True,
-            timeout=300,  # a dry run trains
+            timeout=PATIENCE,  # a dry run trains
             check=False,
         )
         if check and done.returncode != 0:

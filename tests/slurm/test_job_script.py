@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.slurm.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
@@ -16,7 +17,7 @@ KILLED = -signal.SIGKILL
 
 
 def finish(process):
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=PATIENCE)[0]
     return process.returncode, output
 
 

@@ -11,6 +11,7 @@ from dense.networks import build_network
 from finetune.config import FinetuneConfig
 from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
+from hornet.data.instances_config import InstanceCropConfig
 from hornet.model.build import build_model
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.recipe import PUBLISHED, list_departures
@@ -31,6 +32,7 @@ def choose_class(path):
     return FinetuneConfig if "finetune" in str(path.relative_to(ROOT)) else PretrainConfig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_loads_and_its_model_is_built(path):
     config = load_config(choose_class(path), path=path)
@@ -47,6 +49,7 @@ def test_an_evaluation_loads_for_a_weight_file(path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SEGMENTATIONS, ids=lambda path: path.name)
 def test_a_segmentation_loads_and_its_network_is_built(path):
     config = load_config(DenseConfig, path=path)
@@ -97,6 +100,8 @@ def test_a_config_for_coco_has_the_original_s_numbers(path):
     assert (config.optimizer.weight_decay, config.optimizer.clip_grad_norm) == (0.05, None)
     assert (config.precision, config.global_batch_size) == ("fp32", 16)
     assert config.data.transform.short_edges == tuple(range(480, 801, 32))
+    crop = InstanceCropConfig(probability=0.5, short_edges=(400, 500, 600), min_edge=384, max_edge=600)
+    assert config.data.transform.crop == crop
     assert config.data.transform.max_long_edge == config.evaluation.max_long_edge == 1333
     assert config.evaluation.short_edge == 800
 

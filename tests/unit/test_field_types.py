@@ -61,6 +61,7 @@ PATHS = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_siz
 )
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         Every,
@@ -89,6 +90,7 @@ def test_what_is_written_reads_back(config):
     assert build_config(Every, to_values(config), source="values") == config
 
 
+@pytest.mark.slow
 @given(st.builds(Every, text=TEXTS, rate=FINITE, folder=PATHS.map(Path), windows=st.just(((1, 2), (3, 4)))))
 def test_what_is_written_reads_back_from_a_file(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("c") / "config.yaml"

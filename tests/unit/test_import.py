@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE
+
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
@@ -18,7 +20,7 @@ assert "hornet_large_gf" in timm.list_models("hornet*")
 
 
 def test_making_shards_needs_no_torch_and_the_models_are_registered_when_timm_comes():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 
@@ -27,5 +29,5 @@ def test_a_part_of_the_model_may_come_first():
     code = (
         "import hornet.model.hornet as part, timm; assert timm.create_model('hornet_atto_gf').__class__ is part.HorNet"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

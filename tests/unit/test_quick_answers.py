@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "timm", "deepspeed", "accelerate", "pydantic", "sklearn", "scipy", "pyarrow", "numba")
 
@@ -46,14 +48,16 @@ REFUSED = [
 
 def run(*arguments):
     command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300).stderr
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", HELP, ids=lambda arguments: arguments[0])
 def test_help_imports_nothing_heavy(arguments):
     assert run(*arguments).endswith("ENDED 0 []\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "sentence"), REFUSED, ids=[" ".join(arguments)[7:] for arguments, _ in REFUSED])
 def test_bad_input_is_refused_before_anything_heavy_is_imported(arguments, sentence):
     answer = run(*arguments)
@@ -63,5 +67,5 @@ def test_bad_input_is_refused_before_anything_heavy_is_imported(arguments, sente
 
 def test_the_package_imports_nothing_heavy():
     code = f"import hornet, sys; print(sorted(set(sys.modules) & set({HEAVY!r})))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "[]\n", done.stderr

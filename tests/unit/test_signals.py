@@ -6,7 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from hornet.data.prefetch import START
+from tests.patience import PATIENCE
 
 SCRIPT = """
 import os, signal, sys, time
@@ -19,7 +22,7 @@ me = os.getpid()
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", SCRIPT + code], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", SCRIPT + code], capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_the_first_signal_is_remembered_and_none_kills():
@@ -58,6 +61,7 @@ def test_usr2_shows_the_stacks_and_goes_on_also_in_a_helper():
         assert "in where_it_stands" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_process_that_reads_ahead_outlives_a_signal_to_all_and_ends_with_its_input():
     command = [sys.executable, "-c", START.format(path=sys.path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -65,6 +69,6 @@ def test_the_process_that_reads_ahead_outlives_a_signal_to_all_and_ends_with_its
         time.sleep(0.01)
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         process.send_signal(number)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 1, "it got as far as its input, which is empty here"
     assert "JSONDecodeError" in errors

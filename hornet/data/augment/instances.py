@@ -1,7 +1,8 @@
-"""Image and objects together: scale and flip, drawn for each sample by key; boxes and masks at the size they end in.
+"""Image and objects together: scale, crop, flip, drawn for each sample by key; boxes and masks at the size they end in.
 
 Source: the train pipeline of the original's object_detection/configs (raoyongming/HorNet at ac9e210), whose parts are
-mmdetection's. Masks are drawn at the stored size and resized to the nearest pixel.
+mmdetection's. Masks are drawn at the stored size and resized to the nearest pixel. As there, a crop may hold no object,
+and the box of an object of which it shows a part is the part of its box, which may be larger than what is seen.
 """
 
 from __future__ import annotations
@@ -41,9 +42,33 @@ class ImageWithObjects:
     is_crowd: npt.NDArray[np.bool_]
     """(n,)."""
     num_empty: int
-    """Objects that were left out since their box is empty at this size."""
+    """Objects that were left out since nothing is left of their box, or no pixel of them in a crop."""
     content: bytes
     """What the objects were read from, if it is wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What is seen of an image: it is scaled, a window is cut out, scaled in turn, and mirrored. All in pixels."""
+
+    scaled: tuple[int, int]
+    """Width and height of the whole image before the cut."""
+    window: tuple[int, int, int, int]
+    """Left, top, width, height of what is cut out."""
+    size: tuple[int, int]
+    """Width and height at the end."""
+    is_mirrored: bool
+    """Left and right."""
+
+    @property
+    def is_cropped(self) -> bool:
+        """Whether the window is a part of the image."""
+        return self.window != (0, 0, *self.scaled)
+
+
+def view_whole(size: tuple[int, int], *, is_mirrored: bool) -> View:
+    """Return the view of all of an image at a width and height."""
+    return View(scaled=size, window=(0, 0, *size), size=size, is_mirrored=is_mirrored)
 
 
 class InstanceTransform:
@@ -55,13 +80,30 @@ class InstanceTransform:
 
     def __call__(self, image: bytes, objects: bytes, *, key: Key) -> ImageWithObjects:
         """Return an image with its objects, crowds left out; raises UndecodableImageError."""
-        config, draw = self.config, random.Random(derive_seed("instances", *key))
-        short_edge = draw.choice(config.short_edges)
-        is_mirrored = draw.random() < config.flip_probability
+        draw = random.Random(derive_seed("instances", *key))
         pixels, annotated = decode_with_objects(image, objects, num_classes=self._num_classes)
         listed = [one for one in annotated.annotations if not one.is_crowd]
-        size = fit_short_edge(annotated.width, annotated.height, short=short_edge, long=config.max_long_edge)
-        return _place(pixels, annotated, listed, size=size, is_mirrored=is_mirrored, content=b"")
+        view = draw_view(annotated.width, annotated.height, self.config, draw)
+        return _place(pixels, annotated, listed, view=view, content=b"")
+
+
+def draw_view(width: int, height: int, config: InstanceTransformConfig, draw: random.Random) -> View:
+    """Draw what is seen of an image of that size; crops come last, so that they change no other draw."""
+    short_edge = draw.choice(config.short_edges)
+    is_mirrored = draw.random() < config.flip_probability
+    crop = config.crop
+    if crop is None or draw.random() >= crop.probability:
+        size = fit_short_edge(width, height, short=short_edge, long=config.max_long_edge)
+        return view_whole(size, is_mirrored=is_mirrored)
+    scaled = fit_short_edge(width, height, short=draw.choice(crop.short_edges), long=config.max_long_edge)
+    lengths = [draw.randint(min(edge, crop.min_edge), min(edge, crop.max_edge)) for edge in scaled]
+    left, top = (draw.randint(0, edge - length) for edge, length in zip(scaled, lengths, strict=True))
+    return View(
+        scaled=scaled,
+        window=(left, top, lengths[0], lengths[1]),
+        size=fit_short_edge(lengths[0], lengths[1], short=short_edge, long=config.max_long_edge),
+        is_mirrored=is_mirrored,
+    )
 
 
 class InstanceEvaluationTransform:
@@ -76,7 +118,8 @@ class InstanceEvaluationTransform:
         short, long = self._edges
         pixels, annotated = decode_with_objects(image, objects, num_classes=self._num_classes)
         size = fit_short_edge(annotated.width, annotated.height, short=short, long=long)
-        return _place(pixels, annotated, annotated.annotations, size=size, is_mirrored=False, content=objects)
+        view = view_whole(size, is_mirrored=False)
+        return _place(pixels, annotated, annotated.annotations, view=view, content=objects)
 
 
 def decode_with_objects(image: bytes, objects: bytes, *, num_classes: int) -> tuple[Pixels, AnnotatedImage]:
@@ -101,33 +144,22 @@ def fit_short_edge(width: int, height: int, *, short: int, long: int) -> tuple[i
 
 
 def _place(
-    pixels: Pixels,
-    annotated: AnnotatedImage,
-    listed: Sequence[Annotation],
-    *,
-    size: tuple[int, int],
-    is_mirrored: bool,
-    content: bytes,
+    pixels: Pixels, annotated: AnnotatedImage, listed: Sequence[Annotation], *, view: View, content: bytes
 ) -> ImageWithObjects:
-    """Bring image, boxes and masks to a width and height."""
-    width, height = size
-    boxes = _scale_boxes(listed, annotated, size=size, is_mirrored=is_mirrored)
+    """Bring image, boxes and masks to what is seen."""
+    boxes = _place_boxes(listed, annotated, view)
     is_kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     kept = [one for one, is_there in zip(listed, is_kept.tolist(), strict=True) if is_there]
-    # Nearest at the middle of each new pixel, as `resize_pair` does it.
-    rows = ((np.arange(height) + 0.5) * annotated.height / height).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * annotated.width / width).astype(np.int64)
-    masks = np.zeros((len(kept), height, width), np.uint8)
-    for number, one in enumerate(kept):
-        mask = make_mask(one.segmentation, height=annotated.height, width=annotated.width)
-        masks[number] = mask[rows[:, None], columns[::-1] if is_mirrored else columns]
-    if (height, width) != pixels.shape[:2]:
-        pixels = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    boxes, masks = boxes[is_kept], _place_masks(kept, annotated, view)
+    if view.is_cropped:  # a box of which a corner is seen may hold no pixel of its object
+        is_seen = np.array([mask.any() for mask in masks], np.bool_)
+        boxes, masks = boxes[is_seen], masks[is_seen]
+        kept = [one for one, is_there in zip(kept, is_seen.tolist(), strict=True) if is_there]
     return ImageWithObjects(
-        pixels=pixels[:, ::-1] if is_mirrored else pixels,
+        pixels=_place_pixels(pixels, view),
         image_id=annotated.image_id,
         original_size=(annotated.height, annotated.width),
-        boxes=boxes[is_kept],
+        boxes=boxes,
         labels=np.array([one.category for one in kept], np.int64),
         masks=masks,
         is_crowd=np.array([one.is_crowd for one in kept], np.bool_),
@@ -136,14 +168,45 @@ def _place(
     )
 
 
-def _scale_boxes(
-    listed: Sequence[Annotation], annotated: AnnotatedImage, *, size: tuple[int, int], is_mirrored: bool
-) -> npt.NDArray[np.float32]:
-    """Return left, top, right, bottom of each box, within the image of the new width and height."""
+def _place_pixels(pixels: Pixels, view: View) -> Pixels:
+    """Return an image resized bilinearly, twice around a cut, as the original does it."""
+    pixels = _resize(pixels, view.scaled)
+    left, top, width, height = view.window
+    pixels = _resize(pixels[top : top + height, left : left + width], view.size)
+    return pixels[:, ::-1] if view.is_mirrored else pixels
+
+
+def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def _place_masks(listed: Sequence[Annotation], annotated: AnnotatedImage, view: View) -> Mask:
+    """Return the masks (n, H, W), of the stored pixel nearest to the middle of each, as `resize_pair` does it."""
+    left, top, _, _ = view.window
+    columns, rows = (
+        (((np.arange(size) + 0.5) * (length / size) + start) * stored / scaled).astype(np.int64)
+        for size, length, start, stored, scaled in zip(
+            view.size, view.window[2:], (left, top), (annotated.width, annotated.height), view.scaled, strict=True
+        )
+    )
+    masks = np.zeros((len(listed), len(rows), len(columns)), np.uint8)
+    for number, one in enumerate(listed):
+        mask = make_mask(one.segmentation, height=annotated.height, width=annotated.width)
+        masks[number] = mask[rows[:, None], columns[::-1] if view.is_mirrored else columns]
+    return masks
+
+
+def _place_boxes(listed: Sequence[Annotation], annotated: AnnotatedImage, view: View) -> npt.NDArray[np.float32]:
+    """Return left, top, right, bottom of what is seen of each box."""
     edges: npt.NDArray[np.float64] = np.array([one.box for one in listed], np.float64).reshape(-1, 4)
     edges[:, 2:] += edges[:, :2]
     stored = np.array([annotated.width, annotated.height] * 2)
-    edges = np.clip(edges, 0, stored) * (np.array([*size, *size]) / stored)
-    if is_mirrored:
-        edges[:, [0, 2]] = size[0] - edges[:, [2, 0]]
+    edges = np.clip(edges, 0, stored) * (np.array(view.scaled * 2) / stored)
+    left, top, width, height = view.window
+    window = np.array([width, height] * 2)
+    edges = np.clip(edges - np.array([left, top] * 2), 0, window) * (np.array(view.size * 2) / window)
+    if view.is_mirrored:
+        edges[:, [0, 2]] = view.size[0] - edges[:, [2, 0]]
     return edges.astype(np.float32)

@@ -53,6 +53,7 @@ def test_a_part_that_fails_is_told_with_its_last_words(tmp_path):
     assert "no such device" in summarize({"x": result}, {"x": printed})
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_ended(tmp_path):
     def hang(arguments):
         print("so far")

@@ -82,6 +82,7 @@ def test_autocast_is_cudas_which_runs_norms_in_float32():
     assert dtypes["native_layer_norm"] is torch.float32
 
 
+@pytest.mark.slow
 def test_eager_code_computes_the_same_and_moves_more():
     model = build("hornet_atto_gf", drop_path_rate=0.1)
     must = list_necessary_work(model, (64, 64), num_images=4)

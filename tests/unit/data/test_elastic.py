@@ -145,6 +145,7 @@ def check(root: Path, plan: Plan, attempts: list[Attempt]) -> None:
     assert found == undisturbed(root, plan)
 
 
+@pytest.mark.slow
 @given(careers(workers=st.just(0)))
 @settings(max_examples=20)
 def test_other_ranks_and_micro_batches(sets: Path, career: tuple[Plan, list[Attempt]]) -> None:

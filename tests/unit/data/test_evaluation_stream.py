@@ -46,6 +46,7 @@ def test_every_sample_comes_once_and_ranks_have_as_many_batches(toy_set: Path, n
     assert all((key != "") == real for batch in batches for key, real in zip(batch.keys, batch.is_real, strict=True))
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from([1, 2, 13, 48]),
     st.integers(1, 60),

@@ -2,20 +2,29 @@
 
 import dataclasses
 import json
+import random
 import tarfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.v2.functional import horizontal_flip
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as vision
 
 from hornet.config import ConfigError, build_config
-from hornet.data.augment.instances import InstanceEvaluationTransform, InstanceTransform, fit_short_edge
+from hornet.data.augment.instances import InstanceEvaluationTransform, InstanceTransform, draw_view, fit_short_edge
 from hornet.data.instances import make_empty_batch, open_instance_evaluation, open_instance_stream
-from hornet.data.instances_config import InstanceEvaluationConfig, InstanceStreamConfig, InstanceTransformConfig
+from hornet.data.instances_config import (
+    InstanceCropConfig,
+    InstanceEvaluationConfig,
+    InstanceStreamConfig,
+    InstanceTransformConfig,
+)
 from hornet.data.pipeline import PADDING
 from hornet.errors import UserError
+from hornet.seeding import derive_seed
 from hornet.shards.decode import UndecodableImageError
 from hornet.world import ALONE
 from tests.unit.data.masked_set import build_set as build_masked_set
@@ -23,6 +32,10 @@ from tests.unit.shards.coco_set import annotate, build_set, draw_disc, outline
 from tests.unit.shards.making import encode
 
 PLAIN = InstanceTransformConfig(short_edges=(32, 48, 64), max_long_edge=80)
+CROP = InstanceCropConfig(short_edges=(40, 56), min_edge=24, max_edge=48)
+CROPPED = dataclasses.replace(PLAIN, crop=CROP)
+RECIPE = InstanceTransformConfig(crop=InstanceCropConfig())
+"""The original's numbers."""
 HEIGHT, WIDTH = 40, 60
 
 
@@ -56,7 +69,7 @@ def squares(tmp_path_factory):
 
 
 def open_stream(folder, tmp_path, *, rank=0, num_ranks=1, micro_batch_size=2, **changes):
-    config = InstanceStreamConfig(shards=folder, index=tmp_path / "index", transform=PLAIN, **changes)
+    config = InstanceStreamConfig(shards=folder, index=tmp_path / "index", transform=CROPPED, **changes)
     world = dataclasses.replace(ALONE, rank=rank, num_ranks=num_ranks)
     return open_instance_stream(config, world=world, seed=5, global_batch_size=4, micro_batch_size=micro_batch_size)
 
@@ -115,7 +128,7 @@ def test_the_flip_mirrors_image_boxes_and_masks():
     never, always = (transform(make_pair(), flip_probability=probability) for probability in (0.0, 1.0))
     width = never.pixels.shape[1]
     assert (always.pixels == never.pixels[:, ::-1]).all()
-    assert torch.equal(torch.tensor(always.masks.copy()), horizontal_flip(torch.tensor(never.masks.copy())))
+    assert torch.equal(torch.tensor(always.masks.copy()), vision.horizontal_flip(torch.tensor(never.masks.copy())))
     left, top, right, bottom = never.boxes.T
     assert pytest.approx(np.stack([width - right, top, width - left, bottom]), abs=1e-4) == always.boxes.T
 
@@ -152,6 +165,119 @@ def test_boxes_outside_of_the_image_are_empty_left_out_and_counted():
 def test_an_image_without_objects_has_none():
     found = transform((make_pair()[0], describe([])))
     assert (found.boxes.shape, found.masks.shape[0], found.labels.shape) == ((0, 4), 0, (0,))
+
+
+def draw(config, number, *, width=WIDTH, height=HEIGHT):
+    return draw_view(width, height, config, random.Random(derive_seed("instances", 0, 0, number)))
+
+
+def test_half_of_the_images_are_cropped_and_nothing_else_is_drawn_otherwise():
+    """640 x 480 pixels, by the original's numbers: its two policies, each as likely."""
+    pairs = [
+        (draw(RECIPE, number, width=640, height=480), draw(InstanceTransformConfig(), number, width=640, height=480))
+        for number in range(1000)
+    ]
+    cropped = [(view, plain) for view, plain in pairs if view.is_cropped]
+    assert 440 < len(cropped) < 560, "three standard deviations of 16 and more"
+    assert all(view == plain for view, plain in pairs if not view.is_cropped)
+    assert all(view.is_mirrored == plain.is_mirrored for view, plain in cropped)
+    assert {view.scaled for view, _ in cropped} == {(533, 400), (667, 500), (800, 600)}
+    for view, plain in cropped:
+        left, top, width, height = view.window
+        assert 0 <= left <= view.scaled[0] - width
+        assert 0 <= top <= view.scaled[1] - height
+        assert 384 <= width <= min(600, view.scaled[0])
+        assert 384 <= height <= min(600, view.scaled[1])
+        assert view.size == fit_short_edge(width, height, short=min(plain.size), long=1333)
+    lengths = [view.window[2:] for view, _ in cropped if view.scaled == (800, 600)]
+    for side in zip(*lengths, strict=True):
+        assert min(side) < 400 < 584 < max(side), "the bounds are reached"
+        assert 470 < sum(side) / len(side) < 514, "492 is the middle"
+    places = [view.window[0] / max(1, view.scaled[0] - view.window[2]) for view, _ in cropped]
+    assert min(places) < 0.02 < 0.98 < max(places)
+
+
+def test_an_image_with_less_than_the_least_is_kept_whole_on_that_side():
+    config = dataclasses.replace(RECIPE, crop=InstanceCropConfig(probability=1.0))
+    for number in range(20):
+        view = draw(config, number, width=2000, height=200)  # 1333 x 133 at most
+        assert view.scaled == (1333, 133)
+        assert view.window[1::2] == (0, 133)
+        assert 384 <= view.window[2] <= 600
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_a_crop_against_torchvision(number):
+    """Its resizing, cropping, resizing and mirroring of image, boxes and masks, one after the other."""
+    config = dataclasses.replace(CROPPED, crop=dataclasses.replace(CROP, probability=1.0))
+    whole = transform(make_pair(), short_edges=(HEIGHT,), flip_probability=0.0)
+    view = draw(config, number)
+    found = InstanceTransform(config, num_classes=4)(*make_pair(), key=(0, 0, number))
+    left, top, width, height = view.window
+    parts = [
+        tv_tensors.Image(torch.tensor(whole.pixels).permute(2, 0, 1)),
+        tv_tensors.Mask(torch.tensor(whole.masks)),
+        tv_tensors.BoundingBoxes(torch.tensor(whole.boxes), format="XYXY", canvas_size=(HEIGHT, WIDTH)),
+    ]
+    for position, part in enumerate(parts):
+        is_mask = isinstance(part, tv_tensors.Mask)
+        how = InterpolationMode.NEAREST_EXACT if is_mask else InterpolationMode.BILINEAR
+        part = vision.resize(part, view.scaled[::-1], interpolation=how, antialias=True)
+        part = vision.crop(part, top, left, height, width)
+        part = vision.resize(part, view.size[::-1], interpolation=how, antialias=True)
+        parts[position] = vision.horizontal_flip(part) if view.is_mirrored else part
+    image, masks, boxes = parts
+    is_there = (masks > 0).flatten(1).any(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    assert found.pixels.shape[:2] == view.size[::-1]
+    assert np.abs(found.pixels.astype(int) - image.permute(1, 2, 0).numpy()).max() <= 2
+    assert found.labels.tolist() == whole.labels[is_there.numpy()].tolist()
+    assert found.num_empty == 2 - len(found.labels)
+    assert found.boxes == pytest.approx(boxes[is_there].numpy(), abs=1e-3)
+    for mask, theirs in zip(found.masks, masks[is_there].numpy(), strict=True):
+        assert (mask != theirs).mean() < 0.05, "they take the nearest pixel twice, ours once"
+
+
+def test_boxes_and_masks_of_a_crop_agree_exactly_where_pixels_are_doubled():
+    crop = InstanceCropConfig(probability=1.0, short_edges=(HEIGHT,), min_edge=20, max_edge=20)
+    config = dataclasses.replace(PLAIN, short_edges=(40,), crop=crop)
+    pair = make_pair()
+    numbers_of_objects = []
+    for number in range(40):
+        view = draw(config, number)
+        assert (view.scaled, view.size) == ((WIDTH, HEIGHT), (40, 40))
+        found = InstanceTransform(config, num_classes=4)(*pair, key=(0, 0, number))
+        numbers_of_objects.append(len(found.labels))
+        assert found.num_empty == 2 - len(found.labels)
+        assert found.masks.any(axis=(1, 2)).all()
+        left, top, _, _ = view.window
+        seen = [2 * max(4 - left, 0), 2 * max(5 - top, 0), 2 * min(24 - left, 20), 2 * min(15 - top, 20)]
+        if view.is_mirrored:
+            seen[::2] = 40 - seen[2], 40 - seen[0]
+        is_seen = seen[2] > seen[0] and seen[3] > seen[1]
+        assert found.boxes[found.labels == 3].tolist() == ([seen] if is_seen else [])
+        for mask in found.masks[found.labels == 3]:
+            rows, columns = np.nonzero(mask)
+            assert [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] == seen
+            assert mask.sum() == (seen[2] - seen[0]) * (seen[3] - seen[1])
+    assert set(numbers_of_objects) == {0, 1, 2}, "crops without objects are kept: they show what is none"
+
+
+def test_a_box_that_is_seen_without_a_pixel_of_its_object_is_left_out():
+    """A triangle, of whose box the lower right half holds nothing."""
+    one = outline((0, 0, 40, 40), number=1, image_id=7, category_id=1)
+    one["segmentation"] = [[0, 0, 40, 0, 0, 40]]
+    pair = make_pair()[0], describe([one])
+    crop = InstanceCropConfig(probability=1.0, short_edges=(HEIGHT,), min_edge=8, max_edge=8)
+    config = dataclasses.replace(PLAIN, short_edges=(32,), crop=crop)
+    counts = {"seen": 0, "box alone": 0, "nothing": 0}
+    for number in range(80):
+        left, top, _, _ = draw(config, number).window
+        found = InstanceTransform(config, num_classes=4)(*pair, key=(0, 0, number))
+        kind = "nothing" if left >= 40 else "seen" if left + top < 39 else "box alone" if left + top > 40 else None
+        if kind is not None:
+            counts[kind] += 1
+            assert (len(found.labels), found.num_empty) == ((1, 0) if kind == "seen" else (0, 1))
+    assert min(counts.values()) > 5
 
 
 def test_objects_that_do_not_fit_cannot_be_used():
@@ -273,6 +399,16 @@ def test_sets_without_objects_are_refused(tmp_path):
         ({"short_edges": [16, 800]}, "short_edges: must name lengths of at least 32 pixels"),
         ({"max_long_edge": 700}, r"max_long_edge: must be at least the longest of short_edges \(800\), not 700"),
         ({"flip_probability": 2}, "flip_probability: must be a probability from 0 to 1, not 2"),
+        (
+            {"crop": {"probability": 0}},
+            r"crop\.probability: must be over 0 and at most 1, not 0.*; for no crops leave crop",
+        ),
+        ({"crop": {"short_edges": []}}, r"crop\.short_edges: must name lengths of at least 1 pixel, not \[\]"),
+        (
+            {"crop": {"min_edge": 700}},
+            r"crop\.min_edge: must be at least 1 pixel and at most max_edge \(600\), not 700",
+        ),
+        ({"crop": {"edges": 2}}, r"crop\.edges: unknown key"),
     ],
 )
 def test_settings_of_training_that_make_no_sense_are_refused(values, sentence):

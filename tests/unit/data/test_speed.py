@@ -12,6 +12,7 @@ from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.speed import Speed, SpeedReport, describe_speed, measure_speed
 from hornet.errors import UserError
 from tests.integration.conftest import ROOT
+from tests.patience import PATIENCE
 
 
 def report(milliseconds: float) -> SpeedReport:
@@ -45,7 +46,10 @@ def test_a_set_is_streamed(toy_set: Path) -> None:
 def test_the_command(toy_set: Path) -> None:
     command = ["bench", toy_set, "--seconds", "0.2", "--workers", "1", "--batch-size", "4", "--image-size", "32"]
     done = subprocess.run(
-        [sys.executable, ROOT / "launch/shards.py", *map(str, command)], capture_output=True, text=True, timeout=120
+        [sys.executable, ROOT / "launch/shards.py", *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert "workers   images/s   CPU ms an image\n      1" in done.stdout

@@ -1,6 +1,7 @@
 """What a run of instance segmentation learns and how, by part; its settings; its pictures."""
 
 import dataclasses
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from hornet.dense.instance_inference import detect, measure_instances
 from hornet.errors import UserError
 from hornet.runs.begun import write_config
 from hornet.shards.label_space import LabelSpace
+from hornet.training.detection_results import DetectionResults, read_category_ids
 from hornet.world import ALONE
 from tests.unit.dense.annotated import make_batch, make_instances
 from tests.unit.shards.coco_set import build_set
@@ -201,27 +203,23 @@ def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
     assert columns.min() == pytest.approx(160, abs=2)
 
 
-def test_padding_and_unreadable_images_are_not_measured(monkeypatch):
+def test_padding_and_unreadable_images_are_not_measured():
     counted, bad = [], []
-    fake = SimpleNamespace(
+    precision = SimpleNamespace(
         add=lambda truth, **found: counted.append((truth.image_id, found.keys())),
         add_bad=bad.append,
         finish=lambda: "finished",
     )
-    monkeypatch.setattr("hornet.dense.instance_inference.AveragePrecision", lambda num_classes: fake)
     padding = dataclasses.replace(make_batch(NOTHING), is_real=torch.zeros(1, dtype=torch.bool), instances=())
     batches = [make_batch(BRIGHT), padding]
-    assert (
-        measure_instances(answer, batches, num_classes=3, normalise=lambda batch: batch.images_bchw / 255) == "finished"
-    )
+    found = measure_instances(answer, batches, precision=precision, normalise=lambda batch: batch.images_bchw / 255)
+    assert found == "finished"
     assert counted == [(1, {"boxes", "scores", "labels", "masks"})]
     assert bad == [0, 0]
 
 
-def test_a_detector_that_says_what_is_there_is_right(tmp_path, monkeypatch):
+def test_a_detector_that_says_what_is_there_is_right(tmp_path, alone):
     """From tars to average precision, over the sizes, numbers and classes of all that lies between."""
-    monkeypatch.setattr("hornet.training.average_precision.gather_from_all", lambda mine: [mine])
-    monkeypatch.setattr("hornet.training.average_precision.sum_over_ranks", lambda mine: mine)
     evaluation = {"shards": str(build_set(tmp_path, num_images=6)), "index": str(tmp_path / "index"), "short_edge": 96}
     config = make_config(evaluation=evaluation)
     labelled = open_labelled(config, world=ALONE)
@@ -236,12 +234,20 @@ def test_a_detector_that_says_what_is_there_is_right(tmp_path, monkeypatch):
         seen = roi_align(masks, torch.cat([numbers, boxes], dim=1), (28, 28)).clamp(0, 1)
         return [{"boxes": boxes, "masks": seen, "labels": image.labels[is_told], "scores": torch.ones(len(boxes))}]
 
-    task = dataclasses.replace(make_task(config, labelled), label_space=labelled.label_space)
+    ids = read_category_ids(labelled.origin, num_classes=4, name="squares")
+    results = DetectionResults(folder=tmp_path, category_ids=ids)
+    task = dataclasses.replace(make_task(config, labelled), label_space=labelled.label_space, results=results)
     found = task.evaluate(tell)
     assert (found.num_images, found.num_bad_images) == (6, 0)
     assert found.box_ap == pytest.approx(100)
     assert found.mask_ap50 == pytest.approx(100)
     assert found.mask_ap > 80, "masks are seen at 28 x 28"
+    written = json.loads((tmp_path / "bbox.json").read_text())
+    listed = json.loads((tmp_path / "source/annotations/instances_train2017.json").read_text())["annotations"]
+    names = ("image_id", "category_id")
+    assert sorted([row[name] for name in names] for row in written) == sorted(
+        [one[name] for name in names] for one in listed if not one["iscrowd"]
+    ), "by the ids of the file that the set was made from"
 
 
 def test_what_measures_is_looked_for_before_training(monkeypatch):
@@ -331,5 +337,7 @@ def test_a_run_is_evaluated_as_it_evaluates_unless_told_otherwise(tmp_path):
     assert trained == CONFIG
     assert config.precision == "fp32"
     assert config.evaluation == dataclasses.replace(CONFIG.evaluation, split="test")
+    assert config.results is None
+    assert read_dense(tmp_path, tmp_path, config=None, overrides=["results=x/y"])[1].results == Path("x/y")
     with pytest.raises(ConfigError, match=r"evaluation.fip: unknown key"):
         read_dense(tmp_path, tmp_path, config=None, overrides=["evaluation.fip=true"])

@@ -43,11 +43,13 @@ def run_attempt(folder, body):
     attempt.run(Script(str(script.with_suffix(""))), folder / "certificate.yaml", folder=folder, launcher="{python}")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_its_end(tmp_path):
     run_attempt(tmp_path, RUN_TO_BE_KILLED)
     assert (tmp_path / "killed/summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_finished_before_the_kill_proves_nothing(tmp_path):
     with pytest.raises(UserError, match="was finished before it could be killed; give more --steps"):
         run_attempt(tmp_path, RUN_FINISHED_BEFORE)

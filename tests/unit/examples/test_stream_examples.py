@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from hornet.data.webdataset import TrainSamples
+from tests.patience import PATIENCE
 from tests.unit.examples.test_examples import EXAMPLES, load
 from tests.unit.shards.whole_tars import write_whole_tars
 
@@ -81,7 +82,7 @@ def test_a_pipeline_goes_on_at_the_exact_sample_on_2_then_1_then_3_ranks(tars, t
             for r in range(num_ranks)
         ]
         for rank in ranks:
-            rank.communicate(timeout=300)
+            rank.communicate(timeout=PATIENCE)
         assert [rank.returncode for rank in ranks] == [0] * num_ranks
         assert read_state() == stop
         logs = [tmp_path / f"rank-{rank}-of-{num_ranks}.jsonl" for rank in range(num_ranks)]
@@ -103,7 +104,7 @@ def test_a_plain_dataloader_that_spawns_gives_what_one_that_forks_gives(tars, tm
     forked = [caption for _, captions in loader for caption in captions]
     assert sorted(forked) == sorted(CAPTIONS)
     spawned = start("webdataset_dataloader", f"{tmp_path}/tars/any-*.tar", "spawn")
-    lines = spawned.communicate(timeout=300)[0].splitlines()
+    lines = spawned.communicate(timeout=PATIENCE)[0].splitlines()
     assert lines[:-1] == [f"{step + 1} (8, 3, 20, 26) {forked[8 * step]}" for step in range(5)]
     assert "'step': 5" in lines[-1]
 
@@ -131,7 +132,7 @@ def test_accelerate_does_not_divide_it_again(tars, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += ["-m", "examples.webdataset_accelerate", f"{tmp_path}/tars/any-*.tar", str(tmp_path / "index")]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert sorted(re.findall(r"caption \d+", done.stdout)) == sorted(CAPTIONS)  # lines of two ranks may touch
@@ -174,7 +175,7 @@ def test_lightning_goes_on_within_an_epoch_on_another_number_of_ranks(tars, tmp_
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         lines = re.findall(r"(\d+) (\d+) (\d+): (caption.*)", done.stdout)

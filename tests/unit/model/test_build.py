@@ -41,6 +41,7 @@ PUBLISHED = {
 """Multiply-adds (1e9) of the networks' papers at 224 pixels."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_multiply_adds_are_those_of_the_papers(name: str) -> None:
     with torch.device("meta"):
@@ -98,6 +99,7 @@ def test_drop_path_is_as_said_also_where_the_networks_own_is_not_zero() -> None:
         assert rates == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_classifiers_are_found_wherever_they_are() -> None:
     assert get_classifier_names(build("convnext_atto")) == ("head.fc.weight", "head.fc.bias")
     assert get_classifier_names(build("resnet18")) == ("fc.weight", "fc.bias")

@@ -63,6 +63,7 @@ def test_inductor_equals_eager_in_every_gradient() -> None:
     require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
 
 
+@pytest.mark.slow
 def test_differentiating_the_traced_graph_equals_eager() -> None:
     model = fill_visibly(build_small())
     images = torch.randn(2, 3, 96, 96)
@@ -70,6 +71,7 @@ def test_differentiating_the_traced_graph_equals_eager() -> None:
     require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_and_autocast_compile_as_one_graph() -> None:
     model = fill_visibly(build_small())
     model.set_grad_checkpointing()
@@ -79,6 +81,7 @@ def test_checkpointed_activations_and_autocast_compile_as_one_graph() -> None:
         require_close(compute_gradients(model, images, compiled), compute_gradients(model, images))
 
 
+@pytest.mark.slow
 def test_a_changing_drop_path_rate_compiles_at_most_once_more() -> None:
     model = build_small(drop_path_rate=0.1).train()
     backend = CountingBackend()
@@ -90,6 +93,7 @@ def test_a_changing_drop_path_rate_compiles_at_most_once_more() -> None:
     assert backend.num_graphs <= 2
 
 
+@pytest.mark.slow
 def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
     # Symbolic image sizes break Inductor; a symbolic batch does not.
     model = build_small().eval()
@@ -103,6 +107,7 @@ def test_each_image_size_is_its_own_graph_and_the_batch_is_free() -> None:
     assert backend.num_graphs == 3
 
 
+@pytest.mark.slow
 def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     network = build_small().eval()
@@ -114,6 +119,7 @@ def test_a_network_may_be_compiled_for_many_image_sizes(monkeypatch: pytest.Monk
         assert model(torch.randn(1, 3, height, 32)).shape == (1, 8, height // 4, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resize", ["bilinear", "spectral"])
 def test_a_filters_graph_for_any_size_is_right_at_all_of_them(resize: Resize) -> None:
     layer = GlobalLocalFilter(6, grid=(4, 3)).eval()
@@ -131,6 +137,7 @@ def test_a_filters_graph_for_any_size_is_right_at_all_of_them(resize: Resize) ->
         torch.testing.assert_close(program.module()(x), layer(x))
 
 
+@pytest.mark.slow
 def test_exported_graph_is_real_and_free_of_fft() -> None:
     model = fill_visibly(build_small()).eval()
     batch = torch.export.Dim("batch", max=64)
@@ -144,6 +151,7 @@ def test_exported_graph_is_real_and_free_of_fft() -> None:
     torch.testing.assert_close(program.module()(images), model(images))
 
 
+@pytest.mark.slow
 def test_export_before_or_after_eager_use_leaves_plain_bases_in_the_cache() -> None:
     model, images = build_small().eval(), torch.randn(1, 3, 64, 64)
     fourier._bases.clear()

@@ -155,6 +155,7 @@ def test_a_drop_path_rate_outside_its_range_is_refused(rate: float) -> None:
         build_small().set_drop_path_rate(rate)
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_same_gradients_with_drop_path_on(images: torch.Tensor) -> None:
     model = fill_visibly(build_small(drop_path_rate=0.5)).train()
     torch.manual_seed(3)

@@ -12,6 +12,7 @@ from tests.golden import fill
 from tests.unit.model.test_golden import REFERENCE, load_reference_arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["hornet_tiny_gf@224", "hornet_tiny_gf@160", "hornet_tiny_7x7@200"])
 def test_it_agrees_with_the_original(case):
     name, size = case.split("@")
@@ -24,6 +25,7 @@ def test_it_agrees_with_the_original(case):
     assert (logits[:, : reference.shape[1]] - reference).abs().max() <= 1e-5 * reference.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [64, 96, (64, 96)])
 @pytest.mark.parametrize("kind", ["gf", "7x7"])
 def test_it_and_ours_agree_on_loss_and_every_gradient(kind, size):

@@ -37,6 +37,7 @@ def test_every_small_size_has_a_peer():
     assert MATCHED_CONVNEXT_WIDTHS.keys() == TABLE.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", TABLE)
 def test_a_peer_has_the_parameters_and_the_multiply_adds_of_its_hornet(size):
     *expected, tolerance = TABLE[size]
@@ -46,6 +47,7 @@ def test_a_peer_has_the_parameters_and_the_multiply_adds_of_its_hornet(size):
     assert peer == pytest.approx(ours, rel=tolerance)
 
 
+@pytest.mark.slow
 def test_a_peer_is_trained_as_any_network():
     config = ModelConfig(name="convnext_matched_zepto", drop_path_rate=0.1)
     model = build_model(config, num_classes=3, image_size=32, seed=0)

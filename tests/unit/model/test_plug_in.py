@@ -305,6 +305,7 @@ def test_reinitialised_swins_draw_their_gnconvs_anew() -> None:
     assert model.layers[0].blocks[0].attn.proj_in.weight.std().item() == pytest.approx(8**-0.5, rel=0.2)
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_same_gradients() -> None:
     images = torch.randn(2, 3, 64, 64)
     for build in (build_convnext, build_swin):

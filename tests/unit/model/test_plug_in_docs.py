@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import timm
 import torch
 
@@ -28,6 +29,7 @@ def require_all_gradients(output: torch.Tensor, model: torch.nn.Module) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_block_of_a_resnet() -> None:
     names = run("A block of a ResNet")
     assert names["logits"].shape == (2, 10)
@@ -38,6 +40,7 @@ def test_a_block_of_a_resnet() -> None:
     require_all_gradients(model(torch.randn(2, 3, 64, 64)), model.layer3)
 
 
+@pytest.mark.slow
 def test_attention_of_a_vit() -> None:
     names = run("Attention of a ViT")
     assert names["logits"].shape == (2, 10)
@@ -51,6 +54,7 @@ def test_a_decoder() -> None:
     require_all_gradients(names["classes"], names["decoder"])
 
 
+@pytest.mark.slow
 def test_the_layer_and_the_replacement_at_the_top_and_the_end(monkeypatch) -> None:
     names = run("# gnConv in other networks")
     assert names["layer"](torch.randn(1, 64, 5, 6)).shape == (1, 64, 5, 6)

@@ -128,6 +128,7 @@ def count_hosted(host: str, kind: str, *, depths: tuple[int, ...]) -> tuple[int,
 DEPTHS = {"convnext": (3, 3, 9, 3), "swin": (2, 2, 6, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("host", "name"), [("convnext", "convnext_tiny"), ("swin", "swin_tiny_patch4_window7_224")])
 def test_the_hand_that_counts_knows_the_hosts(host: str, name: str) -> None:
     # Two downsamplings differ: Swin's linear layer sees 4 C of the stage before, ConvNeXt's convolution the same.
@@ -139,6 +140,7 @@ def test_the_hand_that_counts_knows_the_hosts(host: str, name: str) -> None:
     assert (round(parameters / 1e6, 1), round(multiply_adds / 1e9, 1)) == published
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTED)
 def test_hosts_with_gnconv_have_the_shapes_that_were_counted(name: str) -> None:
     host, kind = name.split("_")[0], name.split("_")[-1]
@@ -148,6 +150,7 @@ def test_hosts_with_gnconv_have_the_shapes_that_were_counted(name: str) -> None:
     assert count_flops(model, 224) == 2 * multiply_adds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["7x7", "gf"])
 @pytest.mark.parametrize(
     ("shape", "depth", "arguments"), [("deit", 12, {}), ("convnext", 18, {}), ("convnext", 12, {"depths": (12,)})]
@@ -269,6 +272,7 @@ def test_filters_are_shaped_for_the_image_size_and_others_run(name: str) -> None
     torch.testing.assert_close(large(images), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ISOTROPIC[2:] + HOSTED if name.endswith("gf")])
 def test_a_run_builds_each_from_its_settings(name: str) -> None:
     config = ModelConfig(name=name, arguments=get_small_sizes(name), drop_path_rate=0.1, activation_checkpointing=True)

@@ -100,6 +100,7 @@ def build_model(img_size: int, how: str) -> HorNet:
     return fill_visibly(model)
 
 
+@pytest.mark.slow
 def test_loading_at_a_larger_size_is_resizing_on_the_fly():
     small, large, bilinear = build_model(64, "spectral"), build_model(96, "spectral"), build_model(96, "bilinear")
     images = torch.randn(2, 3, 96, 96)

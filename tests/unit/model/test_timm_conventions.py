@@ -108,6 +108,7 @@ def test_gradients_reach_a_hooked_map_as_class_activation_maps_need_them(images:
 # Features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature_cls", [None, "getter", "hook", "fx"])
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (0, 2)])
 def test_every_way_to_extract_features_gives_the_same_maps(
@@ -190,6 +191,7 @@ def test_torch_fx_traces_the_network(filter_stages: tuple[int, ...], is_training
     assert torch.equal(traced(other), reference)
 
 
+@pytest.mark.slow
 def test_a_traced_network_is_right_in_every_dtype(images: torch.Tensor) -> None:
     model = build_visible().double()
     assert torch.equal(torch.fx.symbolic_trace(model)(images.double()), model(images.double()))
@@ -198,6 +200,7 @@ def test_a_traced_network_is_right_in_every_dtype(images: torch.Tensor) -> None:
         assert torch.equal(torch.fx.symbolic_trace(model)(images), model(images))
 
 
+@pytest.mark.slow
 def test_torchvisions_feature_extractor_finds_stages_and_blocks(images: torch.Tensor) -> None:
     model = build_visible()
     _, names = get_graph_node_names(model)
@@ -237,6 +240,7 @@ def test_pooling_is_that_of_timm(kind: str, images: torch.Tensor) -> None:
     assert fresh.global_pool == kind
 
 
+@pytest.mark.slow
 def test_device_and_dtype_are_those_asked_for(images: torch.Tensor) -> None:
     on_meta = timm.create_model("hornet_large_gf", device="meta", dtype=torch.float16)
     assert {(p.device.type, p.dtype) for p in on_meta.parameters()} == {("meta", torch.float16)}
@@ -249,7 +253,8 @@ def test_device_and_dtype_are_those_asked_for(images: torch.Tensor) -> None:
 
 def test_what_cannot_be_changed_is_taken_as_it_is_and_refused_otherwise() -> None:
     build_small(output_stride=32, act_layer="gelu")
-    with pytest.raises(UserError, match="output_stride: HorNet's stride is 32, and cannot be 16"):
+    advice = "no dilated form of it has been trained; choose a decoder that takes maps of stride 32"
+    with pytest.raises(UserError, match=f"output_stride: HorNet's stride is 32, and cannot be 16: {advice}"):
         build_small(output_stride=16)
     with pytest.raises(UserError, match="act_layer: HorNet's activation is gelu, and cannot be silu"):
         build_small(act_layer="silu")

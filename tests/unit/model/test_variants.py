@@ -45,11 +45,13 @@ def build_on_meta(name: str, **arguments: object) -> HorNet:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_classes", "millions"), PARAMETERS_IN_MILLIONS)
 def test_parameter_counts_equal_the_table(name: str, num_classes: int, millions: float) -> None:
     assert round(count_parameters(build_on_meta(name, num_classes=num_classes)) / 1e6, 3) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "millions"), FILTERS_IN_MILLIONS)
 def test_filter_parameters_equal_the_table(name: str, millions: float) -> None:
     filters = [p for key, p in build_on_meta(name).named_parameters() if key.endswith("complex_weight")]
@@ -77,6 +79,7 @@ def count_by_hand(*, width: int, filter_side: int, num_classes: int) -> int:
     return total + 2 * 8 * width + (8 * width + 1) * num_classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [1000, 10_459, 21_841])
 @pytest.mark.parametrize(("size", "width"), [("tiny", 64), ("small", 96), ("base", 128), ("large", 192)])
 def test_parameter_counts_are_exact(size: str, width: int, num_classes: int) -> None:
@@ -94,12 +97,14 @@ def test_all_promised_names_are_registered() -> None:
     assert set(timm.list_models("hornet_*")) == set(VARIANTS) == promised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_variant_runs(name: str) -> None:
     model = build_on_meta(name, num_classes=7).eval()
     assert model(torch.empty(2, 3, 96, 64, device="meta")).shape == (2, 7)
 
 
+@pytest.mark.slow
 def test_sizes_grow_in_order() -> None:
     for kind in ("7x7", "gf"):
         sizes = ["zepto", "atto", "femto", "pico", "nano", "tiny", "small", "base", "large", "xlarge", "huge"]
@@ -109,6 +114,7 @@ def test_sizes_grow_in_order() -> None:
         assert counts[-1] > 6e8
 
 
+@pytest.mark.slow
 def test_filters_have_the_originals_grids() -> None:
     for name, third, fourth in [
         ("hornet_large_gf", (720, 14, 8, 2), (1488, 7, 4, 2)),

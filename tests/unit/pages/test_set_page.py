@@ -23,6 +23,7 @@ from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Manifest, read_manifest
 from hornet.shards.split_writing import add_split
 from hornet.shards.summary import describe_origin, describe_set, read_image_bytes
+from tests.patience import PATIENCE
 from tests.unit.shards.making import (
     NOT_AN_IMAGE,
     encode,
@@ -167,6 +168,7 @@ def test_page_tells_label_space_and_splits(toy_set: Path, tmp_path: Path) -> Non
     assert "48 at random" in page
 
 
+@pytest.mark.slow
 def test_page_of_many_classes_reads_samples_only(tmp_path: Path) -> None:
     """21,841 classes and an index of 300,000 samples, most of which no tar holds."""
     write_shards(tmp_path, num_shards=1)
@@ -220,8 +222,10 @@ def test_a_browser_shows_the_page_and_runs_nothing(tmp_path: Path) -> None:
     shot = tmp_path / "page.png"
     address = (tmp_path / "page.html").as_uri()
     options = [f"--screenshot={shot}", "--window-size=500,900", address]
-    subprocess.run([*command, *options], capture_output=True, timeout=100, check=True)
+    subprocess.run([*command, *options], capture_output=True, timeout=PATIENCE, check=True)
     pixels = np.asarray(Image.open(shot).convert("RGB"))
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20  # cards, text, charts: not a blank page
-    done = subprocess.run([*command, "--dump-dom", address], capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(
+        [*command, "--dump-dom", address], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert not Reader(done.stdout).tags & {"script", "b", "i"}

@@ -37,6 +37,7 @@ def count_saved(name, *, image_size, **settings):
     return sum(saved.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "activation_checkpointing"),
     [
@@ -65,6 +66,7 @@ def test_the_meter_follows_storages_until_they_are_freed():
         assert (meter.live, meter.peak) == (0, 800)
 
 
+@pytest.mark.slow
 def test_autocast_keeps_what_it_keeps_on_cuda():
     """CUDA's own rules, as far as the forward pass: torch runs no backward on fake CUDA tensors without a GPU."""
     model = build("hornet_tiny_gf", image_size=64)
@@ -93,6 +95,7 @@ def compute_under_cuda_autocast(model):
         torch.set_autocast_enabled("cuda", False)
 
 
+@pytest.mark.slow
 def test_the_straight_line_meets_other_sizes():
     config = ModelConfig(name="hornet_atto_gf")
     line = measure_activations(config, num_classes=NUM_CLASSES, image_size=64, precision="bf16")

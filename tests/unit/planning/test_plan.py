@@ -44,6 +44,7 @@ def plan(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_the_demo_is_planned_with_nothing_made_up(plan):
     code, out, err = plan(DEMO, *SET, "--gpus", 2, "--mfu", 0.1, "--what-if", "1,3,64", "--json", activations=None)
     assert (code, err) == (0, "")
@@ -63,6 +64,7 @@ def test_the_demo_is_planned_with_nothing_made_up(plan):
     assert many["fleet"]["micro_batch_size"] == 1, "one image is left for each"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "giga"),
     [

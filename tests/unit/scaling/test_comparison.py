@@ -28,6 +28,7 @@ def point(size):
     return {"N": size, "D": 6376.0}
 
 
+@pytest.mark.slow
 def test_a_family_that_is_five_percent_worse_is_found_so():
     found = ask(make_pair(factor=1.05))
     assert found.is_paired
@@ -47,11 +48,13 @@ def test_families_of_one_law_may_share_it():
     assert min(test.chance for test in found.tests) > 0.01
 
 
+@pytest.mark.slow
 def test_other_exponents_are_found():
     (_, shape) = ask(make_pair(STEEPER, noise=0.0005)).tests
     assert shape.chance < 0.01
 
 
+@pytest.mark.slow
 def test_pairing_takes_out_what_both_families_share():
     """The same validation images for both: their difficulty moves both laws, not their difference."""
     difficulty = np.exp(np.random.default_rng(0).normal(size=40))
@@ -66,11 +69,13 @@ def test_pairing_takes_out_what_both_families_share():
     assert widths[0] < widths[1] / 10
 
 
+@pytest.mark.slow
 def test_seeds_that_do_not_agree_are_not_paired():
     runs = make_pair()
     assert not ask([run for run in runs if run.name != "cn-n0d0s1"]).is_paired
 
 
+@pytest.mark.slow
 def test_a_crossover_is_found_with_its_interval_and_not_invented():
     sizes = np.geomspace(0.8e6, 8e6, 12)
     computes = 6 * sizes * 6376

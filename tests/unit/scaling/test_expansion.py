@@ -28,6 +28,7 @@ def expand_with_shares(study):
     return expand(study)
 
 
+@pytest.mark.slow
 def test_every_combination_is_an_ordinary_config(tmp_path):
     cells = expand_with_shares(make_study(tmp_path))
     assert len({cell.name for cell in cells}) == len(cells) == 16
@@ -55,6 +56,7 @@ def test_each_fraction_may_have_a_length_of_its_own(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_shares_are_made_once_and_lie_inside_one_another(tmp_path):
     study = make_study(tmp_path, groups={"grid": GRID | {"fractions": [0.25, 0.5, 1.0]}})
     before = expand(study)
@@ -76,6 +78,7 @@ def test_shares_that_are_not_nested_are_refused(tmp_path):
         make_shares([small, large])
 
 
+@pytest.mark.slow
 def test_a_length_in_images_is_the_same_for_every_share(tmp_path):
     grid = {key: value for key, value in GRID.items() if key != "epochs"} | {"images_seen": [80], "warmup_share": 0.1}
     cells = expand_with_shares(make_study(tmp_path, groups={"grid": grid}))
@@ -100,6 +103,7 @@ def test_groups_that_ask_for_the_same_thing_share_one_run(tmp_path):
     assert cells["grid/gf-atto_f1_e2_s0"].run == "again/gf-atto_f1_e2_s0"
 
 
+@pytest.mark.slow
 def test_a_finetuning_starts_from_its_parents_run_and_counts_it_in_its_digest(tmp_path):
     study = make_study(tmp_path, groups={"tuned": TUNED | {"sizes": ["atto"], "seeds": [1]}, "grid": GRID})
     cells = {cell.name: cell for cell in expand_with_shares(study)}
@@ -112,6 +116,7 @@ def test_a_finetuning_starts_from_its_parents_run_and_counts_it_in_its_digest(tm
     assert len({cell.digest for cell in tuned}) == 4
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_that_is_learned_leaves_the_digest(tmp_path):
     def digests(*overrides, **sections):
         grid = GRID | {"fractions": [1.0], "overrides": [*GRID["overrides"], *overrides]}

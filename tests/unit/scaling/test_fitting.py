@@ -71,6 +71,7 @@ def test_one_outlier_moves_the_fit_by_less_than_its_error_and_is_named():
     assert "n1d2s0/n1d2s1/n1d2s2" in text_of(fitted, "outlier")
 
 
+@pytest.mark.slow
 def test_noise_is_divided_into_that_of_seeds_and_that_of_cells():
     alike = [fit(make_study(noise=0.01, rng=rng), laws.chinchilla()).noise for rng in range(5)]
     apart = [fit(make_study(noise=0.01, tau=0.02, rng=rng), laws.chinchilla()).noise for rng in range(5)]

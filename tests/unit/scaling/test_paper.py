@@ -27,6 +27,7 @@ def test_every_row_names_its_source_and_a_config_that_is_there():
         assert (row.config is None) == (row.run is None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", ROWS)
 def test_sizes_and_costs_are_those_published(id):
     row = ROWS[id]

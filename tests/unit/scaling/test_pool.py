@@ -113,6 +113,7 @@ def test_whoever_stops_the_pool_stops_its_runs_and_the_same_command_goes_on(begi
     assert started == [cells[0].run]
 
 
+@pytest.mark.slow
 def test_finetunings_follow_their_parents_and_fall_with_them(begin):
     groups = {"tuned": TUNED | {"sizes": ["atto"]}, "grid": SMALL}
     pool, cells, _ = begin(groups=groups)
@@ -184,6 +185,7 @@ def test_a_run_is_the_ordinary_command_without_gpus(tmp_path, monkeypatch):
     assert log.read_text() == f"['pretrain', '--config', '{tmp_path / 'c.yaml'}'] 1 cpu\n"
 
 
+@pytest.mark.slow
 def test_a_run_that_shares_a_gpu_sees_that_one_alone(tmp_path, monkeypatch):
     study = make_study(tmp_path, execution={"cores": 8, "gpus": 2, "runs_per_gpu": 4})
     shown = tmp_path / "shown.py"

@@ -79,6 +79,7 @@ def results_of(study, cells):
     return collect(study, cells, networks=describe(cells), standings=look(study, cells), costs=costs)
 
 
+@pytest.mark.slow
 def test_cells_csv_has_every_run_and_what_it_gave(study_of):
     lost = "grid/gf-atto_f0.25_e2_s0"
     study, cells = study_of({"grid": WIDE}, unfinished=[lost])
@@ -92,6 +93,7 @@ def test_cells_csv_has_every_run_and_what_it_gave(study_of):
     assert row["value"] == row["loss"] != "9.0"
 
 
+@pytest.mark.slow
 def test_the_metric_and_the_weights_are_those_that_the_study_names(study_of):
     study, cells = study_of({"grid": WIDE}, measure={"metric": "top1_error", "weights": "ema"})
     assert {result.value for result in results_of(study, cells)} == {0.99}
@@ -100,12 +102,14 @@ def test_the_metric_and_the_weights_are_those_that_the_study_names(study_of):
     assert (result.value, result.reason) == (None, "its last step was not evaluated with ema weights")
 
 
+@pytest.mark.slow
 def test_a_shared_run_counts_once(study_of):
     study, cells = study_of({"grid": WIDE, "again": WIDE | {"fractions": [1.0]}})
     assert len(cells) == 30
     assert len(list_measurements(results_of(study, cells))) == 24
 
 
+@pytest.mark.slow
 def test_a_fit_names_what_it_has_not_seen_and_has_intervals_from_12_cells_on(study_of):
     lost = "grid/gf-atto_f0.25_e2_s0"
     study, cells = study_of({"grid": WIDE}, unfinished=[lost], fit={"resamples": 50})
@@ -119,6 +123,7 @@ def test_a_fit_names_what_it_has_not_seen_and_has_intervals_from_12_cells_on(stu
     assert {flag["code"] for flag in content["flags"]} >= {"too_few_levels"}
 
 
+@pytest.mark.slow
 def test_few_cells_give_a_sentence_in_the_place_of_an_interval(study_of):
     study, cells = study_of({"grid": WIDE | {"fractions": [0.5, 1.0]}})
     (found,) = fit_study(study, results_of(study, cells))
@@ -132,6 +137,7 @@ def test_few_cells_give_a_sentence_in_the_place_of_an_interval(study_of):
     assert (found.fit, found.remarks) == (None, ("none of the 24 runs has a result, so there is nothing to fit",))
 
 
+@pytest.mark.slow
 def test_what_is_held_out_is_foretold_before_it_starts_unseen_and_never_again(study_of):
     study, cells = study_of({"grid": WIDE, "large": LARGE}, fit={"resamples": 50})
     results = results_of(study, cells)
@@ -237,6 +243,7 @@ def test_two_families_are_compared_at_places_that_both_have_and_by_their_laws(st
     assert written["interval"][0] < written["log_ratio"] < written["interval"][1] < 0
 
 
+@pytest.mark.slow
 def test_families_without_enough_cells_are_compared_by_what_was_measured_alone(study_of):
     groups = {"grid": WIDE | {"families": ["gf", "7x7"], "fractions": [0.5, 1.0]}}
     study, cells = study_of(groups)
@@ -249,6 +256,7 @@ def test_families_without_enough_cells_are_compared_by_what_was_measured_alone(s
     assert lonely == []
 
 
+@pytest.mark.slow
 def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
     study, cells = study_of({"grid": WIDE}, fit={"data": "T"})
     results = results_of(study, cells)
@@ -308,6 +316,7 @@ def test_figures_hold_intervals_the_grid_learning_and_what_was_foretold(study_of
         assert str(render_chart(figure)).startswith("<svg")
 
 
+@pytest.mark.slow
 def test_a_plan_tells_size_data_operations_state_and_cost(study_of):
     study, cells = study_of({"grid": WIDE}, unfinished=["grid/gf-pico_f1_e2_s0"])
     standings, networks = look(study, cells), describe(cells)
@@ -326,6 +335,7 @@ def test_a_plan_tells_size_data_operations_state_and_cost(study_of):
     assert row["training_flops"] == row["T"] * int(6 * 3.1e6)
 
 
+@pytest.mark.slow
 def test_costs_of_a_network_that_was_not_measured_go_by_its_operations(study_of, monkeypatch):
     study, cells = study_of({"grid": WIDE})
     atto = next(cell for cell in cells if cell.size == "atto" and cell.fraction == 1)

@@ -64,6 +64,7 @@ def test_each_finetuning_waits_for_its_own_parent(tmp_path, calls):
     assert all("/tuned/" in path for path in children)
 
 
+@pytest.mark.slow
 def test_branches_wait_for_their_trunk_and_finetunings_for_those(tmp_path, calls):
     overrides = [*SMALL["overrides"], "schedule.shape=wsd"]
     lengths = SMALL | {"sizes": ["atto"], "epochs": [2, 4], "trunk": True, "overrides": overrides}

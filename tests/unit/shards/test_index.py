@@ -224,6 +224,7 @@ def tars(draw: st.DrawFn) -> bytes:
     return content
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(tars(), st.sampled_from([None, "label"]))
 def test_headers_read_here_are_those_that_tarfile_reads(
@@ -237,6 +238,7 @@ def test_headers_read_here_are_those_that_tarfile_reads(
         assert ours == outcome(path, checksums=False, rule=rule)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(tars(), st.data())
 def test_headers_alone_find_the_damage_that_all_bytes_show(

@@ -15,6 +15,7 @@ from hornet.errors import UserError
 from hornet.shards.indexing.tar_list import is_tar_list, list_tars
 from hornet.shards.shard_set import open_shards
 from hornet.shards.whole_set import open_whole_set
+from tests.patience import PATIENCE
 from tests.unit.shards.making import write_shards
 from tests.unit.shards.whole_tars import write_whole_tars
 
@@ -104,7 +105,7 @@ def test_processes_that_start_together_index_once(tmp_path: Path) -> None:
     ]
     for process in processes:
         process.start()
-    found = [results.get(timeout=120) for _ in processes]
+    found = [results.get(timeout=PATIENCE) for _ in processes]
     for process in processes:
         process.join()
     assert [num_samples for num_samples, _ in found] == [40] * 3

@@ -26,6 +26,7 @@ from hornet.shards.indexing import remote_folder as remote_tars
 from hornet.shards.indexing.index_set import IndexPlan, index_folder
 from hornet.shards.indexing.remote_folder import RangeReader
 from hornet.shards.shard_set import open_shards
+from tests.patience import PATIENCE
 
 pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")
@@ -267,8 +268,8 @@ def test_a_range_reader_gives_any_bytes(ahead: int) -> None:
         assert reader.read_at(offset, num_bytes) == content[offset : offset + num_bytes]
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float) -> bool:
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool]) -> bool:
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if condition():
             return True
@@ -296,7 +297,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         [juicefs, "format", "--storage", "file", "--bucket", f"{tmp_path}/store", database, "test"],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     keys = {"MINIO_ROOT_USER": "someone", "MINIO_ROOT_PASSWORD": "something"}
     with subprocess.Popen(
@@ -306,7 +307,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            if not wait_for(lambda: answers(port), seconds=30):
+            if not wait_for(lambda: answers(port)):
                 pytest.skip("the S3 server does not start here")
             monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hornet.cli.shards import main
+from tests.patience import PATIENCE
 from tests.unit.shards.making import encode, make_image, write_shards
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,7 +112,12 @@ train()
 @pytest.mark.slow
 def test_a_script_that_fails_with_open_streams_ends_at_once(toy_set: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", FORGETFUL, toy_set], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", FORGETFUL, toy_set],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 1
     assert done.stderr.strip().endswith("RuntimeError: training failed")

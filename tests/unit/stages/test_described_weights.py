@@ -14,6 +14,7 @@ from hornet.stages.config import ExportConfig
 from hornet.stages.pretrained import choose_network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

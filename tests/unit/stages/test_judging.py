@@ -172,6 +172,7 @@ def test_what_cannot_be_judged_is_refused(
         plan(of_set, of_weights, config)
 
 
+@pytest.mark.slow
 def test_real_labels_are_found_by_the_images_name_and_equal_timms(alone: object) -> None:
     judging = plan(IN1K, IN1K, JudgeConfig(real_labels=True))
     assert judging.real is not None

@@ -56,6 +56,7 @@ def test_a_backbone_without_a_head() -> None:
     assert recognise(state, source="x.pth").num_rows == 0
 
 
+@pytest.mark.slow
 def test_what_is_none_is_refused_with_the_keys_that_differ() -> None:
     state = state_of("hornet_tiny_gf")
     state["extra.weight"] = torch.zeros(1)
@@ -111,6 +112,7 @@ def test_finetuning_knows_the_released_heads() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_finetuning_guesses_nothing_else() -> None:
     own = start_of("hornet_tiny_7x7", 10)
     assert name_released(own) == (own, [])

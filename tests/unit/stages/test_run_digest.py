@@ -13,6 +13,7 @@ from hornet.errors import UserError
 from hornet.formats import UNWRITTEN
 from hornet.stages.run_digest import NAMES, digest_parts, digest_run, list_learned
 from pretrain.config import PretrainConfig
+from tests.patience import PATIENCE
 from tests.unit.shards.making import index, write_shards
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -132,7 +133,7 @@ def test_it_is_computed_from_the_sets_of_a_config_wherever_they_lie(tmp_path):
 
 def test_it_needs_no_torch():
     code = "import hornet.stages.run_digest, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "False\n", done.stderr
 
 

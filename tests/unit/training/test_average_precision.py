@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import dataclasses
 import io
 import json
 
@@ -19,6 +20,7 @@ from hornet.shards.build.build import build
 from hornet.shards.shard_set import open_shards
 from hornet.training import average_precision
 from hornet.training.average_precision import AveragePrecision
+from hornet.training.detection_results import DetectionResults, read_category_ids
 from hornet.world import ALONE
 from tests.unit.shards.coco_set import plan, write_coco
 
@@ -80,6 +82,16 @@ def count(truths, detect=detect):
     return found
 
 
+def run_pycocotools(file, results, kind):
+    with contextlib.redirect_stdout(io.StringIO()):
+        listed = COCO(file)
+        counted = COCOeval(listed, listed.loadRes(results), kind)
+        counted.evaluate()
+        counted.accumulate()
+        counted.summarize()
+    return counted
+
+
 def measure_with_pycocotools(file, truths, ids, kind):
     results = []
     for truth in truths:
@@ -94,12 +106,7 @@ def measure_with_pycocotools(file, truths, ids, kind):
                 else {"segmentation": coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))}
             )
             results.append({"image_id": truth.image_id, "category_id": ids[label - 1], "score": score.item(), **place})
-    with contextlib.redirect_stdout(io.StringIO()):
-        listed = COCO(file)
-        counted = COCOeval(listed, listed.loadRes(results), kind)
-        counted.evaluate()
-        counted.accumulate()
-        counted.summarize()
+    counted = run_pycocotools(file, results, kind)
     classes = [values[values > -1] for values in counted.eval["precision"][:, :, :, 0, -1].transpose(2, 0, 1)]
     return counted.stats, [100 * values.mean() if values.size else None for values in classes]
 
@@ -119,12 +126,71 @@ def test_against_pycocotools(alone, squares, kind, name):
     assert 10 < getattr(found, f"{name}_ap50") < 90
 
 
+@pytest.mark.parametrize(("kind", "name"), [("segm", "mask"), ("bbox", "box")])
+def test_pycocotools_finds_in_the_written_results_what_is_told(alone, squares, tmp_path, kind, name):
+    """All of it, of small, medium and large objects too, with the ids of the file."""
+    file, truths, ids = squares
+    assert ids == [1, 3, 90]
+    counted = count(truths)
+    found = counted.finish()
+    results = DetectionResults(folder=tmp_path / "new/results", category_ids=ids)
+    results.prepare()
+    results.write(counted.gathered)
+    path = tmp_path / f"new/results/{kind}.json"
+    for value, measure in zip(run_pycocotools(file, str(path), kind).stats, STATS, strict=False):
+        if measure is not None:
+            mine = getattr(found, f"{name}_{measure}")
+            assert (-1 if mine is None else mine / 100) == pytest.approx(value, abs=1e-12), measure
+    rows = json.loads(path.read_text())
+    place = {"segm": "segmentation", "bbox": "bbox"}[kind]
+    assert {tuple(row) for row in rows} == {("image_id", "category_id", "score", place)}
+    assert {row["category_id"] for row in rows} == {1, 3, 90}
+    per_image = {truth.image_id: len(detect(truth)["scores"]) for truth in truths}
+    assert {number: sum(row["image_id"] == number for row in rows) for number in per_image} == per_image
+    assert {one.name for one in path.parent.iterdir()} == {"bbox.json", "segm.json"}
+
+
+def test_results_of_nothing_found_are_an_empty_list(tmp_path):
+    results = DetectionResults(folder=tmp_path, category_ids=(1,))
+    results.write([])
+    assert json.loads((tmp_path / "bbox.json").read_text()) == []
+
+
+def test_results_that_cannot_be_written_leave_what_was_there(alone, squares, tmp_path):
+    _, truths, ids = squares
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        UserError, match=r"results: .*file/x cannot be written \(Not a directory\); name another folder"
+    ):
+        DetectionResults(folder=tmp_path / "file/x", category_ids=ids).prepare()
+    counted = count(truths[:1] * 2)
+    counted.finish()
+    (tmp_path / "bbox.json").write_text("before")
+    with pytest.raises(UserError, match=r"results: two images of the set have the id \d+"):
+        DetectionResults(folder=tmp_path, category_ids=ids).write(counted.gathered)
+    broken = [
+        dataclasses.replace(counted.gathered[0], found=[{"category_id": 1, "score": 0.5, "bbox": [float("nan")]}])
+    ]
+    with pytest.raises(ValueError, match="JSON"):
+        DetectionResults(folder=tmp_path, category_ids=ids).write(broken)
+    assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"file": "", "bbox.json": "before"}
+
+
+@pytest.mark.parametrize("origin", [{}, {"category_ids": [1, 3]}, {"category_ids": [1, "3", 90]}, {"category_ids": 3}])
+def test_a_set_that_does_not_say_its_categories_ids_is_refused(origin):
+    with pytest.raises(
+        UserError, match=r"results: the manifest of squares does not say .* its 3 classes .*build the set"
+    ):
+        read_category_ids(origin, num_classes=NUM_CLASSES, name="squares")
+
+
 def test_two_ranks_in_any_order_count_what_one_counts(alone, squares, monkeypatch):
     _, truths, _ = squares
     whole = count(truths).finish()
     first, second = count(truths[0::2]), count(truths[1::2][::-1])
     monkeypatch.setattr(average_precision, "gather_from_all", lambda images: [images, second._images])
     assert first.finish() == whole
+    assert [one.image_id for one in first.gathered] == sorted(truth.image_id for truth in truths), "each once, in order"
 
 
 def test_the_truth_as_detections_is_all_right(alone, squares):

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests.patience import PATIENCE
+
 SCRIPT = """
 import os, pathlib, re, signal, sys, time
 from hornet.runs.directory import RunConfig, RunDirectory
@@ -53,7 +55,7 @@ print([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
 @pytest.mark.slow
 def test_what_hangs_is_ended_and_says_where_it_hung(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert json.loads(done.stdout) == [70, 70, 1, 0, 0]
     stacks = {path.name: path.read_text() for path in (tmp_path / "r/stacks").iterdir()}

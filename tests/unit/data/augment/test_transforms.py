@@ -209,6 +209,7 @@ def test_evaluating_a_thin_image_takes_no_more_than_decoding_a_large_one(
     assert np.array_equal(np.unique(pixels.reshape(-1, 3), axis=0), [(200, 30, 90)])
 
 
+@pytest.mark.slow
 def test_a_warped_column_is_what_the_warped_row_is() -> None:
     values = np.random.default_rng(0).integers(0, 256, (1, 6_000_000, 3), dtype=np.uint8)
     row, column = (encode(Image.fromarray(pixels)) for pixels in (values, values.swapaxes(0, 1)))

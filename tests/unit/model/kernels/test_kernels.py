@@ -12,6 +12,7 @@ import torch
 from hornet.errors import UserError
 from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
+from tests.patience import PATIENCE
 from tests.unit.model.small_model import build_small
 
 ROOT = Path(__file__).parents[4]
@@ -36,7 +37,7 @@ def test_kernels_agree_with_float64_under_the_interpreter():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

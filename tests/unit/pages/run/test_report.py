@@ -176,6 +176,7 @@ def test_a_damaged_evaluation_is_named_by_its_set(run):
     assert "Evaluations on 1 set" in page
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(data=st.data())
 def test_no_value_in_an_evaluation_breaks_the_page(tmp_path_factory, data):
@@ -220,6 +221,7 @@ def test_what_is_no_run_is_refused(run, tmp_path):
         write_report(run, run / "config.yaml/report.html", now=START)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", TABLES)
 @settings(max_examples=25)
 @given(data=st.data())
