@@ -27,7 +27,7 @@ def show_dense_tasks() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     scenes = ("--num-training", 400, "--num-validation", 50, "--size", 96, "--max-objects", 2, "--num-digits", 3)
     call("scenes: digits on photographs", python("launch/scenes.py", DATA / "scenes", *scenes))
-    build("shards", "--name", "scenes", "--classes", DATA / "scenes" / "classes.txt")
+    build("shards", "--name", "scenes", "--classes", DATA / "scenes" / "classes.txt", "--samples-per-shard", 100)
     training = [*ON_TWO_CPUS, "launch/dense.py", "--config", "configs/demo/segmentation.yaml"]
     call_and_kill("training a segmenter, to be killed", training, segmenter, after_step=KILL_AFTER_STEP)
     call("training it, the same command again", training)
@@ -55,8 +55,7 @@ def build(name: str, *options: object) -> None:
     """Make the scenes into a set of both splits."""
     for split, source in SPLITS:
         command = ("launch/shards.py", "build", DATA / "scenes", DATA / name, "--split", split)
-        sizes = ("--source-split", source, "--samples-per-shard", 100)
-        call(f"{name}: {split}", python(*command, *sizes, *options))
+        call(f"{name}: {split}", python(*command, "--source-split", source, *options))
 
 
 def read_best(run: Path) -> dict[str, Any]:
