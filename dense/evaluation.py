@@ -12,6 +12,7 @@ from dense.networks import build_network
 from dense.stage import make_task, open_labelled
 from hornet.data.loader import EvaluationStream
 from hornet.errors import UserError
+from hornet.runs.begun import CONFIG_NAME
 from hornet.shards.label_space import read_label_space
 from hornet.stages.classification import require_same_labels
 from hornet.training.average_precision import DetectionEvaluation
@@ -69,7 +70,7 @@ def _prepare_results(config: AnyEvaluateConfig, labelled: EvaluationStream, *, w
 
 
 def _find_checkpoint(config: AnyEvaluateConfig) -> Checkpoint:
-    if (config.source / MANIFEST).exists():
+    if not (config.source / CONFIG_NAME).exists():
         return verify_checkpoint(config.source)
     found = find_newest(config.source / "checkpoints")
     if found is None:

@@ -11,6 +11,7 @@ from hornet.dense.instance_segmenter import InstanceSegmenter, build_instance_se
 from hornet.dense.pyramid import FeaturePyramid
 from hornet.dense.uper_net import UPerNet
 from hornet.errors import UserError
+from hornet.model.sizes import STEM_STRIDE
 from hornet.seeding import derive_seed
 
 
@@ -42,12 +43,18 @@ def get_backbone(network: UPerNet | InstanceSegmenter) -> DenseBackbone:
 def _build_detector(config: InstancesConfig, *, num_classes: int) -> InstanceSegmenter:
     model = config.model
     backbone = _build_backbone(model)
+    if backbone.stem_stride != STEM_STRIDE:
+        raise UserError(
+            f"model.arguments: a detector's maps are of strides 4, 8, 16 and 32, and not from stem_stride="
+            f"{backbone.stem_stride} on; leave it out"
+        )
     return build_instance_segmenter(
         model.detector,
         backbone,
         FeaturePyramid(backbone.channels, out_channels=model.channels, kind=model.pyramid),
         num_classes=num_classes - 1,
         anchor_size=model.anchor_size,
+        num_regions=model.regions_per_image,
     )
 
 
@@ -60,7 +67,15 @@ def _build_backbone(model: DenseBackboneConfig) -> DenseBackbone:
             layer_scale_init=model.layer_scale_init,
             **(model.arguments or {}),
         )
-    except TypeError as error:
+    except UserError:
+        raise
+    except Exception as error:  # a constructor may raise anything for arguments of the wrong kind
+        if not model.arguments:
+            raise
         raise UserError(f"model.arguments: {model.name} does not take them: {error}") from error
+    if backbone.in_channels != 3:
+        raise UserError(
+            f"model.arguments: images have 3 channels, and not in_chans={backbone.in_channels}; leave it out"
+        )
     backbone.set_grad_checkpointing(model.activation_checkpointing)
     return backbone

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
+from torchvision.utils import draw_bounding_boxes, make_grid
 
 EDGE_PIXELS = 320
 """Of the square that one image is shown in."""
@@ -26,7 +26,7 @@ def draw_instances(
     """Return an image (3, H, W) of bytes as a square (3, 320, 320) of values in 0..1, with things drawn on it.
 
     Boxes (N, 4) and masks (N, height, width) are in pixels of `size`, whatever the image has; `names` are those of the
-    labels (N,). What is beside the image is white.
+    labels (N,). Of masks that overlap the first is seen. What is beside the image is white.
     """
     height, width = image.shape[1:]
     scale = EDGE_PIXELS / max(height, width)
@@ -38,7 +38,9 @@ def draw_instances(
         chosen = [int(label) for label in labels]
         colours = [table[number] for number in chosen]
         resized = functional.interpolate(masks[None].float().cpu(), size=shown, mode="nearest")[0] > 0.5
-        drawn = draw_segmentation_masks(drawn, resized, alpha=0.5, colors=colours)
+        bare, drawn = drawn, drawn.clone()
+        for mask, colour in zip(resized.flip(0), reversed(colours), strict=True):
+            drawn[:, mask] = bare[:, mask] // 2 + torch.tensor(colour, dtype=torch.uint8)[:, None] // 2
         factors = torch.tensor([shown[1] / size[1], shown[0] / size[0]] * 2)
         corners = boxes.float().cpu() * factors
         corners[:, 2:] = torch.maximum(corners[:, 2:], corners[:, :2])

@@ -102,6 +102,7 @@ UNWRITTEN: Mapping[str, Any] = {
     "schedule.cooldown": "1-sqrt",  # 0.2.0; likewise
     "schedule.drop_steps": [],  # 0.2.0; before, launch/dense.py had the curve alone
     "task": "semantic",  # 0.2.0; likewise
+    "model.regions_per_image": 512,  # 0.2.0
     "guard.max_norm_spikes_in_a_row": None,  # 0.2.0
     "guard.window_steps": 128,  # 0.1.0; of no effect without spike_sigmas
 }

@@ -16,7 +16,7 @@ import pytest
 from dense.config import TASKS, EvaluateInstancesConfig, EvaluateSegmenterConfig
 from finetune.config import FinetuneConfig
 from hornet.cli import COMMANDS
-from hornet.cli.configs import list_configs
+from hornet.cli.configs import find_stage, list_configs
 from hornet.config import ConfigError, build_config, read_yaml
 from hornet.overrides import apply_overrides
 from hornet.stages.config import EvaluateConfig, ExportConfig
@@ -194,7 +194,7 @@ def find_config_problem(name, options):
             return f"no config {path}"
         else:  # FILE, my.yaml: the keys are those of any config
             values = read_yaml(ROOT / f"configs/demo/{DEMOS.get(name, 'pretrain')}.yaml")
-    if name == "dense":
+    if find_stage(values) == "dense":
         base = TASKS[values.get("task", "semantic")]
     base = base or (FinetuneConfig if "start" in values else PretrainConfig)
     problems = apply_overrides(values, [word for word in options.overrides if "=" in word])

@@ -10,6 +10,7 @@ from typing import Any
 from finetune.config import AverageConfig
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.evaluate_dense import require_classifier
 from hornet.config import ConfigError, build_config, describe_fields
 from hornet.durable import replace_non_finite
 from hornet.errors import UserError
@@ -65,6 +66,8 @@ def read_config(method: str, words: list[str]) -> AverageConfig:
     if missing or not sources:
         name = str(missing[0]) if missing else "sources"
         raise ConfigError(name, ["does not exist; give a run directory, or a checkpoint in one"])
+    for source in sources:
+        require_classifier(source)
     values: dict[str, Any] = {"method": method, "sources": sources}
     for folder in (sources[0], sources[0].parent.parent):
         if (folder / CONFIG_NAME).exists():

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from hornet.cli import BAD_INPUT
-from hornet.cli.configs import find_config
-from hornet.config import TASK, ConfigError, describe_fields, load_config
+from hornet.cli.configs import find_config, require_stage
+from hornet.config import TASK, ConfigError, describe_fields, load_config, read_settings
 from hornet.errors import UserError
 from hornet.world import read_world, report_to_launcher
 
@@ -26,13 +26,15 @@ NUM_ROLLBACK_BATCHES = 200  # PaLM (arXiv 2204.02311, 5.1) left out 200 to 500 a
 def read_command_line(
     config_class: type[Config] | Mapping[str, type[Config]],
     *,
+    stage: str,
     description: str,
     example: str,
     arguments: Sequence[str] | None = None,
 ) -> Config:
     """Parse `--config FILE key=value ...` into a config; on bad input print every problem and exit 2.
 
-    Of several classes, by name, the config's `task` names one; a config without it is of the first.
+    `stage` is the script in launch/ that asks. Of several classes, by name, the config's `task` names one; a config
+    without it is of the first.
     `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
     """
     parser = _Parser(
@@ -62,7 +64,9 @@ def read_command_line(
     options = parser.parse_intermixed_args(arguments)
     try:
         overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
-        return load_config(config_class, path=find_config(options.config), overrides=overrides)
+        path = find_config(options.config)
+        require_stage(read_settings(path, overrides)[0], stage, source=str(path))
+        return load_config(config_class, path=path, overrides=overrides)
     except ConfigError as error:
         _refuse(str(error))
 

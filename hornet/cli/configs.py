@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hornet.config import ConfigError
 from hornet.world import read_world
@@ -52,3 +54,22 @@ def find_config(given: Path) -> Path:
     near = get_close_matches(wanted, beside, n=1) or get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     raise ConfigError(wanted, [f"no such file; {hint}`hornet configs` lists those that come with the package"])
+
+
+def find_stage(values: Mapping[str, Any]) -> str | None:
+    """Return the stage that settings are of, by what no other stage's have; None if they leave it open.
+
+    It is the name of the script in launch/: pretrain, finetune or dense.
+    """
+    schedule = values.get("schedule")
+    is_dense = "task" in values or (isinstance(schedule, Mapping) and "num_steps" in schedule)
+    found = {"pretrain": "zero" in values, "dense": is_dense, "finetune": "start" in values and not is_dense}
+    stages = [stage for stage, is_there in found.items() if is_there]
+    return stages[0] if len(stages) == 1 else None
+
+
+def require_stage(values: Mapping[str, Any], stage: str, *, source: str) -> None:
+    """Raise ConfigError, in one sentence and not key by key, if settings are those of another stage."""
+    found = find_stage(values)
+    if found not in (None, stage):
+        raise ConfigError(source, [f"is for launch/{found}.py and not for launch/{stage}.py; start it with that"])

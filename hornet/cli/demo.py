@@ -28,16 +28,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", action="store_true", help="make only the digits' shards, in data/demo/, for a study")
     parser.add_argument(
-        "--dense", action="store_true", help="segmentation instead, of scenes; results in runs/demo-dense/"
+        "--dense", action="store_true", help="a segmenter and a detector instead; results in runs/demo-dense/"
     )
     options = parser.parse_args()
     if not (ROOT / "launch").exists():
         print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
     if options.dense:
-        from hornet.cli.demo_dense import segment_scenes
+        from hornet.cli.demo_dense import show_dense_tasks
 
-        segment_scenes()
+        show_dense_tasks()
         return
     started = time.monotonic()
     for folder in (DATA,) if options.data else (DATA, RUNS):

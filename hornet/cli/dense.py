@@ -15,6 +15,7 @@ def main() -> None:
 
     config = read_command_line(
         TASKS,
+        stage="dense",
         description=__doc__ or "",
         example="accelerate launch launch/dense.py --config configs/dense/upernet_hornet_tiny_gf_ade20k.yaml "
         "start.from=runs/tiny",

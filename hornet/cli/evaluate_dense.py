@@ -36,6 +36,13 @@ def find_dense_run(source: Path) -> Path | None:
     return None
 
 
+def require_classifier(source: Path) -> None:
+    """Raise ConfigError, in one sentence and not key by key, if weights are those of a run of a dense task."""
+    run = find_dense_run(source)
+    if run is not None:
+        raise ConfigError(str(run), ["is a run of launch/dense.py, and this is for classifiers; it can be evaluated"])
+
+
 def evaluate_dense_run(run: Path, options: argparse.Namespace) -> None:
     """Evaluate what the command line names, and print it; raise ConfigError for settings that are none."""
     trained, config = read_dense(run, options.source, config=options.config, overrides=options.overrides)

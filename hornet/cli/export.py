@@ -8,6 +8,7 @@ from typing import Any
 
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.evaluate_dense import require_classifier
 from hornet.config import ConfigError, build_config, describe_fields
 from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE, VARIANTS
@@ -50,6 +51,7 @@ def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportCo
     """Take the run's own preprocessing, then the overrides."""
     if not os.path.lexists(source):
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    require_classifier(source)
     values: dict[str, Any] = {"source": source, "output": output}
     for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
         if (folder / "config.yaml").exists():

@@ -12,6 +12,7 @@ def main() -> None:
 
     config = read_command_line(
         FinetuneConfig,
+        stage="finetune",
         description=__doc__ or "",
         example="accelerate launch launch/finetune.py --config configs/finetune/hornet_large_gf_in1k_384.yaml "
         "start.from=runs/large",

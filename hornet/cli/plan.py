@@ -9,7 +9,7 @@ from typing import Any
 
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import positive, print_to_pipe
-from hornet.cli.configs import find_config
+from hornet.cli.configs import find_config, find_stage
 from hornet.config import ConfigError, build_config, read_settings
 from hornet.errors import UserError
 from hornet.hardware import GPUS, get_gpu
@@ -131,6 +131,8 @@ def read_config(path: Path, overrides: list[str]) -> tuple[Any, Any, Any]:
     from pretrain.config import PretrainConfig
 
     values, problems = read_settings(find_config(path), overrides)
+    if find_stage(values) == "dense":
+        raise ConfigError(str(path), ["is for launch/dense.py; plan one of pretraining (zero) or finetuning (start)"])
     if "zero" not in values and "start" not in values:
         problems.append("is neither a pretraining config (zero) nor a finetuning config (start)")
         raise ConfigError(str(path), problems)

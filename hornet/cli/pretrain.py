@@ -12,6 +12,7 @@ def main() -> None:
 
     config = read_command_line(
         PretrainConfig,
+        stage="pretrain",
         description=__doc__ or "",
         example="deepspeed launch/pretrain.py --config configs/pretrain/hornet_large_gf_in22k.yaml run.name=large",
     )

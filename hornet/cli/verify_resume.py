@@ -11,20 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dense.config import TASKS, DenseConfig, InstancesConfig
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
-from hornet.cli.configs import find_config
-from hornet.config import ConfigError, build_config, read_settings, to_yaml
+from hornet.cli.configs import find_config, find_stage
+from hornet.config import ConfigError, build_config, choose_class, read_settings, to_yaml
 from hornet.data.division import check_division
 from hornet.drills.launched import TORCHRUN, Script
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
 from hornet.shards.shard_set import open_shards
 from hornet.stages.config import StageConfig
+from hornet.training.config import StepScheduleConfig
+
+AnyConfig = StageConfig | DenseConfig | InstancesConfig
 
 EPILOG = """examples:
   python launch/verify_resume.py --config configs/demo/pretrain.yaml
   python launch/verify_resume.py --config configs/pretrain/hornet_large_gf_in22k.yaml --ranks 8 --other-ranks 4
+  python launch/verify_resume.py --config configs/demo/segmentation.yaml
   python launch/verify_resume.py --config my.yaml --ranks 16 --other-ranks 8 \\
       --launcher 'srun --ntasks={ranks} --kill-on-bad-exit=1 {python}'
 
@@ -38,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a pretraining or finetuning run")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a run; see `hornet configs`")
     parser.add_argument("--ranks", type=int, help="ranks (default: the GPUs here, 2 on a CPU)")
     parser.add_argument("--other-ranks", type=int, help="of the third run (default: half, or 2)")
     parser.add_argument("--steps", type=int, default=20, help="optimizer steps of each run (default 20)")
@@ -65,36 +70,52 @@ def main() -> None:
     sys.exit(0 if is_certified else 1)
 
 
-def read_config(path: Path, overrides: list[str]) -> tuple[Script, StageConfig]:
-    """Return the script a config is for, and the config."""
+def read_config(path: Path, overrides: list[str]) -> tuple[Script, AnyConfig]:
+    """Return the script a config is for, and the config; one that leaves open what it is of is for pretraining."""
     values, problems = read_settings(find_config(path), overrides)
-    if "start" in values:
+    stage = find_stage(values) or "pretrain"
+    source = str(path)
+    if stage == "dense":
+        return Script(stage), build_config(
+            choose_class(TASKS, values, source=source), values, source=source, problems=problems
+        )
+    if stage == "finetune":
         from finetune.config import FinetuneConfig
 
-        return Script("finetune"), build_config(FinetuneConfig, values, source=str(path), problems=problems)
+        return Script(stage), build_config(FinetuneConfig, values, source=source, problems=problems)
     from pretrain.config import PretrainConfig
 
-    return Script("pretrain"), build_config(PretrainConfig, values, source=str(path), problems=problems)
+    return Script(stage), build_config(PretrainConfig, values, source=source, problems=problems)
 
 
-def shorten(config: StageConfig, *, num_steps: int, folder: Path) -> StageConfig:
+def shorten(config: AnyConfig, *, num_steps: int, folder: Path) -> AnyConfig:
     """Return the config of a run of `num_steps` that is checkpointed every quarter."""
-    data = config.data
-    num_samples = open_shards(data.shards, data.split, remote=data.remote, index=data.index).num_samples
-    num_epochs = num_steps / (num_samples // config.global_batch_size)
-    warmup_share = min(0.25, 1 - config.schedule.cooldown_share) if config.schedule.shape == "wsd" else 0.25
     return replace(
         config,
         run=replace(config.run, root=folder, branch_from=None),
         evaluation=None,
-        schedule=replace(config.schedule, num_epochs=num_epochs, warmup_epochs=num_epochs * warmup_share),
+        schedule=_shorten_schedule(config, num_steps=num_steps),
         cadence=replace(
             config.cadence, log_every_steps=1, save_every_steps=max(1, num_steps // 4), evaluate_every_steps=None
         ),
+        checkpoints=replace(config.checkpoints, best=False),
     )
 
 
-def certify(script: Script, config: StageConfig, options: Any) -> bool:
+def _shorten_schedule(config: AnyConfig, *, num_steps: int) -> Any:
+    """Return a schedule of which a quarter is warm-up; a staircase keeps the steps that still fall into it."""
+    schedule = config.schedule
+    if isinstance(schedule, StepScheduleConfig):
+        drops = {step * num_steps // schedule.num_steps for step in schedule.drop_steps} - {0}
+        return replace(schedule, num_steps=num_steps, warmup_steps=num_steps // 4, drop_steps=tuple(sorted(drops)))
+    data = config.data
+    num_samples = open_shards(data.shards, data.split, remote=data.remote, index=data.index).num_samples
+    num_epochs = num_steps / (num_samples // config.global_batch_size)
+    warmup_share = min(0.25, 1 - schedule.cooldown_share) if schedule.shape == "wsd" else 0.25
+    return replace(schedule, num_epochs=num_epochs, warmup_epochs=num_epochs * warmup_share)
+
+
+def certify(script: Script, config: AnyConfig, options: Any) -> bool:
     """Run the attempts, print and write the report, and return whether all agrees. Raises UserError on bad input."""
     if options.steps < 8:
         raise UserError(f"--steps: must be at least 8, to be killed between checkpoints, not {options.steps}")

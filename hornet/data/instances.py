@@ -164,7 +164,7 @@ def open_instance_evaluation(config: InstanceEvaluationConfig, *, world: World) 
 def _open(
     config: InstanceStreamConfig | InstanceEvaluationConfig, *, key: str, world: World
 ) -> tuple[ShardSet, WholeSet]:
-    shards, whole = open_pairs(config, key=key, world=world, what="objects")
+    shards, whole = open_pairs(config, key=key, world=world, extension=INSTANCES_EXTENSION, what="objects")
     if shards.label_space.classes[0] != BACKGROUND:
         raise UserError(
             f"{key}.shards: {config.shards} is no set of images with objects, whose class 0 is {BACKGROUND!r} and not "

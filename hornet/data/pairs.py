@@ -48,19 +48,38 @@ def read_pair(
 
 
 def open_pairs(
-    config: TrainedSetConfig | EvaluatedSetConfig, *, key: str, world: World, what: str
+    config: TrainedSetConfig | EvaluatedSetConfig, *, key: str, world: World, extension: str, what: str
 ) -> tuple[ShardSet, WholeSet]:
     """Return a set, whose label space names the classes of its `what`, and its samples with all their members.
 
-    `key` is where the config stands in the run's. Raises UserError.
+    `what` are the members of an `extension`, and `key` is where the config stands in the run's. Raises UserError, also
+    if the first sample has none: damaged ones are replaced later, and of another kind of set it would be all of them.
     """
+    remedy = f"give the folder of a set that `launch/shards.py build` made of images and {what}"
     if is_tar_list(config.shards):
         raise UserError(
-            f"{key}.shards: {config.shards} names tars, but {what} need the names of their classes; give the folder of "
-            f"a set that `launch/shards.py build` made of images and {what}"
+            f"{key}.shards: {config.shards} names tars, but {what} need the names of their classes; {remedy}"
         )
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world)
     whole = open_whole_set(
         config.shards, split_name=config.split, index=config.index, remote=config.remote, world=world
     )
+    held = _list_members(whole)
+    if held and extension not in held:
+        raise UserError(
+            f"{key}.shards: {config.shards} holds no {what} (.{extension}) beside its images, only "
+            f"{', '.join(f'.{name}' for name in held)}; {remedy}"
+        )
     return shards, whole
+
+
+def _list_members(whole: WholeSet) -> list[str]:
+    """Return the extensions of the first sample's members; empty if it cannot be read."""
+    reader = ShardReader(whole.shards)
+    try:
+        reader.prepare([0])
+        return [name for name in read_whole(reader, whole, 0) if not name.startswith("__")]
+    except UnreadableSampleError:
+        return []
+    finally:
+        reader.close()

@@ -54,9 +54,10 @@ class SegmentationBatches(SeededBatches):
 class SegmentationEvaluationBatches(Batches):
     """Single images at their own size, with masks; a bad sample leaves its place empty and is reported."""
 
-    def __init__(self, whole: WholeSet) -> None:
+    def __init__(self, whole: WholeSet, *, num_classes: int) -> None:
         super().__init__(whole.shards)
         self._whole = whole
+        self._decode = partial(decode_pair, num_classes=num_classes)
 
     def __getitems__(self, samples: Sequence[int]) -> Batch | Failure:
         """Make the batch of one image; PADDING gives an empty one (is_real False)."""
@@ -66,7 +67,7 @@ class SegmentationEvaluationBatches(Batches):
         try:
             self._reader.prepare([sample])
             key, (pixels, classes) = read_pair(
-                self._reader, self._whole, sample, decode_pair, extension=MASK_EXTENSION, what="mask"
+                self._reader, self._whole, sample, self._decode, extension=MASK_EXTENSION, what="mask"
             )
         except UnreadableSampleError as error:
             return make_empty_batch(describe_bad(self._shards, error, epoch=0, sample=sample, substitute=""))
@@ -103,26 +104,27 @@ def open_segmentation_stream(
 ) -> TrainStream:
     """Open a split for training, as hornet.data.loader.open_train_stream; raises UserError."""
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
-    shards, whole = open_pairs(config, key="data", world=world, what="masks")
+    shards, whole = open_pairs(config, key="data", world=world, extension=MASK_EXTENSION, what="masks")
+    transform = SegmentationTransform(config.transform, num_classes=len(shards.label_space))
     return TrainStream(
         config,
         shards=shards,
         order=make_order(config, shards, seed=seed, global_batch_size=global_batch_size),
         world=world,
         micro_batch_size=micro_batch_size,
-        dataset=SegmentationBatches(whole, transform=SegmentationTransform(config.transform), seed=seed),
+        dataset=SegmentationBatches(whole, transform=transform, seed=seed),
         bytes_per_image=CROP_BYTES_PER_PIXEL * config.transform.crop_size**2,
     )
 
 
 def open_segmentation_evaluation(config: SegmentationEvaluationConfig, *, world: World) -> EvaluationStream:
     """Open a split for evaluation, one image at a time; raises UserError."""
-    shards, whole = open_pairs(config, key="evaluation", world=world, what="masks")
+    shards, whole = open_pairs(config, key="evaluation", world=world, extension=MASK_EXTENSION, what="masks")
     return EvaluationStream(
         config,
         shards=shards,
         world=world,
         batch_size=1,
-        dataset=SegmentationEvaluationBatches(whole),
+        dataset=SegmentationEvaluationBatches(whole, num_classes=len(shards.label_space)),
         bytes_per_image=CROP_BYTES_PER_PIXEL * EVALUATED_PIXELS,
     )

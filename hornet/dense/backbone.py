@@ -14,6 +14,9 @@ from hornet.model.convolution import ChannelsLast
 from hornet.model.global_filter import NORM_EPS
 from hornet.model.hornet import HorNet, ImageSize, lay_out
 
+STEM_BIAS = 0.1
+"""Largest of a fresh stem's biases: about as large as what its convolution makes of a normalised image."""
+
 
 class MapNorm(nn.LayerNorm):
     """LayerNorm over the channels of maps (B, C, H, W)."""
@@ -44,9 +47,26 @@ class DenseBackbone(nn.Module):
         """Of the four maps."""
         self.stem_stride = network.stem_stride
         self.downsample_layers = network.downsample_layers
+        self.in_channels = self._get_stem().in_channels
         self.stages = network.stages
         for index, channels in enumerate(self.channels):
             self.add_module(f"norm{index}", MapNorm(channels, eps=NORM_EPS))
+        self._keep_off_zero()
+
+    def _keep_off_zero(self) -> None:
+        """Draw the stem's bias, 0 in a fresh classifier, so that what images are filled up with is no 0 behind it.
+
+        A norm's gradient at 0 is 1 / sqrt(eps), a thousand: over all norms of a fresh network it left float32's range.
+        Weights that are loaded bring a bias of their own.
+        """
+        stem = self._get_stem()
+        assert stem.bias is not None
+        nn.init.uniform_(stem.bias, -STEM_BIAS, STEM_BIAS)
+
+    def _get_stem(self) -> nn.Conv2d:
+        stem = self.downsample_layers[0][0]  # type: ignore[index]
+        assert isinstance(stem, nn.Conv2d)
+        return stem
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> four maps (B, channels, H / stride, W / stride); borders that fill no patch are dropped."""

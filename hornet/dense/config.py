@@ -9,7 +9,7 @@ from typing import Literal
 from hornet.config import Settings, resumable
 from hornet.field_types import Arguments
 from hornet.model.config import OWN_LAYER_SCALE
-from hornet.model.sizes import MIN_IMAGE_SIZE, VARIANTS
+from hornet.model.sizes import ISOTROPIC_VARIANTS, MIN_IMAGE_SIZE, VARIANTS
 
 Pyramid = Literal["fpn", "horfpn_7x7", "horfpn_gf"]
 
@@ -37,8 +37,9 @@ class DenseBackboneConfig(Settings):
     """Take the batch statistics of decoder and heads over all ranks, on GPUs; on CPUs each rank takes its own."""
 
     def _find_problems(self) -> Iterator[str]:
-        if self.name not in VARIANTS:
-            yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
+        staged = [name for name in VARIANTS if name not in ISOTROPIC_VARIANTS]
+        if self.name not in staged:
+            yield f"name: {self.name!r} is not one of {', '.join(staged)}, which have four stages"
         if self.filter_size < MIN_IMAGE_SIZE:
             yield f"filter_size: must be at least {MIN_IMAGE_SIZE} pixels, the network's stride, not {self.filter_size}"
         if not 0 <= self.drop_path_rate < 1:
@@ -60,7 +61,7 @@ class SegmenterConfig(DenseBackboneConfig):
 
     def _find_problems(self) -> Iterator[str]:
         yield from super()._find_problems()
-        yield from find_channel_problems(self.channels)
+        yield from find_channel_problems(self.channels, pyramid=self.pyramid)
         if self.auxiliary_weight < 0:
             yield f"auxiliary_weight: must be 0 or more, not {self.auxiliary_weight}"
         if self.layer_decay_depth < 4:
@@ -79,15 +80,21 @@ class DetectorConfig(DenseBackboneConfig):
     """Of the pyramid's maps, and of the convolutions in the heads."""
     anchor_size: int = 32
     """Edge of the anchors on the map of stride 4, pixels; on each of the four further maps twice as large."""
+    regions_per_image: int = 512
+    """Regions of an image that the heads learn from in a step, at most; a quarter of them, at most, of objects."""
 
     def _find_problems(self) -> Iterator[str]:
         yield from super()._find_problems()
-        yield from find_channel_problems(self.channels)
+        yield from find_channel_problems(self.channels, pyramid=self.pyramid)
         if self.anchor_size < 1:
             yield f"anchor_size: must be at least 1 pixel, not {self.anchor_size}"
+        if self.regions_per_image < 4:
+            yield f"regions_per_image: must be at least 4, a quarter of them objects, not {self.regions_per_image}"
 
 
-def find_channel_problems(channels: int) -> Iterator[str]:
-    """Yield a sentence if the gates of a HorFPN's gnConvs do not divide the channels."""
+def find_channel_problems(channels: int, *, pyramid: Pyramid) -> Iterator[str]:
+    """Yield a sentence if the gates of a HorFPN's gnConvs, or their global filters, do not divide the channels."""
     if channels < 2 or channels % 2:
         yield f"channels: must be even and at least 2, not {channels}"
+    elif pyramid == "horfpn_gf" and channels % 4:
+        yield f"channels: must be a multiple of 4 under pyramid=horfpn_gf, not {channels}"

@@ -30,8 +30,6 @@ RATIOS = (0.5, 1.0, 2.0)
 """Height over width of the anchors."""
 NUM_PROPOSALS = {"mask_rcnn": 1000, "cascade_mask_rcnn": 2000}
 """Of an image in training, as the original's configs; 1,000 in evaluation."""
-NUM_BOXES, NUM_MASKS = 512, 128
-"""Regions of an image that go through the heads of boxes and of masks in training, at most."""
 LAST_LAYER = 12
 """Number of the backbone's last layer to the original's layer-wise decay; the heads are one further."""
 
@@ -96,12 +94,19 @@ class InstanceSegmenter(nn.Module):
 
 
 def build_instance_segmenter(
-    kind: Detector, backbone: DenseBackbone, neck: FeaturePyramid, *, num_classes: int, anchor_size: int = 32
+    kind: Detector,
+    backbone: DenseBackbone,
+    neck: FeaturePyramid,
+    *,
+    num_classes: int,
+    anchor_size: int = 32,
+    num_regions: int = 512,
 ) -> InstanceSegmenter:
     """Build a detector with fresh heads for `num_classes` kinds of things; labels are 1 to num_classes.
 
     `anchor_size` is the edge in pixels of the anchors on the map of stride 4; those of each further map are twice as
-    large.
+    large. `num_regions` of an image, at most, go through the heads of boxes in training, and a quarter of them through
+    those of masks.
     """
     anchors = AnchorGenerator(tuple((anchor_size * 2**level,) for level in range(NUM_LEVELS)), (RATIOS,) * NUM_LEVELS)
     build = build_mask_rcnn if kind == "mask_rcnn" else build_cascade_mask_rcnn
@@ -112,6 +117,7 @@ def build_instance_segmenter(
         rpn_anchor_generator=anchors,
         rpn_post_nms_top_n_train=NUM_PROPOSALS[kind],
     )
+    parts.roi_heads.fg_bg_sampler.batch_size_per_image = num_regions
     return InstanceSegmenter(parts)
 
 
@@ -123,7 +129,9 @@ class _Counted(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> None:
-        run_all_parts(self.network, images, num_boxes=NUM_BOXES, num_masks=NUM_MASKS)
+        sampler = self.network.roi_heads.fg_bg_sampler
+        num_boxes = sampler.batch_size_per_image
+        run_all_parts(self.network, images, num_boxes=num_boxes, num_masks=int(num_boxes * sampler.positive_fraction))
 
 
 def _list_predictors(heads: nn.Module) -> list[nn.Module]:

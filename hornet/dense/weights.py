@@ -21,7 +21,9 @@ def load_backbone(backbone: DenseBackbone, path: Path, *, weights: Weights = "ra
     found = read_pretrained(path, weights=weights, label_space=None)
     trunk = {name: tensor for name, tensor in found.state_dict.items() if name not in _OF_THE_CLASSIFIER}
     norms = {name: tensor for name, tensor in backbone.state_dict().items() if name.startswith("norm")}
-    return load_weights({**norms, **trunk}, backbone, source=found.source)
+    model = found.description.get("model")
+    source = found.source if model is None else f"{found.source}, a {model}"
+    return load_weights({**norms, **trunk}, backbone, source=source)
 
 
 def load_segmenter(network: UPerNet, path: Path) -> int:

@@ -15,7 +15,6 @@ from torch import Tensor
 from hornet.drills.launched import LaunchedRun, Script, read_rows
 from hornet.errors import UserError
 from hornet.training.checkpoints.checkpoint import find_newest
-from hornet.training.checkpoints.weights import read_weights
 
 OTHER_RANKS_TOLERANCE = 2e-2
 """Largest relative difference of a loss on another number of ranks: sums are taken in another order, in bf16."""
@@ -73,7 +72,8 @@ def compare(undisturbed: Path, other: Path, attempt: Attempt) -> dict[str, Any]:
     if states[0].keys() != states[1].keys():
         raise UserError(f"{other}: its last checkpoint holds other parameters than that of {undisturbed}")
     found["are_weights_equal"] = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    found["weight_difference"] = max(float((states[0][name] - states[1][name]).abs().max()) for name in states[0])
+    numbers = [name for name in states[0] if states[0][name].is_floating_point()]  # no counters: ranks count their own
+    found["weight_difference"] = max(float((states[0][name] - states[1][name]).abs().max()) for name in numbers)
     found["num_elements"] = sum(tensor.numel() for tensor in states[0].values())
     is_exact = found["loss_difference"] == 0 and found["are_weights_equal"]
     is_close = found["loss_difference"] <= OTHER_RANKS_TOLERANCE
@@ -105,7 +105,15 @@ def _read_state(run: Path) -> dict[str, Tensor]:
     if checkpoint is None:
         raise UserError(f"{run}: has no checkpoint")
     if checkpoint.identity["engine"] != "deepspeed":
-        return read_weights(checkpoint, weights="raw")
+        from hornet.training.engines.accelerate import read_state
+
+        state = read_state(checkpoint.folder)
+        moments = {
+            f"{kind}/{parameter}": tensor
+            for parameter, kinds in state["optimizer"]["state"].items()
+            for kind, tensor in kinds.items()
+        }
+        return {name: x for name, x in (state["model"] | moments).items() if isinstance(x, Tensor)}
     from hornet.training.engines.deepspeed_files import WEIGHT, ZeroCheckpoint
 
     files = ZeroCheckpoint(checkpoint.folder)

@@ -83,8 +83,10 @@ def parse_instances(content: bytes, *, num_classes: int) -> AnnotatedImage:
     if height * width > MAX_PIXELS:
         raise MalformedInstancesError(f"are of {width} x {height} pixels; {MAX_PIXELS} are the limit")
     listed = value.get("annotations")
-    if not isinstance(listed, list) or len(listed) > MAX_ANNOTATIONS:
-        raise MalformedInstancesError(f"hold no list `annotations` of at most {MAX_ANNOTATIONS}")
+    if not isinstance(listed, list):
+        raise MalformedInstancesError("hold no list `annotations`")
+    if len(listed) > MAX_ANNOTATIONS:
+        raise MalformedInstancesError(f"hold {len(listed)} annotations; {MAX_ANNOTATIONS} are the limit")
     return AnnotatedImage(
         image_id=_read_number(value, "image_id", "the image"),
         height=height,

@@ -124,10 +124,12 @@ def require_labels_of_checkpoint(checkpoint: Checkpoint, label_space: LabelSpace
     """Raise UserError if a run that goes on would give its labels another meaning."""
     before = read_label_space(checkpoint.description["label_space"], source=checkpoint.folder / MANIFEST)
     run = checkpoint.folder.parent.parent  # runs/NAME of runs/NAME/checkpoints/step_00000300
+    is_start = "task" not in checkpoint.description  # what segments or detects is no start of another run
+    other = f"finetune under another run.name with start.from={run}" if is_start else "choose another run.name"
     if before.fingerprint != label_space.fingerprint:
         raise UserError(
             f"data.shards: its labels are of {describe_space(label_space)}, but {checkpoint.folder} was trained on "
-            f"{describe_space(before)}; go on with that set, or finetune under another run.name with start.from={run}"
+            f"{describe_space(before)}; go on with that set, or {other}"
         )
 
 

@@ -14,6 +14,7 @@ from hornet.cli.verify_resume import read_config
 from hornet.config import ConfigError
 from hornet.drills.rehearsal import Finding, probe_data, rehearse
 from hornet.errors import UserError
+from hornet.stages.config import StageConfig
 
 
 def main() -> None:
@@ -45,6 +46,11 @@ def try_all(options: argparse.Namespace) -> Iterator[Finding]:
     """Yield what is found; what ends one part does not keep the next from being tried."""
     try:
         script, config = read_config(options.config, options.overrides)
+        if not isinstance(config, StageConfig):
+            raise ConfigError(
+                str(options.config),
+                ["is for launch/dense.py, which is not rehearsed; launch/verify_resume.py tries it"],
+            )
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)

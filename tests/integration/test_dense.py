@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +11,12 @@ import yaml
 
 from dense.config import DenseConfig
 from dense.networks import build_network
+from hornet.cli.verify_resume import certify, read_config
 from hornet.config import load_config
 from hornet.data.augment.mixing import normalise
 from hornet.data.segmentation import open_segmentation_evaluation
 from hornet.dense.inference import measure
+from hornet.drills.launched import LaunchedRun
 from hornet.runs.directory import read_summary
 from hornet.world import ALONE
 from tests.integration.conftest import ROOT, Ranks, kill_when, launch, read_last_step, read_rows, run_python
@@ -121,6 +125,48 @@ def measure_alone(network, stream, config):
             device=torch.device("cpu"),
         )
     return dataclasses.asdict(found)
+
+
+class ForkedRun(LaunchedRun):
+    """A run whose ranks are forked from what has imported everything: the certificate starts ten of them."""
+
+    @classmethod
+    def start(cls, launcher, num_ranks, arguments, *, path, log):
+        script, *rest = arguments
+        return cls(path=path, log=log, process=ForkedLauncher(Ranks(Path(script).name, *rest, num_ranks=num_ranks)))
+
+    def kill(self):
+        self.process.ranks.kill()
+
+
+class ForkedLauncher:
+    """What the certificate asks a launcher."""
+
+    def __init__(self, ranks):
+        self.ranks = ranks
+
+    def poll(self):
+        codes = [process.poll() for process in self.ranks.processes]
+        return None if None in codes else max(codes)
+
+    def wait(self):
+        codes, outputs = self.ranks.wait()
+        if any(codes):
+            pytest.fail("\n---\n".join(outputs))
+        return 0
+
+
+def test_a_run_is_certified(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("hornet.drills.certificate.LaunchedRun", ForkedRun)
+    script, config = read_config(write_config(place, tmp_path), [])
+    folder = tmp_path / "certificate"
+    options = SimpleNamespace(ranks=2, other_ranks=1, steps=8, folder=folder, launcher="")
+    assert certify(script, config, options)
+    same, moved = json.loads((folder / "report.json").read_text())["comparisons"]
+    assert same["steps"] == moved["steps"] == [8, 8]
+    assert (same["loss_difference"], same["weight_difference"]) == (0, 0), "moments, averages and statistics too"
+    assert same["num_elements"] > 3 * sum(p.numel() for p in build_network(config, num_classes=3).parameters())
+    assert moved["are_digests_equal"]
 
 
 def test_a_start_that_is_no_run_ends_in_a_sentence(place, tmp_path):

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from tests.integration.conftest import ROOT
+
 pytestmark = pytest.mark.slow
 
 
@@ -49,3 +51,9 @@ def test_what_is_no_rehearsal_is_not_removed(rehearse, pretraining, tmp_path):
     mine.mkdir(parents=True)
     code, output = rehearse(pretraining(), "--ranks", 2)
     assert (code, "holds something else than a rehearsal" in output, mine.exists()) == (1, True, True)
+
+
+def test_a_dense_config_is_refused(rehearse):
+    code, output = rehearse(ROOT / "configs/demo/segmentation.yaml", "--ranks", 2)
+    assert code == 2
+    assert "is for launch/dense.py, which is not rehearsed; launch/verify_resume.py tries it" in output

@@ -34,15 +34,16 @@ HUE_DEGREES = 36.0
 
 
 class SegmentationTransform:
-    """The training transform of one config."""
+    """The training transform of one config, for a set of so many classes."""
 
-    def __init__(self, config: SegmentationTransformConfig) -> None:
+    def __init__(self, config: SegmentationTransformConfig, *, num_classes: int) -> None:
         self.config = config
+        self._num_classes = num_classes
 
     def __call__(self, image: bytes, mask: bytes, *, key: Key) -> tuple[Pixels, ClassMap]:
         """Return (crop, crop, 3) pixels and (crop, crop) classes; raises UndecodableImageError."""
         config, draw = self.config, random.Random(derive_seed("segment", *key))
-        pixels, classes = decode_pair(image, mask)
+        pixels, classes = decode_pair(image, mask, num_classes=self._num_classes)
         factor = draw.uniform(*config.scale_factors)
         width, height = fit_size(pixels.shape[1], pixels.shape[0], scale=config.scale, factor=factor)
         pixels, classes = resize_pair(pixels, classes, width=width, height=height)
@@ -56,13 +57,18 @@ class SegmentationTransform:
         return _fill_up(pixels, classes, config.crop_size)
 
 
-def decode_pair(image: bytes, mask: bytes) -> tuple[Pixels, ClassMap]:
+def decode_pair(image: bytes, mask: bytes, *, num_classes: int) -> tuple[Pixels, ClassMap]:
     """Return (H, W, 3) pixels and (H, W) classes of encoded bytes; raises UndecodableImageError if they do not fit."""
     pixels, classes = np.asarray(decode_image(image)), decode_mask(mask)
     if pixels.shape[:2] != classes.shape:
         raise UndecodableImageError(
             f"the mask has {classes.shape[1]} x {classes.shape[0]} pixels, the image {pixels.shape[1]} x "
             f"{pixels.shape[0]}"
+        )
+    if (largest := int(classes.max())) >= num_classes:
+        raise UndecodableImageError(
+            f"its mask holds class {largest}; the set's {num_classes} classes are 0 to {num_classes - 1}, and 255 or "
+            "65535 none"
         )
     return pixels, classes
 

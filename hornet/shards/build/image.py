@@ -179,6 +179,14 @@ def _changes(content: bytes, header: Image.Image | _JpegHeader, options: ImageOp
     )
 
 
+def read_orientation(content: bytes) -> int:
+    """Return what EXIF data say of how an encoded image is shown: 1, as it is stored, to 8; 1 without any."""
+    try:
+        return _orientation(_open(content))
+    except (UndecodableImageError, DroppedImageError):
+        return 1
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))

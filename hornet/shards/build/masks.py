@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hornet.errors import UserError
-from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, ImageOptions
+from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, ImageOptions, read_orientation
 from hornet.shards.build.selection import Labels, Selection
 from hornet.shards.decode import UndecodableImageError
 from hornet.shards.label_space import LabelSpace
@@ -99,6 +99,20 @@ def name_pixels(given: LabelSpace | None, *, source: Path) -> Labels:
     if len(given) > MAX_CLASSES:
         raise UserError(f"--classes: names {len(given)} classes; {MAX_CLASSES} is the limit of masks")
     return Labels(label_space=given, of_class=np.zeros(1, np.int32), dropped={}, empty=())
+
+
+def describe_turn(content: bytes) -> str | None:
+    """Return a remark on an encoded image that is shown otherwise than it is stored, which masks or objects may follow.
+
+    None for nearly all.
+    """
+    orientation = read_orientation(content)
+    if not 2 <= orientation <= 8:
+        return None
+    return (
+        f"its EXIF data turn or mirror it where it is shown (orientation {orientation}), which nothing here does; what "
+        "is marked in it must be so in the pixels as they are stored"
+    )
 
 
 def require_plain_images(image: ImageOptions, selection: Selection) -> None:

@@ -25,7 +25,7 @@ from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, Imag
 from hornet.shards.build.instances import prepare_instances
 from hornet.shards.build.keys import make_key
 from hornet.shards.build.listing import Item, Listing
-from hornet.shards.build.masks import MaskRule, prepare_mask
+from hornet.shards.build.masks import MaskRule, describe_turn, prepare_mask
 from hornet.shards.build.selection import Int32Array
 from hornet.shards.build.source import AnnotationFile
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
@@ -246,18 +246,22 @@ def _encode(
     part_names = place.listing.progress.part_names
     for item, content in contents:
         note = {"part": part_names[item.part], "name": item.name, "class_id": item.class_id}
+        turned = None
         try:
             if isinstance(content, DroppedImageError):
                 raise content
             image = prepare_image(content, place.image)
+            if place.masks is not None or place.annotations is not None:
+                turned = describe_turn(image.content)
             mask = None if place.masks is None else prepare_mask(item.name, image.size, place.masks)
             found = None if place.annotations is None else prepare_instances(item.name, image.size, place.annotations)
         except DroppedImageError as error:
-            dropped.append({**note, "kind": error.kind, "reason": error.reason})
+            reason = "; ".join(filter(None, (error.reason, turned)))
+            dropped.append({**note, "kind": error.kind, "reason": reason})
             continue
         if min(image.size) < MIN_EDGE_PIXELS:
             small.append(item)
-        reasons = [reason for reason in (image.mended, found.mended if found else None) if reason]
+        reasons = [reason for reason in (image.mended, found.mended if found else None, turned) if reason]
         if reasons:
             mended.append({**note, "kind": "mended", "reason": "; ".join(reasons)})
         labelled = mask or found

@@ -2,7 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from dense.config import TASKS
+from finetune.config import FinetuneConfig
 from hornet.cli.command_line import read_command_line
+from hornet.cli.configs import find_stage
 from pretrain.config import PretrainConfig
 
 DEMO = Path(__file__).resolve().parents[3] / "configs/demo/pretrain.yaml"
@@ -10,8 +13,31 @@ DEMO = Path(__file__).resolve().parents[3] / "configs/demo/pretrain.yaml"
 
 def read(*arguments):
     return read_command_line(
-        PretrainConfig, description="", example="", arguments=["--config", str(DEMO), *map(str, arguments)]
+        PretrainConfig,
+        stage="pretrain",
+        description="",
+        example="",
+        arguments=["--config", str(DEMO), *map(str, arguments)],
     )
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "segmentation", "instances"])
+def test_a_config_of_another_stage_is_told_in_one_sentence_and_not_key_by_key(name, capsys):
+    stage = "dense" if name in ("segmentation", "instances") else name
+    for asked, config_class in (("pretrain", PretrainConfig), ("finetune", FinetuneConfig), ("dense", TASKS)):
+        arguments = ["--config", str(DEMO.with_stem(name)), *(["start.from=x"] if stage == "dense" else [])]
+        if asked == stage:
+            read_command_line(config_class, stage=asked, description="", example="", arguments=arguments)
+            continue
+        with pytest.raises(SystemExit, match="2"):
+            read_command_line(config_class, stage=asked, description="", example="", arguments=arguments)
+        told = capsys.readouterr().err
+        assert told.endswith(f"1 problem\nis for launch/{stage}.py and not for launch/{asked}.py; start it with that\n")
+
+
+def test_a_config_that_leaves_its_stage_open_is_told_key_by_key():
+    assert find_stage({"run": {}, "schedule": {"num_epochs": 3}}) is None
+    assert find_stage({"zero": {}, "start": {}}) is None, "of which of the two it is nobody knows"
 
 
 def test_rollback_adds_windows_to_those_of_the_config():

@@ -60,7 +60,7 @@ def test_image_and_mask_stay_aligned(seed):
     """A pixel of a pure colour has that colour's class, whatever was scaled, cropped and mirrored."""
     classes = paint(seed).astype(np.int16)
     classes[:, 0] = IGNORED
-    pixels, mask = SegmentationTransform(PLAIN)(*encode_pair(classes), key=(1, 2, seed))
+    pixels, mask = SegmentationTransform(PLAIN, num_classes=3)(*encode_pair(classes), key=(1, 2, seed))
     assert pixels.shape == (32, 32, 3)
     assert mask.shape == (32, 32)
     for label, colour in enumerate(COLOURS):
@@ -72,7 +72,8 @@ def test_image_and_mask_stay_aligned(seed):
 def test_the_flip_mirrors_both():
     classes = paint(3).astype(np.int16)
     never, always = (
-        SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability)) for probability in (0.0, 1.0)
+        SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability), num_classes=3)
+        for probability in (0.0, 1.0)
     )
     pair = encode_pair(classes)
     for key in ((0, 0, 1), (0, 0, 2)):
@@ -99,7 +100,7 @@ def test_a_crop_holds_no_class_too_much_where_another_can_be_had():
         config = dataclasses.replace(
             PLAIN, scale=(256, 32), scale_factors=(1.0, 1.0), max_class_share=largest, crop_size=128
         )
-        masks = [SegmentationTransform(config)(*pair, key=(0, 0, n))[1] for n in range(20)]
+        masks = [SegmentationTransform(config, num_classes=3)(*pair, key=(0, 0, n))[1] for n in range(20)]
         shares[largest] = [np.bincount(mask[mask != IGNORED]).max() / (mask != IGNORED).sum() for mask in masks]
     assert max(shares[1.0]) > 0.9
     assert np.mean(np.array(shares[0.75]) < 0.75) > 0.9
@@ -107,7 +108,9 @@ def test_a_crop_holds_no_class_too_much_where_another_can_be_had():
 
 def test_an_image_smaller_than_the_crop_is_filled_with_the_mean_and_no_class():
     config = dataclasses.replace(PLAIN, scale=(24, 24), scale_factors=(1.0, 1.0), flip_probability=0.0)
-    pixels, mask = SegmentationTransform(config)(*encode_pair(np.zeros((48, 48), np.int16)), key=(0, 0, 0))
+    pixels, mask = SegmentationTransform(config, num_classes=3)(
+        *encode_pair(np.zeros((48, 48), np.int16)), key=(0, 0, 0)
+    )
     assert (mask[:24, :24] == 0).all()
     assert (mask[24:] == IGNORED).all()
     assert (mask[:, 24:] == IGNORED).all()
@@ -129,7 +132,7 @@ def test_distortion_changes_colours_and_nothing_else_and_stays_within_its_range(
 
 
 def test_draws_follow_from_the_key_alone():
-    transform = SegmentationTransform(dataclasses.replace(PLAIN, photometric_distortion=True))
+    transform = SegmentationTransform(dataclasses.replace(PLAIN, photometric_distortion=True), num_classes=3)
     pair = encode_pair(paint(2).astype(np.int16))
     first = transform(*pair, key=(1, 0, 7))
     transform(*pair, key=(1, 0, 8))
@@ -143,7 +146,7 @@ def test_a_mask_of_another_size_cannot_be_used():
     image, _ = encode_pair(np.zeros((8, 9), np.int16))
     mask = encode_mask(np.zeros((9, 8), np.int16), num_classes=3)
     with pytest.raises(UndecodableImageError, match="the mask has 8 x 9 pixels, the image 9 x 8"):
-        SegmentationTransform(PLAIN)(image, mask, key=(0, 0, 0))
+        SegmentationTransform(PLAIN, num_classes=3)(image, mask, key=(0, 0, 0))
 
 
 def test_ranks_workers_and_restarts_change_nothing(painted, tmp_path):
@@ -180,12 +183,26 @@ def test_evaluation_gives_each_image_once_at_its_own_size(painted, tmp_path):
     assert not stream.read([PADDING]).is_real.any()
 
 
-def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
-    """The checksum of a whole sample is not known, so bytes that are no PNG show when they are decoded."""
+def test_a_mask_of_a_class_that_the_set_does_not_name_cannot_be_used():
+    """In tars that others made: else a loss, or a matrix of counts, would end in an error of torch's."""
+    image, mask = encode_pair(np.zeros((48, 48), np.int16))[0], encode_mask(np.full((48, 48), 7), num_classes=9)
+    with pytest.raises(
+        UndecodableImageError, match="its mask holds class 7; the set's 3 classes are 0 to 2, and 255 or 65535 none"
+    ):
+        SegmentationTransform(PLAIN, num_classes=3)(image, mask, key=(0, 0, 0))
+
+
+def copy_set(folder, tmp_path):
     copied = tmp_path / "copied"
     copied.mkdir()
-    for path in painted.iterdir():
+    for path in folder.iterdir():
         (copied / path.name).write_bytes(path.read_bytes())
+    return copied
+
+
+def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
+    """The checksum of a whole sample is not known, so bytes that are no PNG show when they are decoded."""
+    copied = copy_set(painted, tmp_path)
     tar = copied / "painted-train-000001.tar"
     with tarfile.open(tar) as opened:
         member = next(member for member in opened if member.name.endswith(".seg.png"))
@@ -199,12 +216,24 @@ def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
     assert bad[0].substitute
 
 
+def test_a_set_is_of_masks_though_its_first_sample_is_damaged(painted, tmp_path):
+    copied = copy_set(painted, tmp_path)
+    open_stream(copied, tmp_path).close()  # it is indexed now
+    tar = copied / "painted-train-000000.tar"
+    tar.write_bytes(bytes(100) + tar.read_bytes()[100:])
+    stream = open_stream(copied, tmp_path, micro_batch_size=4)
+    assert [bad.substitute != "" for batch in stream.iterate(0, 2) for bad in batch.bad_samples] == [True]
+
+
 def test_a_set_without_masks_and_a_pattern_are_refused(tmp_path):
     write_shards(tmp_path / "plain", num_shards=1)
     index(tmp_path / "plain")
-    stream = open_stream(tmp_path / "plain", tmp_path)
-    with pytest.raises(UserError, match=r"has no mask \(.seg.png\), only .*\.cls"):
-        next(stream.iterate(0, 1))
+    with pytest.raises(
+        UserError,
+        match=r"data.shards: .*plain holds no masks \(.seg.png\) beside its images, only .cls, .*; give the folder "
+        "of a set that `launch/shards.py build` made of images and masks",
+    ):
+        open_stream(tmp_path / "plain", tmp_path)
     with pytest.raises(UserError, match=r"data.shards: .* names tars, but masks need the names of their classes"):
         open_stream(str(tmp_path / "plain" / "*.tar"), tmp_path)
 

@@ -97,9 +97,9 @@ def test_the_network_gets_images_sizes_and_targets_and_its_losses_are_added():
 
 def test_draws_follow_from_the_seed_alone():
     """Dropped paths, and the boxes that are learned from."""
-    config = make_config(model={**SMALL, "drop_path_rate": 0.5})
+    config = make_config(model={**SMALL, "drop_path_rate": 0.5, "regions_per_image": 8})
     network, task, batch = build_network(config, num_classes=4), make_task(config), make_batch(BRIGHT, DARK)
-    network.rpn.fg_bg_sampler.batch_size_per_image = network.roi_heads.fg_bg_sampler.batch_size_per_image = 8
+    network.rpn.fg_bg_sampler.batch_size_per_image = 8
     losses = [task.compute_loss(network, batch, seed).item() for seed in (1, 2, 1)]
     assert losses[0] == losses[2] != losses[1]
     assert len({task.derive_step_seed(step, micro_step) for step in range(3) for micro_step in range(2)}) == 6
@@ -168,6 +168,22 @@ def test_a_picture_shows_what_is_annotated_and_what_is_found():
     assert not torch.allclose(truth[:, 150, 100], torch.ones(3), atol=0.05), "so is what is annotated"
     assert (picture[:, 300:320, 2:322] == 1).all(), "beside the image it is white"
     assert lay_side_by_side([]).shape == (3, 1, 1)
+
+
+def test_of_masks_that_overlap_the_first_is_seen():
+    """torchvision's drawing leaves black where they do."""
+    image, masks = torch.full((3, EDGE_PIXELS, EDGE_PIXELS), 100, dtype=torch.uint8), torch.zeros(2, 40, 40)
+    masks[0, :20], masks[1, 10:30] = 1, 1
+    names, size = ["background", "one", "two"], (40, 40)
+
+    def draw(masks, *labels):
+        boxes = torch.tensor([[38.0, 38, 39, 39]] * len(labels))
+        return draw_instances(image, boxes, masks, labels=torch.tensor(labels), names=names, size=size)[:, :, 200]
+
+    both, first, second = draw(masks, 1, 2), draw(masks[:1], 1), draw(masks[1:], 2)
+    assert torch.equal(both[:, :160], first[:, :160])
+    assert torch.equal(both[:, 160:], second[:, 160:])
+    assert not torch.equal(first[:, 100], second[:, 100])
 
 
 def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
@@ -259,11 +275,17 @@ def test_weights_of_a_classifier_go_into_the_backbone_of_either_task():
     [
         ({"model": {"name": "convnext_tiny"}}, "model.name: 'convnext_tiny' is not one of hornet_"),
         (
+            {"model": {"name": "hornet_isotropic_deit_small_gf"}},
+            r"model.name: 'hornet_isotropic_deit_small_gf' is not one of hornet_(?!.*isotropic)",
+        ),
+        (
             {"model": {"detector": "retinanet"}},
             r"model\.detector: must be .*not 'retinanet'",
         ),
         ({"model": {"channels": 7}}, "model.channels: must be even"),
+        ({"model": {"channels": 6, "pyramid": "horfpn_gf"}}, "model.channels: must be a multiple of 4 under pyramid=h"),
         ({"model": {"anchor_size": 0}}, "model.anchor_size: must be at least 1"),
+        ({"model": {"regions_per_image": 3}}, "model.regions_per_image: must be at least 4"),
         ({"model": {"auxiliary_weight": 0.4}}, "model.auxiliary_weight: unknown key"),
         ({"run": {"branch_from": "runs/a"}}, "run.branch_from: is for schedules of shape wsd"),
         ({"evaluation": None, "checkpoints": {"best": True}}, "checkpoints.best: needs an evaluation set"),
@@ -289,9 +311,22 @@ def test_a_file_says_which_task_it_is_of(tmp_path):
         load_config(TASKS, path=demo, overrides=["task=instances"])
 
 
-def test_arguments_that_the_backbone_does_not_take_are_told():
-    config = make_config(model={**SMALL, "arguments": {"colour": 3}})
-    with pytest.raises(UserError, match=r"model.arguments: hornet_atto_gf does not take them: .*colour"):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"colour": 3}, r"hornet_atto_gf does not take them: .*colour"),
+        ({"width": 7}, r"hornet_atto_gf does not take them: channels is 7, but a gnConv of order 2"),
+        (
+            {"depths": [1, 1, 1]},
+            r"hornet_atto_gf does not take them: orders is \(2, 3, 4, 5\), but must hold 3 numbers",
+        ),
+        ({"in_chans": 1}, "images have 3 channels, and not in_chans=1"),
+        ({"stem_stride": 2}, "a detector's maps are of strides 4, 8, 16 and 32, and not from stem_stride=2 on"),
+    ],
+)
+def test_arguments_that_the_backbone_does_not_take_are_told(arguments, sentence):
+    config = make_config(model={**SMALL, "arguments": {**SMALL["arguments"], **arguments}})
+    with pytest.raises(UserError, match=f"model.arguments: {sentence}"):
         build_network(config, num_classes=4)
 
 

@@ -15,6 +15,7 @@ from dense.networks import build_network
 from dense.segmentation import Segmentation, average_over_pixels, paint
 from dense.stage import TASK_NAMES
 from hornet.batch import Batch
+from hornet.cli import average, export
 from hornet.cli.evaluate_dense import find_dense_run, read_dense
 from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.data.segmentation import open_segmentation_evaluation
@@ -150,6 +151,7 @@ def test_a_render_shows_image_mask_and_prediction(tmp_path):
     [
         ({"model": {"name": "convnext_tiny"}}, "model.name: 'convnext_tiny' is not one of hornet_"),
         ({"model": {"channels": 7}}, "model.channels: must be even"),
+        ({"model": {"channels": 6, "pyramid": "horfpn_gf"}}, "model.channels: must be a multiple of 4 under pyramid=h"),
         ({"model": {"drop_path_rate": 1.0}}, "model.drop_path_rate: must lie in 0..1"),
         ({"model": {"auxiliary_weight": -1}}, "model.auxiliary_weight: must be 0 or more"),
         ({"model": {"layer_decay_depth": 3}}, "model.layer_decay_depth: must be at least 4"),
@@ -189,6 +191,19 @@ def test_a_run_of_segmentation_is_evaluated_as_it_evaluates_unless_told_otherwis
         read_dense(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])
     with pytest.raises(UserError, match="has no checkpoint yet"):
         evaluation._find_checkpoint(config)
+    with pytest.raises(UserError, match=r"latest: has no manifest\.json; it was not written by this pipeline"):
+        evaluation._find_checkpoint(dataclasses.replace(config, source=tmp_path / "checkpoints/latest"))
+
+
+def test_what_is_for_classifiers_says_that_this_is_none(tmp_path):
+    write_config(tmp_path, DEMO)
+    sentence = "is a run of launch/dense.py, and this is for classifiers; it can be evaluated"
+    for source in (tmp_path, tmp_path / "checkpoints/step_00000001"):
+        source.mkdir(parents=True, exist_ok=True)
+        with pytest.raises(ConfigError, match=f"1 problem\n{sentence}"):
+            export.read_config(source, tmp_path / "out", overrides=[])
+        with pytest.raises(ConfigError, match=f"1 problem\n{sentence}"):
+            average.read_config("soup", [str(source)])
 
 
 def test_other_runs_are_none_of_segmentation(tmp_path):

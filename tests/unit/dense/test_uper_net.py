@@ -1,15 +1,19 @@
 """Segmenters against another reading of the original's, and their files."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch import nn
 
 from benchmarks.literal import LiteralHorNet
+from hornet.dense import weights
 from hornet.dense.backbone import DenseBackbone
 from hornet.dense.uper_net import UPerNet
 from hornet.dense.weights import load_backbone, load_segmenter
 from hornet.errors import UserError
+from hornet.stages.pretrained import Pretrained
 from tests.unit.dense import literal
 from tests.unit.dense.small_backbone import build_backbone, fill_visibly
 
@@ -48,6 +52,18 @@ def test_the_backbone_is_the_classifiers_trunk_with_a_norm_behind_each_stage(nam
         x = oracle.stages[index](oracle.downsample_layers[index](x))
         expected = literal.layer_norm(x, backbone.state_dict(), f"norm{index}")
         assert (found - expected).norm() < 1e-5 * expected.norm(), index
+
+
+@pytest.mark.parametrize("name", ["hornet_atto_gf", "hornet_atto_7x7"])
+def test_what_a_batch_is_filled_up_with_is_no_cliff_for_a_fresh_backbone(name):
+    """Zeros beside an image: without a bias every norm on the way would multiply their gradients by a thousand."""
+    torch.manual_seed(0)
+    backbone = build_backbone(name, depths=(2, 2, 2, 2), layer_scale_init=0.5)
+    images = IMAGES.clone()
+    images[1, :, 32:] = 0
+    weigh = torch.Generator().manual_seed(1)
+    sum((x * torch.randn(x.shape, generator=weigh)).mean() for x in backbone(images)).backward()
+    assert max(parameter.grad.norm().item() for parameter in backbone.parameters()) < 1e3
 
 
 def test_training_has_an_auxiliary_head_and_every_weight_learns():
@@ -104,6 +120,18 @@ def test_a_classifiers_file_goes_into_the_backbone(tmp_path):
     assert torch.equal(backbone.norm0.weight, norm)
     with pytest.raises(UserError, match=r"x\.pth .*does not fit the model: .*missing \(stages\.2\.1\."):
         load_backbone(build_backbone(depths=(1, 1, 2, 1)), tmp_path / "x.pth")
+
+
+def test_a_run_of_another_model_is_told_by_its_name(monkeypatch):
+    found = Pretrained(
+        state_dict=build_backbone(width=16).state_dict(),
+        label_space=None,
+        description={"model": "hornet_femto_gf"},
+        source="runs/a/checkpoints/step_00000003 (raw weights)",
+    )
+    monkeypatch.setattr(weights, "read_pretrained", lambda *_, **__: found)
+    with pytest.raises(UserError, match=r"step_00000003 \(raw weights\), a hornet_femto_gf: does not fit the model"):
+        load_backbone(build_backbone(), Path("runs/a"))
 
 
 def test_other_backbones_are_refused():

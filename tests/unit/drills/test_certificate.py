@@ -87,14 +87,17 @@ def test_a_run_that_fails_names_its_log(tmp_path):
 
 
 class StateEngine:
-    def __init__(self, weight):
-        self.weight = weight
+    def __init__(self, weight, moment, count):
+        self.weight, self.moment, self.count = weight, moment, count
 
     def save(self, folder, writer):
-        writer.take(folder / "state.pt", {"model": {"weight": self.weight}, "optimizer": {}})
+        state = {0: {"exp_avg": self.moment, "step": 3}}
+        writer.take(
+            folder / "state.pt", {"model": {"weight": self.weight, "count": self.count}, "optimizer": {"state": state}}
+        )
 
 
-def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
+def write_run(folder, *, losses, digests=("a", "b"), weight=0.5, moment=0.25, count=8):
     folder.mkdir()
     rows = [
         {"batch_digest": digest, "loss": loss, "grad_norm": 1.0} for digest, loss in zip(digests, losses, strict=True)
@@ -102,7 +105,7 @@ def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     checkpointer = Checkpointer(
         folder / "checkpoints",
-        engine=StateEngine(torch.full((3,), weight)),
+        engine=StateEngine(torch.full((3,), weight), torch.full((3,), moment), torch.tensor(count)),
         identity={"engine": "accelerate"},
         description={},
         world=ALONE,
@@ -126,6 +129,9 @@ def write_run(folder, *, losses, digests=("a", "b"), weight=0.5):
         ({"losses": [2.0, None]}, 4, False),
         ({"digests": ("a", "c")}, 4, False),
         ({"weight": 0.25}, None, False),
+        ({"moment": 0.5}, None, False),
+        ({"count": 9}, None, False),
+        ({"count": 9}, 4, True),
     ],
 )
 def test_what_differs_is_refused(tmp_path, alone, changes, resumed_ranks, is_the_same):
@@ -133,6 +139,9 @@ def test_what_differs_is_refused(tmp_path, alone, changes, resumed_ranks, is_the
     other = write_run(tmp_path / "other", **{"losses": [2.0, 1.0], **changes})
     attempt = Attempt(name="other", num_ranks=2, kill_after=1, resumed_ranks=resumed_ranks)
     row = compare(undisturbed, other, attempt)
+    assert row["weight_difference"] == max(
+        abs(changes.get("weight", 0.5) - 0.5), abs(changes.get("moment", 0.25) - 0.25)
+    )
     assert row["is_the_same_run"] == is_the_same
     table = format_table([row], num_steps=2)
     assert ("NOT THE SAME RUN" in table) == (not is_the_same)

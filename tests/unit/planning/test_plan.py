@@ -197,3 +197,9 @@ def test_a_file_that_is_no_run_is_refused(plan, tmp_path):
     code, _, err = plan(path)
     assert code == 2
     assert "is neither a pretraining config (zero) nor a finetuning config (start)" in err
+
+
+def test_a_dense_config_is_refused_whatever_it_starts_from(plan):
+    code, _, err = plan(ROOT / "configs/demo/segmentation.yaml", "start.from=runs/x")
+    assert code == 2
+    assert "is for launch/dense.py; plan one of pretraining (zero) or finetuning (start)" in err

@@ -173,6 +173,28 @@ def test_objects_without_a_pixel_are_left_out_and_named_and_their_image_stays(tm
     assert sorted(one["id"] for one in value["annotations"]) == [1, 2]
 
 
+def test_images_that_are_shown_turned_are_named(tmp_path):
+    """Whoever marked them may have seen them so; sizes tell of a quarter turn, and nothing of a half."""
+    source = write_coco(tmp_path / "coco", num_images=3)
+    for number, orientation in ((0, 3), (1, 6)):
+        path = source / f"train2017/{number:012d}.png"
+        image = Image.open(path)
+        image.load()
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        (image.transpose(Image.Transpose.ROTATE_90) if orientation == 6 else image).save(path, exif=exif)
+    report = build(plan(source))
+    assert (report.dropped, report.mended) == ({"instances": 1}, 1)
+    notes = read_notes(report)
+    told = (
+        "its EXIF data turn or mirror it where it is shown (orientation {}), which nothing here does; what is "
+        "marked in it must be so in the pixels as they are stored"
+    )
+    assert notes["000000000000.png"] == told.format(3)
+    assert notes["000000000001.png"].startswith("its annotations are for 60 x 43 pixels, the image has 43 x 60; they")
+    assert notes["000000000001.png"].endswith(told.format(6))
+
+
 def test_area_crowd_and_size_that_are_not_there_are_filled_in(tmp_path):
     def change(listed):
         for one in listed["annotations"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,10 @@ def test_a_run_that_goes_on_keeps_its_labels() -> None:
         r"trained on 'pets' \(2 .*; go on with that set, or finetune under another run\.name with start\.from=runs/a$",
     ):
         require_labels_of_checkpoint(checkpoint_of(PETS), make_layout("imagenet-1k"))
+    segmenter = checkpoint_of(PETS)
+    segmenter = dataclasses.replace(segmenter, description={**segmenter.description, "task": "semantic segmentation"})
+    with pytest.raises(UserError, match=r"go on with that set, or choose another run\.name$"):
+        require_labels_of_checkpoint(segmenter, make_layout("imagenet-1k"))
 
 
 def weights_of(num_rows: int | None) -> Pretrained:
