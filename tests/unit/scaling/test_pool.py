@@ -57,8 +57,15 @@ def test_all_runs_are_finished_and_status_says_so(begin, capsys):
     assert json.loads((pool.study.folder / "status.json").read_text())["state"] == "finished"
 
 
-def test_no_more_runs_at_a_time_than_there_is_room_for(begin):
-    pool, cells, _ = begin(execution={"cores": 2})
+def test_no_more_runs_at_a_time_than_there_is_room_for(begin, tmp_path):
+    _, cells, _ = begin(execution={"cores": 2})
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    both = (
+        "touch {0}/{1}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.01; done; FINISH"  # the first waits for a second
+    )
+    does = {cell.run: both.format(marks, number) for number, cell in enumerate(cells)}
+    pool, cells, _ = begin(does=does, execution={"cores": 2})
     most = []
     pool.ask_to_stop = lambda: most.append(len(pool.jobs))
     pool.run(cells)
