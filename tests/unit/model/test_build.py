@@ -51,6 +51,7 @@ def test_multiply_adds_are_those_of_the_papers(name: str) -> None:
     assert count_training_flops(model, 224) == 6 * cost.executed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("hornet_atto_gf", 96), ("hornet_pico_7x7", 64)])
 def test_torchs_counter_and_ours_agree_on_a_hornet(name: str, size: int) -> None:
     model = build(name, image_size=size)
@@ -69,6 +70,7 @@ def test_counting_equals_torchs_counter_on_a_real_pass_and_changes_nothing() -> 
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items()), "running statistics too"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -117,6 +119,7 @@ def test_layer_scales_begin_where_the_setting_says_whatever_the_network_calls_it
     assert all((tensor == 0.125).all() for tensor in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hornet_atto_gf", "convnext_atto", "vit_tiny_patch16_224"])
 def test_the_heads_weights_are_scaled_and_nothing_else(name: str) -> None:
     plain, scaled = build(name), build(name, head_init_scale=0.001)

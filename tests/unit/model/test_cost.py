@@ -73,6 +73,7 @@ def test_what_is_left_of_the_difference_is_the_swapped_axes_of_the_originals_fft
     assert round((without_filters + swapped) / 1e9, 3) == 34.641
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hornet_atto_7x7", "hornet_atto_gf", "hornet_tiny_gf"])
 @pytest.mark.parametrize("size", [64, (96, 160), 224])
 def test_executed_multiply_adds_are_those_pytorch_counts(name: str, size: int | tuple[int, int]) -> None:
