@@ -62,7 +62,7 @@ def test_no_more_runs_at_a_time_than_there_is_room_for(begin, tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     both = (
-        "touch {0}/{1}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.01; done; FINISH"  # the first waits for a second
+        "touch {0}/{1}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.01; done; FINISH"  # the first waits
     )
     does = {cell.run: both.format(marks, number) for number, cell in enumerate(cells)}
     pool, cells, _ = begin(does=does, execution={"cores": 2})
