@@ -61,9 +61,7 @@ def test_no_more_runs_at_a_time_than_there_is_room_for(begin, tmp_path):
     _, cells, _ = begin(execution={"cores": 2})
     marks = tmp_path / "marks"
     marks.mkdir()
-    both = (
-        "touch {0}/{1}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.01; done; FINISH"  # the first waits
-    )
+    both = "touch {0}/{1}; until [ $(ls {0} | wc -l) -ge 2 ]; do sleep 0.01; done; FINISH"  # the first waits
     does = {cell.run: both.format(marks, number) for number, cell in enumerate(cells)}
     pool, cells, _ = begin(does=does, execution={"cores": 2})
     most = []
