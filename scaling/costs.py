@@ -10,7 +10,6 @@ from statistics import mean, median
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import nnls
 
 from finetune.config import FinetuneConfig
 from hornet.durable import read_json_lines, write_json
@@ -87,6 +86,8 @@ def guess_speed(known: Sequence[tuple[float, Speed]], flops: float) -> Speed:
     Times of an image grow by a line in FLOPs, neither of whose parts is below 0: small networks wait for Python. From a
     single other network they are in proportion.
     """
+    from scipy.optimize import nnls  # a second to import, for which a wrong key need not wait
+
     shares = [each / flops for each, _ in known]
 
     def guess(times: Sequence[float]) -> float:
