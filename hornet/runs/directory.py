@@ -58,6 +58,8 @@ class RunConfig(Settings):
         # DeepSpeed reads checkpoint paths as patterns, so [ ] * ? would find other files than they name.
         if not re.fullmatch(r"[\w.-][\w./-]*", self.name):
             yield f"name: may hold letters, digits, _ - . and /, not {self.name!r}"
+        elif ".." in (parts := Path(self.name).parts) or not parts:
+            yield f"name: must name a folder below run.root, not {self.name!r}"
         if re.search(r"[\[\]*?]", str(self.root)):
             yield f"root: must not hold [ ] * or ?, as {self.root} does"
         if self.stop_at is not None and self.stop_at.tzinfo is None:

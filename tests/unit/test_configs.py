@@ -168,6 +168,8 @@ def test_is_short_and_starts_with_its_command(path):
         ("run.stall_seconds", 0, r"run\.stall_seconds: must be above 0, or null, not 0"),
         ("zero.stage", 4, r"zero\.stage: must be 0, 1, 2 or 3, not 4"),
         ("run.name", "a[b]", r"run\.name: may hold letters"),
+        ("run.name", "a/../../b", r"run\.name: must name a folder below run\.root, not 'a/\.\./\.\./b'"),
+        ("run.name", ".", r"run\.name: must name a folder below run\.root, not '\.'"),
         ("optimizer.clip_grad_norm", 0, r"optimizer\.clip_grad_norm: must be above 0, or null"),
         ("schedule.warmup_epochs", 99, r"schedule\.warmup_epochs: must lie in"),
         ("mixing.label_smoothing", 1, r"mixing\.label_smoothing: "),
