@@ -34,7 +34,7 @@ class InstanceCropConfig(Settings):
         if not self.short_edges or min(self.short_edges) < 1:
             yield f"short_edges: must name lengths of at least 1 pixel, not {list(self.short_edges)}"
         if not 1 <= self.min_edge <= self.max_edge:
-            yield (f"min_edge: must be at least 1 pixel and at most max_edge ({self.max_edge}), not {self.min_edge}")
+            yield f"min_edge: must be at least 1 pixel and at most max_edge ({self.max_edge}), not {self.min_edge}"
 
 
 @dataclass(frozen=True, kw_only=True)
