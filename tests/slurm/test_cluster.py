@@ -16,6 +16,7 @@ from pretrain.config import PretrainConfig
 from tests.integration.conftest import ROOT, make_environment, read_last_step, read_rows, write_config
 from tests.integration.test_finetune import FINETUNE
 from tests.slurm.cluster import Cluster, find_obstacle
+from tests.unit.scaling.studies import GRID, TUNED, write_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -128,6 +129,29 @@ def test_finetuning_waits_for_its_pretraining_under_other_launchers(cluster, sub
         assert cluster.wait_for_state(job, "COMPLETED", "FAILED")["JobState"] == "COMPLETED", read_output(tmp_path)
     for name in ("pretrain", "finetune"):
         assert (tmp_path / "runs" / name / "summary.json").exists()
+
+
+def test_a_study_is_job_arrays_its_finetunings_behind_their_parents(cluster, tmp_path):
+    grid = GRID | {"families": ["gf"], "sizes": ["atto"], "fractions": [1.0], "seeds": [0], "epochs": [1]}
+    path = write_study(tmp_path, groups={"grid": grid, "tuned": TUNED | {"epochs": [1]}})
+    options = [f"--sbatch={option}" for option in (*SMALL, "--nodes=1", f"--output={tmp_path}/%x-%A_%a.out")]
+    environment = {**make_environment(), "PYTHON": sys.executable, "RETRY_SECONDS": "1", "RANKS_PER_NODE": "1"}
+
+    def call(command, *words):
+        script = (sys.executable, ROOT / "launch/scaling.py", command, "--config", path)
+        return cluster.command(*script, *words, environment=environment)
+
+    def list_jobs():
+        return sorted(set(cluster.command("squeue", "-h", "--states=all", "--name=study", "-o", "%A").split()), key=int)
+
+    call("run", "--slurm", *options)
+    parent, tuned = list_jobs()
+    assert cluster.describe_job(tuned)["Reason"] == "Dependency"
+    call("run", "--slurm", *options)
+    assert list_jobs() == [parent, tuned], "nothing twice that is in the queue"
+    for job in (parent, tuned):
+        assert cluster.wait_for_state(job, "COMPLETED", "FAILED")["JobState"] == "COMPLETED", read_output(tmp_path)
+    assert "2 finished" in call("status")
 
 
 def start_stand_in(submit, place, *overrides, options=()):
