@@ -96,20 +96,21 @@ def _refuse(text: str) -> NoReturn:
 def _is_main() -> bool:
     try:
         return read_world().is_main
-    except UserError:  # told once the config is right
+    except UserError:  # told by refuse_hopeless_start, once the config is right
         return True
 
 
-def refuse_missing_inputs(config: Any) -> None:
-    """End with 2 where a set, or the weights to start from, are not there; nothing heavy is imported for the answer.
+def refuse_hopeless_start(config: Any) -> None:
+    """End with 2 where the launcher's environment says too little, or inputs are missing; nothing heavy is imported.
 
-    Asked on one node of a run that has no directory yet: ranks of several nodes, which may see other disks, tell each
-    other later, and a finished run needs its inputs no more. What is no folder of this machine is looked at later, too.
+    Inputs are a run's sets and the weights it starts from. They are looked for on one node, of a run that has no
+    directory yet: ranks of several nodes, which may see other disks, tell each other later, and a finished run needs
+    its inputs no more. What is no folder of this machine is looked at later, too.
     """
     try:
         world = read_world()
-    except UserError:  # told by the stage
-        return
+    except UserError as error:
+        _refuse(f"error: {error}")
     if world.num_ranks > world.num_local_ranks or (config.run.root / config.run.name).exists():
         return
     problems = list(_find_missing_inputs(config))

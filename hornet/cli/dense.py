@@ -10,7 +10,7 @@ def main() -> None:
     """Read the command line, then hand over to the stage."""
     catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
     from dense.config import TASKS
-    from hornet.cli.command_line import exit_on_bad_input, read_command_line, refuse_missing_inputs
+    from hornet.cli.command_line import exit_on_bad_input, read_command_line, refuse_hopeless_start
     from hornet.world import read_world
 
     config = read_command_line(
@@ -20,7 +20,7 @@ def main() -> None:
         example="accelerate launch launch/dense.py --config configs/dense/upernet_hornet_tiny_gf_ade20k.yaml "
         "start.from=runs/tiny",
     )
-    refuse_missing_inputs(config)
+    refuse_hopeless_start(config)
     from dense.stage import train_dense  # imports accelerate, which a wrong config need not wait for
 
     try:

@@ -6,7 +6,7 @@ from hornet.signals import catch_signals, ignore_signals
 def main() -> None:
     """Read the command line, then hand over to the stage."""
     catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
-    from hornet.cli.command_line import exit_on_bad_input, read_command_line, refuse_missing_inputs
+    from hornet.cli.command_line import exit_on_bad_input, read_command_line, refuse_hopeless_start
     from hornet.world import read_world
     from pretrain.config import PretrainConfig
 
@@ -16,7 +16,7 @@ def main() -> None:
         description=__doc__ or "",
         example="deepspeed launch/pretrain.py --config configs/pretrain/hornet_large_gf_in22k.yaml run.name=large",
     )
-    refuse_missing_inputs(config)
+    refuse_hopeless_start(config)
     from pretrain.stage import pretrain  # imports deepspeed, which a wrong config need not wait for
 
     try:

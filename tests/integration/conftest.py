@@ -24,7 +24,12 @@ NUM_TRAIN, NUM_VALIDATION, NUM_CLASSES = 52, 13, 3
 
 PRETRAIN = {
     "run": {"name": "pretrain", "seed": 1},
-    "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.2, "layer_scale_init": 0.5},
+    "model": {
+        "name": "hornet_atto_gf",
+        "arguments": {"depths": [1, 1, 2, 1]},
+        "drop_path_rate": 0.2,
+        "layer_scale_init": 0.5,
+    },
     "data": {
         "split": "train",
         "shuffle_window_shards": 2,

@@ -5,7 +5,7 @@ import torch
 
 from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
-from tests.integration.conftest import Ranks, kill_when, launch, read_rows, write_config
+from tests.integration.conftest import PRETRAIN, Ranks, kill_when, launch, read_rows, write_config
 from tests.integration.test_networks import NETWORKS
 
 pytestmark = pytest.mark.slow
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 NUM_STEPS = 8
 CONFIG = {
     "run": {"name": "elastic", "seed": 2},
-    "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.0, "layer_scale_init": 0.5},
+    "model": {**PRETRAIN["model"], "drop_path_rate": 0.0},
     "data": {
         "split": "train",
         "shuffle_window_shards": 2,

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 FINETUNE = {
     "run": {"name": "finetune", "seed": 2},
     "start": {},
-    "model": {"name": "hornet_atto_gf", "drop_path_rate": 0.1, "layer_scale_init": 0.5},
+    "model": {**PRETRAIN["model"], "drop_path_rate": 0.1},
     "data": {"split": "train", "transform": {"image_size": 48, "flip_probability": 0.5}},
     "mixing": {"label_smoothing": 0.1},
     "evaluation": {"image_size": 48, "batch_size": 4},
@@ -55,7 +55,7 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
     undisturbed, killed = tmp_path / "runs/undisturbed", tmp_path / "runs/killed"
     _, outputs = launch("finetune.py", "--config", config, "run.name=undisturbed")
     assert f"starting from {pretrained}/checkpoints/step_00000006 (raw weights)" in outputs[0]
-    assert "filters: 6 resized" in outputs[0], "stage 3 grows from 2x2 to 3x3; stage 4 is 1x1 at both sizes"
+    assert "filters: 2 resized" in outputs[0], "stage 3 grows from 2x2 to 3x3; stage 4 is 1x1 at both sizes"
     assert "head: kept, both label spaces are 'squares'" in outputs[0]
 
     ranks = Ranks("finetune.py", "--config", config, "run.name=killed")

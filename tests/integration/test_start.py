@@ -31,6 +31,11 @@ def start(words, **extra):
     )
 
 
+def accelerate_launch(*arguments):
+    """Run `accelerate launch ...` to its end, the launcher itself forked; what it starts is not."""
+    return run_python(BIN / "accelerate", "launch", *arguments, check=False)
+
+
 def read_num_ranks(run):
     """How many ranks the run itself reports."""
     return json.loads((run / "environment.json").read_text())["world"]["num_ranks"]
@@ -145,7 +150,7 @@ def test_what_accelerate_launch_does_not_do_is_refused(tmp_path, pretraining, fi
     if file is not None:
         (tmp_path / "accelerate.yaml").write_text(file)
         options = ["--config_file", tmp_path / "accelerate.yaml"]
-    done = start(["accelerate", "launch", *options, "launch/pretrain.py", "--config", pretraining()])
+    done = accelerate_launch(*options, "launch/pretrain.py", "--config", pretraining())
     assert done.returncode != 0
     assert f"error: {said}" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -154,7 +159,7 @@ def test_what_accelerate_launch_does_not_do_is_refused(tmp_path, pretraining, fi
 def test_accelerate_launch_with_multi_gpu_starts_two_ranks_on_cpus_too(finetuning):
     words, run = finetuning
     options = ["--multi_gpu", "--num_processes", 2, "--num_machines", 1, "--mixed_precision", "no"]
-    done = start(["accelerate", "launch", *options, "--dynamo_backend", "no", "--main_process_port", 0, *words])
+    done = accelerate_launch(*options, "--dynamo_backend", "no", "--main_process_port", 0, *words)
     assert done.returncode == 0, done.stderr
     assert read_num_ranks(run) == 2
 

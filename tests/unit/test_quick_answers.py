@@ -1,5 +1,6 @@
 """Help and bad input are answered before anything heavy is imported: what is loaded is looked at, not the clock."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,9 +62,12 @@ REFUSED = [
 ]
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     command = [sys.executable, "-c", PROBE.format(heavy=HEAVY), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE).stderr
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    ).stderr
 
 
 @pytest.mark.slow
@@ -77,6 +81,18 @@ def test_help_imports_nothing_heavy(arguments):
 def test_bad_input_is_refused_before_anything_heavy_is_imported(arguments, sentence):
     answer = run(*arguments)
     assert sentence in answer
+    assert answer.endswith("ENDED 2 []\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [("pretrain", DEMO), ("finetune", TUNING), ("dense", "configs/demo/segmentation.yaml")],
+    ids=lambda word: Path(word).stem,
+)
+def test_an_environment_that_says_too_little_is_refused_before_too(script, config):
+    answer = run(f"launch/{script}.py", "--config", config, RANK="1")
+    assert "error: RANK is set to 1, but WORLD_SIZE is not: " in answer
     assert answer.endswith("ENDED 2 []\n")
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hornet.cli.command_line import refuse_missing_inputs
+from hornet.cli.command_line import refuse_hopeless_start
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def make_config(*, shards="absent", evaluation=None, start=None):
 
 def test_all_that_is_missing_is_said_at_once(capsys):
     with pytest.raises(SystemExit) as ended:
-        refuse_missing_inputs(make_config(evaluation="gone", start=Path("none.pth")))
+        refuse_hopeless_start(make_config(evaluation="gone", start=Path("none.pth")))
     assert ended.value.code == 2
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(" is missing")[0] for line in lines[:2]] == [
@@ -40,7 +40,7 @@ def test_all_that_is_missing_is_said_at_once(capsys):
 
 @pytest.mark.parametrize("place", ["https://example.org/x", "s3://bucket/x", "absent/x-{000..009}.tar", "absent/*.tar"])
 def test_what_is_no_folder_here_is_looked_at_later(place):
-    refuse_missing_inputs(make_config(shards=place))
+    refuse_hopeless_start(make_config(shards=place))
 
 
 def test_what_is_there_is_looked_at_later(tmp_path):
@@ -48,19 +48,19 @@ def test_what_is_there_is_looked_at_later(tmp_path):
     (tmp_path / "x.pth").touch()
     (tmp_path / "link.pth").symlink_to("gone.pth")
     for start in ("x.pth", "link.pth", "x.pth/inside"):
-        refuse_missing_inputs(make_config(shards="set", start=Path(start)))
+        refuse_hopeless_start(make_config(shards="set", start=Path(start)))
 
 
 def test_a_run_that_was_begun_may_need_its_inputs_no_more(tmp_path):
     (tmp_path / "runs/x").mkdir(parents=True)
-    refuse_missing_inputs(make_config())
+    refuse_hopeless_start(make_config())
 
 
 def test_ranks_of_several_nodes_tell_each_other_later(monkeypatch):
     world = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
     for name, value in {**world, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    refuse_missing_inputs(make_config())
+    refuse_hopeless_start(make_config())
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
-        refuse_missing_inputs(make_config())
+        refuse_hopeless_start(make_config())
