@@ -3,14 +3,15 @@
 import os
 import platform
 import shutil
+import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.patience import PATIENCE
 
 NODES = ("node1", "node2")
-PORT = 16817
 
 # Short timers, for tests. cred_expire is how long a requeued job waits (SLURM's default is 120 s); with less than
 # KillWait an old step may still be ending when its job comes back.
@@ -64,6 +65,13 @@ def find_obstacle():
     return None if os.geteuid() == 0 else "a SLURM cluster needs root"
 
 
+def find_free_ports(number):
+    """Return so many ports that nobody listens on, so that the tests of two checkouts do not meet."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [each.getsockname()[1] for each in sockets]
+
+
 class Cluster:
     """The daemons, and the commands users have."""
 
@@ -88,8 +96,9 @@ class Cluster:
         options = [f"--{option}={self.folder / name}" for option, name in files]
         self._run("munged", f"--key-file={key}", *options)
         host = platform.node().partition(".")[0]
-        text = CONFIGURATION.format(host=host, port=PORT, folder=self.folder)
-        for port, node in enumerate(NODES, start=PORT + 1):
+        controller_port, *node_ports = find_free_ports(1 + len(NODES))
+        text = CONFIGURATION.format(host=host, port=controller_port, folder=self.folder)
+        for node, port in zip(NODES, node_ports, strict=True):
             text += f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=1000000\n"
         (self.folder / "slurm.conf").write_text(text)
         make_names_resolve()

@@ -33,7 +33,7 @@ PUBLISHED = {
     "swin_tiny_patch4_window7_224": 4.5,
     "vit_base_patch16_224": 17.6,
 }
-"""Multiply-adds (1e9) of the networks' papers at 224 pixels; of their larger sizes in tests/unit/scaling/test_paper.py."""
+"""Multiply-adds (1e9) of the networks' papers at 224 pixels; larger ones are in tests/unit/scaling/test_paper.py."""
 
 
 @pytest.mark.slow
