@@ -35,7 +35,7 @@ demo-dense: $(READY)  ## a segmenter and a detector on small data: scenes, shard
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests
 	$(PYTEST) -n 2 -m "not slow" tests/unit tests/test_architecture.py tests/test_commands.py
 
-test: lint types arrows  ## all: lint, types, import contracts and every CPU test, with coverage (htmlcov/index.html)
+test: lint types arrows  ## all: lint, types, import contracts and every CPU test; what the quick ones cover is in htmlcov/
 	$(PYTEST) -n 4 --cov --cov-report=html tests/unit tests/integration tests/slurm tests/test_architecture.py tests/test_commands.py
 
 lint: $(READY)  ## ruff: style and format
