@@ -18,6 +18,11 @@ CONFIG_NAME = "config.yaml"
 ABSENT = "absent"
 
 
+def find_run(source: Path) -> Path | None:
+    """Return the run that a path is, or is a checkpoint in (runs/NAME/checkpoints/step_00000300); None if neither."""
+    return next((folder for folder in (source, source.parent.parent) if (folder / CONFIG_NAME).exists()), None)
+
+
 def write_config(folder: Path, config: Any) -> None:
     """Write config.yaml with every setting, below the format's number."""
     write_text(folder / CONFIG_NAME, to_yaml(config, header=CONFIG.header))
