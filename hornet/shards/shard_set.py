@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, Records
 from hornet.shards.indexing.tar_list import Tars, is_tar_list
@@ -151,8 +151,7 @@ def check_sizes(folder: Path, split: Split, world: World, *, remedy: str) -> Non
 def open_index(path: Path, split: Split) -> Records:
     """Map a split's index into memory; raises UserError if it does not belong to the manifest."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = hash_file(path)
         if found != split.index_sha256:
             raise UserError(
                 f"{path}: SHA-256 is {found}, the manifest says {split.index_sha256}; the index does not belong to the "

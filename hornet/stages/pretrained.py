@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.model.config import ModelConfig
 from hornet.model.resize import fit_to_model
@@ -108,12 +109,6 @@ def identify_weights(path: Path) -> str:
     if summary.get("checkpoint") == f"checkpoints/{folder.name}" and summary.get("digest") is not None:
         return str(summary["digest"])
     return str(json.loads((folder / MANIFEST).read_text())["sha256"])
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
