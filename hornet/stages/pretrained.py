@@ -138,7 +138,7 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
     damaged = [name for name, weight in state_dict.items() if weight.dtype in DTYPES and not weight.isfinite().all()]
     if damaged:
         raise UserError(
-            f"{source}: holds NaN or infinity in {len(damaged)} tensors ({_list_first(damaged)}); the training that "
+            f"{source}: holds NaN or infinity in {len(damaged)} tensors ({list_first(damaged)}); the training that "
             "wrote them had failed, take an earlier checkpoint"
         )
 
@@ -215,7 +215,7 @@ def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: 
     problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen, "no plain floats": quantized}
     if any(problems.values()):
         listed = "; ".join(
-            f"{len(some)} parameters are {what} ({_list_first(some)})" for what, some in problems.items() if some
+            f"{len(some)} parameters are {what} ({list_first(some)})" for what, some in problems.items() if some
         )
         raise UserError(
             f"{source}: does not fit the model: {listed}; choose the model and the classes it was trained with"
@@ -224,7 +224,8 @@ def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: 
     return sum(name in state_dict and fitted[name].shape != state_dict[name].shape for name in fitted)
 
 
-def _list_first(names: Sequence[str]) -> str:
+def list_first(names: Sequence[str]) -> str:
+    """Return the first names of parameters, as they may be printed."""
     shown = [name if name.isprintable() else ascii(name) for name in names[:3]]
     return ", ".join(shown) + (", ..." if len(names) > 3 else "")
 
