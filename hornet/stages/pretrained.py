@@ -26,7 +26,7 @@ from hornet.runs.directory import read_summary
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
-from hornet.stages.config import EvaluateConfig, ExportConfig
+from hornet.stages.config import SourceConfig
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, step_of, verify_checkpoint
 from hornet.training.checkpoints.weight_file import (
     FOLDER_FILES,
@@ -158,7 +158,7 @@ def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "
         )
 
 
-def choose_network(config: EvaluateConfig | ExportConfig, known: Mapping[str, Any]) -> ModelConfig:
+def choose_network(config: SourceConfig, known: Mapping[str, Any]) -> ModelConfig:
     """Return how the network of some weights is built: as the user says, else as their `description` does.
 
     Raises UserError if neither names it.
