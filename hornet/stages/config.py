@@ -33,6 +33,7 @@ from hornet.training.config import (
     ScheduleConfig,
     TrackingConfig,
     Weights,
+    find_best_problems,
 )
 
 
@@ -77,12 +78,7 @@ class StageConfig(Settings):
         yield from find_image_size_problems(self.data.transform.image_size, model=name, key="data.transform.image_size")
         if self.evaluation is not None:
             yield from find_image_size_problems(self.evaluation.image_size, model=name, key="evaluation.image_size")
-        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
-        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
-            yield (
-                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
-                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
-            )
+        yield from find_best_problems(self.checkpoints, self.cadence, has_set=self.evaluation is not None)
         if self.run.branch_from is not None and self.schedule.shape != "wsd":
             yield (
                 f"run.branch_from: needs schedule.shape=wsd; under a {self.schedule.shape} every learning rate follows "
