@@ -56,6 +56,10 @@ class ShardSet:
         """Return the number of the shard that holds a sample."""
         return int(np.searchsorted(self.starts, sample, side="right")) - 1
 
+    def stem_of(self, sample: int) -> str:
+        """Return the first half of a sample's key."""
+        return shard_stem(self.split.shards[self.shard_of(sample)])
+
 
 def open_shards(
     place: Tars,
