@@ -47,6 +47,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """As write_text, a line a row."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
 def replace_non_finite(value: Any) -> Any:
     """Return JSON values with null in place of NaN and infinity, for which JSON has no words."""
     if isinstance(value, float) and not math.isfinite(value):

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from hornet import __version__
 from hornet.config import Settings, resumable
-from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_text
+from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_json_lines
 from hornet.errors import UserError
 from hornet.field_types import NameOrPath
 from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
@@ -178,7 +178,7 @@ class RunDirectory:
         path = self.path / f"{name}.jsonl"
         if self._world.is_main and (rows or path.exists()):
             with self._writing(path.name):
-                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+                write_json_lines(path, rows)
 
     def read_skipped_batches(self) -> list[dict[str, Any]]:
         """Return the rows of skipped_batches.json: windows of batches that the run leaves out."""
