@@ -22,6 +22,7 @@ from hornet.training.config import (
     StepScheduleConfig,
     TrackingConfig,
     Weights,
+    find_best_problems,
 )
 
 
@@ -75,13 +76,8 @@ class DenseSettings(Settings):
             yield f"std: must be over 0 in each channel, not {self.std}"
         if self.num_pictures < 0:
             yield f"num_pictures: must be 0 or more, not {self.num_pictures}"
-        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
         has_set = getattr(self, "evaluation", None) is not None
-        if self.checkpoints.best and (not has_set or every % self.cadence.save_every_steps):
-            yield (
-                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
-                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
-            )
+        yield from find_best_problems(self.checkpoints, self.cadence, has_set=has_set)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ from hornet.model.build import list_shapes
 from hornet.model.cost import count_training_flops
 from hornet.model.resize import get_filter_grids
 from hornet.stages.attempt import Attempt, Opened, run_attempt
-from hornet.stages.classification import require_labels_of_checkpoint, require_same_labels
+from hornet.stages.classification import require_same_labels
 from hornet.stages.record import PARENT, describe_run, find_parent
+from hornet.stages.stage import identify, require_fit
 from hornet.training.average_precision import AveragePrecision
-from hornet.training.checkpoints.checkpoint import Checkpoint, require_identity
 from hornet.training.components import Components
 from hornet.training.engines.accelerate import AccelerateEngine
 from hornet.training.process_group import errors_shared
@@ -45,19 +45,9 @@ def train_dense(config: AnyConfig, *, world: World) -> None:
 
     def open_data(config: AnyConfig) -> Opened:
         stream, labelled = open_streams(config, world=world)
-        identity = {
-            "engine": "accelerate",
-            "task": TASK_NAMES[config.task],
-            "model": config.model.name,
-            "label_space": stream.label_space.fingerprint,
-            "stream": stream.manifest_fingerprint,
-            "order_version": stream.order_version,
-        }
-
-        def require(checkpoint: Checkpoint) -> None:
-            require_labels_of_checkpoint(checkpoint, stream.label_space)
-            require_identity(checkpoint, identity)
-
+        task = TASK_NAMES[config.task]
+        identity = {"engine": "accelerate", "task": task, **identify(config.model.name, stream)}
+        require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
         build = functools.partial(_build, config, stream=stream, labelled=labelled, identity=identity, world=world)
         return Opened(require=require, find_branch=lambda: None, build=build)
 

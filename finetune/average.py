@@ -23,7 +23,7 @@ from hornet.data.config import MixingConfig
 from hornet.durable import write_json, write_text
 from hornet.errors import UserError
 from hornet.model.build import build_model
-from hornet.runs.begun import CONFIG_NAME, read_run_config
+from hornet.runs.begun import CONFIG_NAME, find_run, read_run_config
 from hornet.seeding import derive_seed
 from hornet.stages.config import EvaluateConfig, JudgeConfig
 from hornet.stages.evaluation import measure, open_stream
@@ -43,7 +43,7 @@ def average_weights(config: AverageConfig, *, world: World) -> Averaged:
 
     Raises UserError if sources are damaged, or of different networks or label spaces, or the folder is there already.
     """
-    run = find_run(config.sources[0])
+    run = _require_run(config.sources[0])
     folder = config.output or run / "averages" / config.method
     if folder.exists():
         raise UserError(f"{folder}: is there already; remove it, or name another folder in output")
@@ -61,12 +61,11 @@ def average_weights(config: AverageConfig, *, world: World) -> Averaged:
     return averaged
 
 
-def find_run(source: Path) -> Path:
-    """Return the run directory of a run or of a checkpoint in one; raises UserError if it is of none."""
-    for folder in (source, source.parent.parent):
-        if (folder / CONFIG_NAME).exists():
-            return folder
-    raise UserError(f"{source}: is no run directory and no checkpoint in one; give one with a {CONFIG_NAME}")
+def _require_run(source: Path) -> Path:
+    run = find_run(source)
+    if run is None:
+        raise UserError(f"{source}: is no run directory and no checkpoint in one; give one with a {CONFIG_NAME}")
+    return run
 
 
 class _Judge:
@@ -130,7 +129,7 @@ Made = tuple[Mapping[str, Tensor], list[Row], str]
 
 
 def _average_checkpoints(config: AverageConfig, judge: _Judge) -> Made:
-    root = find_run(config.sources[0]) / "checkpoints"
+    root = _require_run(config.sources[0]) / "checkpoints"
     folders = list_checkpoints(root) if root.exists() else []
     if len(folders) < config.count:
         raise UserError(
@@ -185,7 +184,7 @@ METHODS = {
 
 def _read_start(config: AverageConfig, end: Pretrained) -> dict[str, Tensor]:
     """Return the weights that the run began with: those of its start, resized, the head mapped."""
-    run = find_run(config.sources[0])
+    run = _require_run(config.sources[0])
     values = read_run_config(run)
     if "start" not in values:
         raise UserError(f"{run}: has no start.from; only a finetuning run has a start to go back to")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -46,6 +47,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """As write_text, a line a row."""
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
 def replace_non_finite(value: Any) -> Any:
     """Return JSON values with null in place of NaN and infinity, for which JSON has no words."""
     if isinstance(value, float) and not math.isfinite(value):
@@ -71,6 +77,12 @@ def sync_files(paths: Iterable[Path]) -> None:
     for path in paths:
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:

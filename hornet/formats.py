@@ -8,6 +8,7 @@ later format is refused with the release it needs. The rule for changes stands i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,16 +123,16 @@ def read_run_values(content: Mapping[str, Any], *, source: str) -> dict[str, Any
     Raises UserError if a later release wrote it, or for a setting that was removed and did what today's code cannot do.
     """
     number = CONFIG.read_number(content, source=source)
-    values = _copy({key: value for key, value in content.items() if key not in (CONFIG.key, MADE_BY)})
+    values = deepcopy({key: value for key, value in content.items() if key not in (CONFIG.key, MADE_BY)})
     for old, new in RENAMED.items():
         if _holds(values, old):
             value = _take(values, old)
             if not _holds(values, new):
-                _put(values, new, value)
+                put(values, new, value)
     for (key, meant), today in REDEFINED.items():
         if number == 1 and _holds(values, key):
             value = _take(values, key)
-            _put(values, key, today if value == meant else value)
+            put(values, key, today if value == meant else value)
     for key, removed in REMOVED.items():
         if _holds(values, key) and (value := _take(values, key)) != removed.does_as:
             raise UserError(
@@ -158,10 +159,6 @@ def read_manifest(content: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     return dict(content)
 
 
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
-
-
 def _holds(values: Mapping[str, Any], key: str) -> bool:
     section, _, rest = key.partition(".")
     inner = values.get(section)
@@ -179,7 +176,8 @@ def _take(values: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a setting by its dotted key; a section that is not there is made."""
     *sections, name = key.split(".")
     for section in sections:
         values = values.setdefault(section, {})

@@ -233,7 +233,7 @@ def _describe(found: FamilyFit) -> dict[str, Any]:
 def _foretell(found: FamilyFit, name: str, runs: Sequence[Result]) -> dict[str, Any]:
     fitted = found.fit
     assert fitted is not None
-    factors: Mapping[str, float] = {"N": runs[0].N, "U": runs[0].U, "T": runs[0].T, "C": runs[0].C}
+    factors = runs[0].factors
     if found.resampled is not None:
         made = predict(found.resampled, name=name, factors=factors, written_at=_now(), num_runs=len(runs))
         return made.as_json() | {"remark": ""}

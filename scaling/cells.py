@@ -50,7 +50,7 @@ class Cell:
     @property
     def place(self) -> str:
         """What of the grid it is, whatever the family and seed: cells of one place are compared."""
-        kind = "-".join(part for part in (self.family, self.size) if part) or "run"
+        kind = name_kind(self.family, self.size)
         return f"{self.size}{self.key.removeprefix(kind).rpartition('_s')[0]}".strip("_")
 
     @property
@@ -78,6 +78,11 @@ class Cell:
         """Names of the cells that must be finished first, by what they are to it: parent, trunk."""
         needed = {"parent": self.parent, "trunk": self.trunk}
         return {kind: name for kind, name in needed.items() if name is not None}
+
+
+def name_kind(family: str, size: str) -> str:
+    """Return what a key begins with, and `per` may name: FAMILY-SIZE, or what there is of it."""
+    return "-".join(part for part in (family, size) if part) or "run"
 
 
 def count_steps(num_samples: int, config: StageConfig) -> float:

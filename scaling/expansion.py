@@ -14,7 +14,7 @@ from hornet.errors import UserError
 from hornet.stages.config import StageConfig
 from hornet.stages.run_digest import digest_parts
 from pretrain.config import PretrainConfig
-from scaling.cells import Cell, count_steps
+from scaling.cells import Cell, count_steps, name_kind
 from scaling.config import Study
 from scaling.groups import GroupConfig
 from scaling.shares import SetFacts, Share, find_facts, name_share
@@ -126,12 +126,11 @@ def _combine(group: GroupConfig, parent: Cell | None) -> Iterator[_Combination]:
         shares = [(fraction, (None, images, f"_i{images}")) for fraction, images in pairs]
     axes = (group.families or ("",), group.sizes or ("",), shares, group.pilot or (None,), group.seeds or (0,))
     for family, size, (fraction, (epochs, images, text)), tried, seed in itertools.product(*axes):
-        kind = "-".join(part for part in (family, size) if part) or "run"
         share = "" if group.fractions is None else f"_f{fraction:g}"
         trial = "" if tried is None else "_" + tried.replace("=", "")
         yield _Combination(
             family=family, size=size, fraction=fraction, seed=seed, tried=tried,
-            epochs=epochs, images_seen=images, key=f"{kind}{share}{text}{trial}_s{seed}",
+            epochs=epochs, images_seen=images, key=f"{name_kind(family, size)}{share}{text}{trial}_s{seed}",
         )  # fmt: skip
 
 

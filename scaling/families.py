@@ -99,7 +99,7 @@ def _compare(
     content |= {"law": law, "comparison": made}
     if not ratios:
         return FamilyComparison(**content)
-    factors = {(run.family, run.place): _list_factors(run) for run in runs}
+    factors = {(run.family, run.place): run.factors for run in runs}
     place = max(ratios, key=lambda each: [factors[families[0], each][name] for name in ("C", "N", "U")])
     content |= {
         "place": place,
@@ -113,10 +113,6 @@ def _keep_common(runs: Sequence[Result], families: tuple[str, str]) -> list[Resu
     """Leave out places and seeds that one family alone has: they say nothing of a difference."""
     keys = [{(run.place, run.seed) for run in runs if run.family == family} for family in families]
     return [run for run in runs if (run.place, run.seed) in keys[0] & keys[1]]
-
-
-def _list_factors(run: Result) -> dict[str, float]:
-    return {"N": run.N, "U": run.U, "T": run.T, "C": run.C}
 
 
 def _list_ratios(runs: Sequence[Result], families: tuple[str, str]) -> dict[str, float]:

@@ -7,9 +7,8 @@ with marks that say so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -80,9 +79,9 @@ def find_frontier(fit: Fit, budgets: Sequence[float], *, flops_per_unit: float, 
     return Frontier(size=size, data=data, value=value * fit.units.scale, exponent=share)
 
 
-def fit_isoflops(measurements: Sequence[Measurement], *, size: str = "N", budget: str = "C") -> IsoFlops:
-    """Fit a parabola in log size for each budget; runs of a budget have the same number there."""
-    cells = gather(measurements, (budget, size))
+def fit_isoflops(measurements: Sequence[Measurement]) -> IsoFlops:
+    """Fit a parabola in log size (N) for each budget (C); runs of a budget have the same number there."""
+    cells = gather(measurements, ("C", "N"))
     means = np.nanmean(cells.values, axis=1)
     curves = []
     for level in np.unique(cells.log_x[:, 0]):
@@ -94,22 +93,6 @@ def fit_isoflops(measurements: Sequence[Measurement], *, size: str = "N", budget
         logs = np.log([[curve.budget, curve.best_size] for curve in usable])
         exponent = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
     return IsoFlops(curves=tuple(curves), exponent=exponent, warnings=_warn(curves, usable))
-
-
-def keep_lowest(measurements: Sequence[Measurement], *, budget: str = "C", bins: Sequence[float]) -> list[Measurement]:
-    """Keep the lowest value in each bin (edges of the budget, ascending): the points nearest to the frontier."""
-    with_result = [each for each in measurements if each.value is not None]
-    kept = []
-    for low, high in pairwise(bins):
-        inside = [each for each in with_result if low <= each.factors[budget] < high]
-        if inside:
-            kept.append(min(inside, key=lambda each: each.value or 0.0))
-    return kept
-
-
-def name_limit(level: Mapping[str, float]) -> str:
-    """Name the amplitude of the largest of a point's terms (`Fit.terms`): what limits there."""
-    return max(level, key=lambda name: level[name])
 
 
 def _fit_parabola(budget: float, log_size: Array, values: Array) -> IsoFlop:

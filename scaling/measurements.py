@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,8 @@ class Cells:
         kept = [int(index) for index in picked]
         names = tuple(self.names[index] for index in kept)
         text = json.dumps([self.digest, *map(list, names)])
-        return Cells(
-            factor_names=self.factor_names,
+        return replace(
+            self,
             log_x=self.log_x[picked],
             values=self.values[picked],
             num_runs=self.num_runs[picked],
@@ -81,7 +81,6 @@ class Cells:
             labels=tuple(self.labels[index] for index in kept),
             families=tuple(self.families[index] for index in kept),
             image_values=None if self.image_values is None else self.image_values[picked],
-            without_result=self.without_result,
             digest=hashlib.sha256(text.encode()).hexdigest(),
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from hornet.errors import UserError
+from scaling.cells import name_kind
 from scaling.results import Result
 
 Trials = dict[str, list[Result]]
@@ -21,11 +22,11 @@ def describe_pilot(results: Sequence[Result], tried: Mapping[str, str], *, metri
         raise UserError("the study has no pilot; give a group `pilot: [schedule.peak_lr=1e-3, ...]` (docs/scaling.md)")
     lines: list[str] = []
     block: dict[str, list[str]] = {}
-    for group, kind in dict.fromkeys((run.group, _name_kind(run)) for run in results):
-        trials: Trials = {}
-        for run in results:
-            if (run.group, _name_kind(run)) == (group, kind):
-                trials.setdefault(tried[run.name], []).append(run)
+    kinds: dict[tuple[str, str], Trials] = {}
+    for run in results:
+        trials = kinds.setdefault((run.group, name_kind(run.family, run.size)), {})
+        trials.setdefault(tried[run.name], []).append(run)
+    for (group, kind), trials in kinds.items():
         lines += [f"{group}/{kind}, {metric}:", *(f"  {text}" for text in _describe_trials(trials))]
         best = _find_best(trials)
         if best is not None:
@@ -34,10 +35,6 @@ def describe_pilot(results: Sequence[Result], tried: Mapping[str, str], *, metri
     if block:
         lines += ["", "per:  # found by a pilot", *(f"  {kind}: [{', '.join(best)}]" for kind, best in block.items())]
     return "\n".join(lines)
-
-
-def _name_kind(run: Result) -> str:
-    return "-".join(part for part in (run.family, run.size) if part) or "run"
 
 
 def _describe_trials(trials: Trials) -> list[str]:

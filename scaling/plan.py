@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hornet.durable import write_json
 from hornet.errors import UserError
-from hornet.quantities import format_seconds, shorten
+from hornet.quantities import align, format_seconds, shorten
 from scaling.cells import Cell
 from scaling.config import Study
 from scaling.ledger import Cost
@@ -67,10 +66,6 @@ class StudyPlan:
     """Until all is finished that is within the budget, each run in its turn; None if a run's cost is unknown."""
     states: str
     problems: tuple[str, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """Values that JSON can hold."""
-        return asdict(self)
 
 
 def make_plan(
@@ -156,20 +151,12 @@ def choose_affordable(
 def write_plan(study: Study, plan: StudyPlan) -> None:
     """Write plan.json into the study's folder."""
     study.folder.mkdir(parents=True, exist_ok=True)
-    write_json(study.folder / FILE, plan.as_json())
+    write_json(study.folder / FILE, asdict(plan))
 
 
 def format_plan(plan: StudyPlan) -> str:
     """Return the table, and what it comes to."""
-    rows = [HEAD, *(_format_row(row) for row in plan.rows)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    lines = []
-    for row in rows:
-        cells = [
-            row[0].ljust(widths[0]),
-            *(text.rjust(width) for text, width in zip(row[1:8], widths[1:8], strict=True)),
-        ]
-        lines.append("  ".join([*cells, row[8]]).rstrip())
+    lines = align(HEAD, [_format_row(row) for row in plan.rows])
     left = "unknown; --measure times a few steps of each network"
     if plan.seconds_left is not None:
         left = f"about {format_seconds(plan.seconds_left)}, {plan.slots} at a time"

@@ -68,6 +68,11 @@ class Result:
     images: ImageValues | None = field(default=None, compare=False, repr=False)
     """The metric of each validation image, where the run kept it; not in cells.csv."""
 
+    @property
+    def factors(self) -> dict[str, float]:
+        """What laws are of."""
+        return {"N": self.N, "U": self.U, "T": self.T, "C": self.C}
+
 
 def gather_results(study: Study, cells: Sequence[Cell]) -> list[Result]:
     """Return what the runs of these cells gave, by what stands on the disk; raises UserError if it cannot be kept."""
@@ -103,8 +108,8 @@ def write_results(study: Study, results: Sequence[Result]) -> None:
     write_text(study.folder / FILE, text.getvalue())
 
 
-def list_measurements(results: Sequence[Result], *, held_out: bool = False) -> list[Measurement]:
-    """Return the pretrainings as records for fits: those to learn from, or those to foretell.
+def list_measurements(results: Sequence[Result]) -> list[Measurement]:
+    """Return the pretrainings to learn from as records for fits.
 
     They have values of images where all of `results` do, of the same images.
     """
@@ -112,7 +117,7 @@ def list_measurements(results: Sequence[Result], *, held_out: bool = False) -> l
     return [
         Measurement(
             name=result.name,
-            factors={"N": result.N, "U": result.U, "T": result.T, "C": result.C},
+            factors=result.factors,
             value=result.value,
             seed=result.seed,
             family=result.family,
@@ -120,7 +125,7 @@ def list_measurements(results: Sequence[Result], *, held_out: bool = False) -> l
             image_values=result.images.values if has_images and result.images is not None else None,
         )
         for result in results
-        if result.stage == "pretrain" and result.is_held_out == held_out
+        if result.stage == "pretrain" and not result.is_held_out
     ]
 
 

@@ -45,11 +45,6 @@ class Choice:
     taken: Score
     """The law with the fewest parameters within one standard error of the smallest error."""
 
-    @property
-    def smallest(self) -> Score:
-        """The law with the smallest error."""
-        return self.scores[0]
-
 
 def hold_out_largest(measurements: Sequence[Measurement], factor: str) -> list[Fold]:
     """One fold: the largest level of a factor, such as the largest network or all of the data, is foretold."""

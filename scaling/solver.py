@@ -7,7 +7,7 @@ finished, and judged, by scipy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,13 +63,11 @@ class Problem:
 
     def pick(self, which: NDArray[np.bool_] | NDArray[np.int64]) -> Problem:
         """Keep some of the R sets; those that are shared by all stay shared."""
-        return Problem(
-            law=self.law,
+        return replace(
+            self,
             z=self.z[which] if len(self.z) > 1 else self.z,
             target=self.target[which] if len(self.target) > 1 else self.target,
             sd=self.sd[which] if len(self.sd) > 1 else self.sd,
-            is_log=self.is_log,
-            huber=self.huber,
         )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from hornet.cli.openclipart import link_classes
-from hornet.durable import write_json
+from hornet.durable import read_json_lines, write_json
 from hornet.errors import UserError
 from hornet.seeding import derive_seed
 
@@ -105,8 +105,7 @@ def _divide(classes: Path, work: Path) -> dict[str, dict[str, list[str]]]:
     share = ("--min-images-per-class", MIN_IMAGES, "--validation-share", 0.2, "--validation-at-least", 2)
     _call("shards", "build", classes, whole, *share, *IMAGES)
     _call("shards", "duplicates", whole, whole, "--output", work / "exclude.jsonl")
-    lines = [json.loads(line) for line in (work / "exclude.jsonl").read_text().splitlines()]
-    excluded = {line["key"].partition("/")[2] for line in lines}
+    excluded = {line["key"].partition("/")[2] for line in read_json_lines(work / "exclude.jsonl")}
     held: dict[str, dict[str, list[str]]] = {}
     for split in SPLITS:
         for key in _list_keys(whole, split):

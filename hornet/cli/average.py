@@ -15,7 +15,7 @@ from hornet.config import ConfigError, build_config, describe_fields
 from hornet.durable import replace_non_finite
 from hornet.errors import UserError
 from hornet.overrides import apply_overrides
-from hornet.runs.begun import CONFIG_NAME, read_run_config
+from hornet.runs.begun import CONFIG_NAME, find_run, read_run_config
 from hornet.stages.preprocessing import take_from_run
 from hornet.world import read_world
 
@@ -69,12 +69,10 @@ def read_config(method: str, words: list[str]) -> AverageConfig:
     for source in sources:
         require_classifier(source)
     values: dict[str, Any] = {"method": method, "sources": sources}
-    for folder in (sources[0], sources[0].parent.parent):
-        if (folder / CONFIG_NAME).exists():
-            values |= take_from_run(read_run_config(folder))
-            break
-    else:
+    run = find_run(sources[0])
+    if run is None:
         raise ConfigError(str(sources[0]), [f"holds no {CONFIG_NAME}; give a run directory, or a checkpoint in one"])
+    values |= take_from_run(read_run_config(run))
     problems = apply_overrides(values, overrides)
     return build_config(AverageConfig, values, source=str(sources[0]), problems=problems)
 

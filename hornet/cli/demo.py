@@ -6,11 +6,14 @@ import argparse
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
+
+from hornet.durable import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -123,16 +126,11 @@ def call_and_kill(title: str, command: list[object], run: Path, *, after_step: i
         if process.poll() is not None:
             sys.exit(f"demo: {title} ended by itself with exit code {process.returncode}")
         time.sleep(0.1)
-    for pid in list_descendants(process.pid):  # not the group: torchrun's ranks have one each
-        os.kill(pid, signal.SIGKILL)
+    launcher = psutil.Process(process.pid)
+    for one in (launcher, *launcher.children(recursive=True)):  # not the group: torchrun's ranks have one each
+        one.kill()
     process.wait()
     print(f"demo: SIGKILL to all ranks after step {read_last_step(run)}", flush=True)
-
-
-def list_descendants(pid: int) -> list[int]:
-    """Return a process and all that it and those have started, itself first."""
-    children = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [pid, *(one for line in children for child in line for one in list_descendants(int(child)))]
 
 
 def require_ranks(run: Path) -> None:
@@ -159,8 +157,8 @@ def start(title: str, command: list[object]) -> subprocess.Popen[bytes]:
 
 def read_last_step(run: Path) -> int:
     """Return the last step in a run's metrics, 0 before there is one."""
-    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
-    return int(json.loads(lines[-1])["step"]) if lines else 0
+    rows = read_json_lines(run / "metrics.jsonl")
+    return int(rows[-1]["step"]) if rows else 0
 
 
 def render_curves(path: Path) -> None:
@@ -172,11 +170,10 @@ def render_curves(path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.5), constrained_layout=True)
     for run in ("pretrain", "finetune"):
-        rows = [json.loads(line) for line in (RUNS / run / "metrics.jsonl").read_text().splitlines()]
+        rows = read_json_lines(RUNS / run / "metrics.jsonl")
         left.plot([row["step"] for row in rows], [row["loss"] for row in rows], label=run)
         for weights, style in (("raw", "-"), ("ema", "--")):
-            rows = [json.loads(line) for line in (RUNS / run / "evaluations.jsonl").read_text().splitlines()]
-            rows = [row for row in rows if row["weights"] == weights]
+            rows = [row for row in read_json_lines(RUNS / run / "evaluations.jsonl") if row["weights"] == weights]
             if rows:
                 steps, top1 = [row["step"] for row in rows], [row["top1"] for row in rows]
                 right.plot(steps, top1, style, marker="o", markersize=3, label=f"{run}, {weights} weights")

@@ -18,7 +18,7 @@ from hornet.durable import replace_non_finite
 from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE
 from hornet.overrides import apply_overrides
-from hornet.runs.begun import read_run_config
+from hornet.runs.begun import find_run, read_run_config
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, take_from_run
 from hornet.training.config import Weights
@@ -70,10 +70,8 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     values: dict[str, Any] = {"source": source}
     problems: list[str] = []
-    for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
-        if (folder / "config.yaml").exists():
-            values |= take_from_run(read_run_config(folder))
-            break
+    if (run := find_run(source)) is not None:
+        values |= take_from_run(read_run_config(run))
     if config is not None:
         given, problems = read_settings(find_config(config))
         section = given.get("evaluation")

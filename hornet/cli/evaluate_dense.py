@@ -15,7 +15,7 @@ from hornet.config import ConfigError, build_config, choose_class, to_values
 from hornet.data.segmentation_config import SegmentationEvaluationConfig
 from hornet.durable import replace_non_finite
 from hornet.overrides import apply_overrides
-from hornet.runs.begun import read_run_config
+from hornet.runs.begun import find_run, read_run_config
 from hornet.world import read_world
 
 AnyConfig = DenseConfig | InstancesConfig
@@ -29,11 +29,9 @@ EVALUATIONS: Mapping[str, type[AnyEvaluateConfig]] = {
 
 def find_dense_run(source: Path) -> Path | None:
     """Return the run of a dense task that `source` is, or is a checkpoint of; None if it is none."""
-    for folder in (source, source.parent.parent):
-        if (folder / "config.yaml").exists():
-            model = read_run_config(folder).get("model")
-            return folder if isinstance(model, dict) and "pyramid" in model else None
-    return None
+    run = find_run(source)
+    model = None if run is None else read_run_config(run).get("model")
+    return run if isinstance(model, dict) and "pyramid" in model else None
 
 
 def require_classifier(source: Path) -> None:

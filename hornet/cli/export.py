@@ -13,7 +13,7 @@ from hornet.config import ConfigError, build_config, describe_fields
 from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE, VARIANTS
 from hornet.overrides import apply_overrides
-from hornet.runs.begun import read_run_config
+from hornet.runs.begun import find_run, read_run_config
 from hornet.stages.config import ExportConfig
 from hornet.stages.preprocessing import take_from_run
 
@@ -53,12 +53,10 @@ def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportCo
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
     require_classifier(source)
     values: dict[str, Any] = {"source": source, "output": output}
-    for folder in (source, source.parent.parent):  # the run, or the run of runs/NAME/checkpoints/step_00000300
-        if (folder / "config.yaml").exists():
-            evaluation = take_from_run(read_run_config(folder))["evaluation"]
-            names = ("image_size", "crop_fraction", "interpolation")
-            values |= {name: evaluation[name] for name in names if name in evaluation}
-            break
+    if (run := find_run(source)) is not None:
+        evaluation = take_from_run(read_run_config(run))["evaluation"]
+        names = ("image_size", "crop_fraction", "interpolation")
+        values |= {name: evaluation[name] for name in names if name in evaluation}
     problems = apply_overrides(values, overrides)
     if "image_size" not in values and values.get("model") in VARIANTS:
         values["image_size"] = VARIANTS[values["model"]].get("img_size", NATIVE_SIZE)

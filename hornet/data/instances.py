@@ -7,6 +7,7 @@ Not here: what is done to the pixels (`augment/instances.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,7 +18,7 @@ from hornet.data.division import check_division
 from hornet.data.instances_config import InstanceEvaluationConfig, InstanceStreamConfig
 from hornet.data.loader import EvaluationStream, TrainStream, make_order
 from hornet.data.pairs import open_pairs, read_pair
-from hornet.data.pipeline import PADDING, Batches, Decoded, Failure, SeededBatches, allocate, describe_bad
+from hornet.data.pipeline import PADDING, Batches, Decoded, Failure, SeededBatches, SquareSlots, allocate, describe_bad
 from hornet.digest import hash_key
 from hornet.errors import UserError
 from hornet.shards.instances import BACKGROUND, INSTANCES_EXTENSION
@@ -115,16 +116,9 @@ class InstanceEvaluationBatches(Batches):
 
 def make_empty_batch(*bad: BadSample) -> Batch:
     """Return the batch of no image, in the place of one that is padding or `bad`."""
-    return Batch(
-        images_bchw=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
-        labels=torch.zeros(1, dtype=torch.int64),
-        erase_boxes=torch.zeros(1, 4, dtype=torch.int32),
-        key_hashes=torch.zeros(1, dtype=torch.int64),
-        keys=("",),
-        is_real=torch.zeros(1, dtype=torch.bool),
-        bad_samples=bad,
-        instances=(),
-    )
+    slots = SquareSlots(1, image_size=1)
+    slots.bad += bad
+    return replace(slots.finish(), instances=())
 
 
 def open_instance_stream(

@@ -11,7 +11,7 @@ from hornet.shards.decode import UndecodableImageError
 from hornet.shards.indexing.tar_list import is_tar_list
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.sample_parts import IMAGE_EXTENSIONS
-from hornet.shards.shard_set import ShardSet, open_shards, shard_stem
+from hornet.shards.shard_set import ShardSet, open_shards
 from hornet.shards.whole_reader import read_whole
 from hornet.shards.whole_set import WholeSet, open_whole_set
 from hornet.world import World
@@ -33,8 +33,7 @@ def read_pair(
     Raises UnreadableSampleError.
     """
     fields = read_whole(reader, whole, sample)
-    shards = whole.shards
-    key = f"{shard_stem(shards.split.shards[shards.shard_of(sample)])}/{fields['__key__']!s}"
+    key = f"{whole.shards.stem_of(sample)}/{fields['__key__']!s}"
     image = next((fields[name] for name in IMAGE_EXTENSIONS if name in fields), None)
     member = fields.get(extension)
     if not isinstance(image, bytes) or not isinstance(member, bytes):

@@ -33,8 +33,6 @@ from hornet.shards.mask import ClassMap
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import ShardSet
 
-NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
-
 Pick = tuple[int, int]
 """Epoch and sample."""
 
@@ -247,12 +245,7 @@ class EvaluationBatches(Batches):
 
 def load_image(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> Decoded:
     """Read and transform one sample, twice if the first time fails; raises UnreadableSampleError."""
-    for _ in range(NUM_READS - 1):
-        try:
-            return _load_once(reader, sample, transform)
-        except UnreadableSampleError:
-            reader.forget(sample)
-    return _load_once(reader, sample, transform)
+    return reader.try_twice(sample, lambda: _load_once(reader, sample, transform))
 
 
 def _load_once(reader: ShardReader, sample: int, transform: Callable[[bytes], Pixels]) -> Decoded:

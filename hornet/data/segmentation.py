@@ -6,6 +6,7 @@ Not here: what is done to the pixels (`augment/segmentation.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,7 +16,7 @@ from hornet.data.augment.segmentation import SegmentationTransform, decode_pair
 from hornet.data.division import check_division
 from hornet.data.loader import EvaluationStream, TrainStream, make_order
 from hornet.data.pairs import open_pairs, read_pair
-from hornet.data.pipeline import PADDING, Batches, Decoded, Failure, SeededBatches, describe_bad
+from hornet.data.pipeline import PADDING, Batches, Decoded, Failure, SeededBatches, SquareSlots, describe_bad
 from hornet.data.segmentation_config import SegmentationEvaluationConfig, SegmentationStreamConfig
 from hornet.digest import hash_key
 from hornet.errors import UserError
@@ -87,16 +88,9 @@ class SegmentationEvaluationBatches(Batches):
 
 def make_empty_batch(*bad: BadSample) -> Batch:
     """Return the batch of no image, in the place of one that is padding or `bad`."""
-    return Batch(
-        images_bchw=torch.zeros(1, 3, 1, 1, dtype=torch.uint8),
-        labels=torch.zeros(1, dtype=torch.int64),
-        erase_boxes=torch.zeros(1, 4, dtype=torch.int32),
-        key_hashes=torch.zeros(1, dtype=torch.int64),
-        keys=("",),
-        is_real=torch.zeros(1, dtype=torch.bool),
-        bad_samples=bad,
-        masks_bhw=torch.full((1, 1, 1), IGNORED, dtype=torch.int16),
-    )
+    slots = SquareSlots(1, image_size=1)
+    slots.bad += bad
+    return replace(slots.finish(), masks_bhw=torch.full((1, 1, 1), IGNORED, dtype=torch.int16))
 
 
 def open_segmentation_stream(

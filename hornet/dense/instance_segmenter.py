@@ -21,7 +21,7 @@ from hornet.dense.cascade import CascadeRoiHeads
 from hornet.dense.config import Detector
 from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn, run_all_parts
 from hornet.dense.pyramid import FeaturePyramid
-from hornet.model.cost import Cost, CostPart, count_forward
+from hornet.model.cost import Cost, MultiplyAdds, count_forward
 
 STRIDE = 32
 """Pixels that the sides of a batch are filled up to a multiple of."""
@@ -90,7 +90,7 @@ class InstanceSegmenter(nn.Module):
     def count_multiply_adds(self, image_size: int) -> Cost:
         """Cost of the forward pass of a square image in training, with as many regions as it may have."""
         executed, _ = count_forward(_Counted(self), image_size)
-        return Cost(parts=(CostPart(place="network", kind="all", published=executed, executed=executed),))
+        return Cost(by_kind={"all": MultiplyAdds(executed, executed)})
 
 
 def build_instance_segmenter(

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hornet.drills.launched import LaunchedRun, Script, read_rows
+from hornet.drills.launched import LaunchedRun, Script
+from hornet.durable import read_json_lines
 from hornet.errors import UserError
 from hornet.training.checkpoints.checkpoint import find_newest
 
@@ -58,7 +59,7 @@ class Attempt:
 
 def compare(undisturbed: Path, other: Path, attempt: Attempt) -> dict[str, Any]:
     """Return what differs between two finished runs, as JSON values."""
-    rows = [read_rows(run / "metrics.jsonl") for run in (undisturbed, other)]
+    rows = [read_json_lines(run / "metrics.jsonl") for run in (undisturbed, other)]
     losses, norms = ([[row[key] for row in part] for part in rows] for key in ("loss", "grad_norm"))
     found: dict[str, Any] = {
         "run": attempt.name,

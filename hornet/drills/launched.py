@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -101,8 +99,3 @@ class LaunchedRun:
                 f"{self.path}: goes on though its launcher was killed: its ranks are not this machine's; give a "
                 "--launcher whose ranks end with it (srun --kill-on-bad-exit=1), or run this on one node"
             )
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's metrics.jsonl."""
-    return [json.loads(line) for line in path.read_text().splitlines()]

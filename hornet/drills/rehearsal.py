@@ -17,8 +17,8 @@ from pathlib import Path
 from hornet.config import to_yaml
 from hornet.data.division import check_division
 from hornet.data.loader import open_train_stream
-from hornet.drills.launched import TORCHRUN, LaunchedRun, Script, read_rows
-from hornet.durable import write_text
+from hornet.drills.launched import TORCHRUN, LaunchedRun, Script
+from hornet.durable import read_json_lines, write_text
 from hornet.errors import UserError
 from hornet.shards.shard_set import open_shards
 from hornet.stages.config import StageConfig
@@ -143,9 +143,9 @@ def rehearse(
 
     started = time.perf_counter()
     run = live(NUM_STEPS)
-    losses = ", ".join(
-        "not finite" if row["loss"] is None else f"{row['loss']:.3f}" for row in read_rows(folder / "metrics.jsonl")
-    )
+    metrics = folder / "metrics.jsonl"
+    found = [row["loss"] for row in read_json_lines(metrics)]
+    losses = ", ".join("not finite" if loss is None else f"{loss:.3f}" for loss in found)
     took = time.perf_counter() - started
     yield Finding(
         "two steps", True, f"{num_processes} processes over gloo, {took:.0f} s with the start, losses {losses}"
@@ -160,11 +160,11 @@ def rehearse(
         "signal", True, f"SIGUSR1: {checkpoint.name} of {size / 1e9:.2f} GB written, all ended well in {took:.0f} s"
     )
     yield probe_space(config, checkpoint_bytes=size)
-    last_step = read_rows(folder / "metrics.jsonl")[-1]["step"]
+    last_step = read_json_lines(metrics)[-1]["step"]
     run = live(run.num_steps + 1)
     (folder / "STOP").touch()
     _require_stop(run, seconds=seconds, reason="STOP")
-    next_step = read_rows(folder / "metrics.jsonl")[last_step]["step"]
+    next_step = read_json_lines(metrics)[last_step]["step"]
     yield Finding(
         "resume", next_step == last_step + 1, f"the next attempt went on with step {next_step} after {last_step}"
     )

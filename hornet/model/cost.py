@@ -18,9 +18,10 @@ Any other network is run once on tensors without memory under torch's counter of
 attention's products included: the same as a HorNet's `executed`, and what the tables of other papers say.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,47 +39,29 @@ from hornet.model.sizes import MIN_IMAGE_SIZE
 LAYER_NORM_COST = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class CostPart:
-    """Multiply-adds of one kind of layer in one place."""
+class MultiplyAdds(NamedTuple):
+    """Those of one kind of layer."""
 
-    place: str
-    """"stage_1" to "stage_4" (with the stem or downsampling that feeds the stage) or "head"; of another network's all
-    "network"."""
-    kind: str
-    """"patch" (stem, downsampling), "pointwise", "depthwise", "filter", "norm" or "head"; of another network's
-    "all"."""
     published: int
     executed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Multiply-adds of a forward pass of one image; the totals are sums over the parts."""
+    """Multiply-adds of a forward pass of one image; the totals are sums over the kinds."""
 
-    parts: tuple[CostPart, ...]
+    by_kind: Mapping[str, MultiplyAdds]
+    """patch (stem, downsampling), pointwise, depthwise, filter, norm, head; of another network's all together "all"."""
 
     @property
     def published(self) -> int:
         """Total in the convention of the paper's tables."""
-        return sum(part.published for part in self.parts)
+        return sum(part.published for part in self.by_kind.values())
 
     @property
     def executed(self) -> int:
         """Total of the matrix products and convolutions that run."""
-        return sum(part.executed for part in self.parts)
-
-    def by_place(self) -> dict[str, "Cost"]:
-        """Cost of each place, in order of the forward pass."""
-        return self._group(lambda part: part.place)
-
-    def by_kind(self) -> dict[str, "Cost"]:
-        """Cost of each kind of layer."""
-        return self._group(lambda part: part.kind)
-
-    def _group(self, key: Callable[[CostPart], str]) -> dict[str, "Cost"]:
-        keys = dict.fromkeys(key(part) for part in self.parts)
-        return {wanted: Cost(parts=tuple(part for part in self.parts if key(part) == wanted)) for wanted in keys}
+        return sum(part.executed for part in self.by_kind.values())
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -88,26 +71,26 @@ def count_parameters(model: nn.Module) -> int:
 
 def count_hornet(model: HorNet, image_size: ImageSize) -> Cost:
     """Count what HorNet.count_multiply_adds returns."""
-    parts: list[CostPart] = []
+    found: dict[str, MultiplyAdds] = {}
+
+    def add(kind: str, published: int, executed: int) -> None:
+        before = found.get(kind, MultiplyAdds(0, 0))
+        found[kind] = MultiplyAdds(before.published + published, before.executed + executed)
+
     for index, (downsampling, stage) in enumerate(zip(model.downsample_layers, model.stages, strict=True)):
         grid = compute_grid(image_size, index, stem_stride=model.stem_stride)
         if min(grid) < 1:
             raise ValueError(f"image_size is {image_size}, but the model needs {MIN_IMAGE_SIZE} pixels a side or more.")
-        place = f"stage_{index + 1}"
-        totals: dict[str, tuple[int, int]] = {}
         for name, module in [*downsampling.named_modules(), *stage.named_modules()]:
             kind, published, executed = _count_module(name, module, grid)
             if kind:
-                before = totals.get(kind, (0, 0))
-                totals[kind] = before[0] + published, before[1] + executed
-        parts += [CostPart(place=place, kind=kind, published=p, executed=e) for kind, (p, e) in totals.items()]
+                add(kind, published, executed)
     if isinstance(model.norm, nn.LayerNorm):
-        norm = LAYER_NORM_COST * model.num_features
-        parts.append(CostPart(place="head", kind="norm", published=norm, executed=0))
+        add("norm", LAYER_NORM_COST * model.num_features, 0)
     if isinstance(model.head, nn.Linear):
         head = model.head.weight.numel()
-        parts.append(CostPart(place="head", kind="head", published=head, executed=head))
-    return Cost(parts=tuple(parts))
+        add("head", head, head)
+    return Cost(by_kind=found)
 
 
 def count_forward(model: nn.Module, image_size: int) -> tuple[int, tuple[int, ...] | None]:
@@ -165,7 +148,7 @@ def count_multiply_adds(model: nn.Module, image_size: ImageSize) -> Cost:
         return cost
     assert isinstance(image_size, int)
     executed, _ = count_forward(model, image_size)
-    return Cost(parts=(CostPart(place="network", kind="all", published=executed, executed=executed),))
+    return Cost(by_kind={"all": MultiplyAdds(executed, executed)})
 
 
 def count_training_flops(model: nn.Module, image_size: ImageSize) -> int:

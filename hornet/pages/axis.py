@@ -82,7 +82,6 @@ def render_frame(
     x_name: str,
     y_name: str,
     format_x: Callable[[float], str] = shorten,
-    format_y: Callable[[float], str] = shorten,
     curves: str = "",
 ) -> Markup:
     """Render the axes and what lies between them.
@@ -98,7 +97,7 @@ def render_frame(
         right=WIDTH - RIGHT,
         base=HEIGHT - BOTTOM,
         rows=[
-            (f"{place:.1f}", f"{place + 4:.1f}", format_y(tick))
+            (f"{place:.1f}", f"{place + 4:.1f}", shorten(tick))
             for tick, place in _spaced(y.ticks(), y.place(y.ticks()), room=22)
         ],
         columns=[(f"{place:.1f}", format_x(tick)) for tick, place in _spaced(x.ticks(), x.place(x.ticks()), room=46)],

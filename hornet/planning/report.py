@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from hornet.planning.plan import Plan
 from hornet.planning.speed import describe_gpu
+from hornet.quantities import align
 from hornet.stages.recipe import format_audit
 
 GIB = 2**30
@@ -81,7 +82,7 @@ def _format_memory(plan: Plan) -> str:
             "nothing" if row.largest_micro_batch_size is None else f"micro batches up to {row.largest_micro_batch_size}"
         )
         rows.append([("* " if row.is_planned else "  ") + row.name, *(f"{size / GIB:.2f}" for size in sizes), fit])
-    return _format_table(head, rows)
+    return "\n".join(align(head, rows))
 
 
 def _describe_cost(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -151,7 +152,7 @@ def _format_what_if(plan: Plan) -> str:
                 "" if asked.problem is None else "does not fit",
             ]
         )
-    return _format_table(head, rows)
+    return "\n".join(align(head, rows))
 
 
 def _digits(number: float) -> str:
@@ -166,13 +167,3 @@ def _count(number: int, noun: str) -> str:
 
 def _format_pairs(pairs: Iterator[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<12}{text}" for name, text in pairs)
-
-
-def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """First column and last to the left, numbers to the right."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-    lines = []
-    for row in [head, *rows]:
-        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:-1], row[-1]]).rstrip())
-    return "\n".join(lines)

@@ -10,12 +10,17 @@ from typing import Any, TypeVar
 from hornet.config import build_config, flatten_values, list_settings, read_yaml, to_values, to_yaml
 from hornet.durable import write_text
 from hornet.errors import UserError
-from hornet.formats import CONFIG, PROGRAM, REDEFINED, UNWRITTEN, describe_writer, read_run_values
+from hornet.formats import CONFIG, PROGRAM, REDEFINED, UNWRITTEN, describe_writer, put, read_run_values
 
 Config = TypeVar("Config")
 
 CONFIG_NAME = "config.yaml"
 ABSENT = "absent"
+
+
+def find_run(source: Path) -> Path | None:
+    """Return the run that a path is, or is a checkpoint in (runs/NAME/checkpoints/step_00000300); None if neither."""
+    return next((folder for folder in (source, source.parent.parent) if (folder / CONFIG_NAME).exists()), None)
 
 
 def write_config(folder: Path, config: Any) -> None:
@@ -45,11 +50,11 @@ def go_on_as_begun(config: Config, folder: Path) -> tuple[Config, list[str]]:
         if key not in now or settings[key].is_resumable:
             continue
         if now[key] == settings[key].default != meant == earlier.get(key, meant):
-            _put(values, key, meant)
+            put(values, key, meant)
             lines.append(f"{key}: goes on as {meant!r}, with which the run was begun; a new run has {now[key]!r}")
     for (key, value), meant in REDEFINED.items():
         if now.get(key) == value and earlier.get(key) == meant:
-            _put(values, key, meant)
+            put(values, key, meant)
             lines.append(f"{key}: goes on as {meant!r}, which is what {value!r} meant when the run was begun")
     return (build_config(type(config), values, source=str(folder / CONFIG_NAME)) if lines else config), lines
 
@@ -120,10 +125,3 @@ def _list_sections(key: str) -> Iterator[str]:
 
 def _has_null_section(key: str, values: Mapping[str, Any]) -> bool:
     return any(section in values for section in _list_sections(key))
-
-
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    *sections, name = key.split(".")
-    for section in sections:
-        values = values[section]
-    values[name] = value

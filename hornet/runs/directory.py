@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from hornet import __version__
 from hornet.config import Settings, resumable
-from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_text
+from hornet.durable import read_json_lines, replace_non_finite, write_bytes, write_json, write_json_lines
 from hornet.errors import UserError
 from hornet.field_types import NameOrPath
 from hornet.runs.begun import go_on_as_begun, refuse_changes, write_config
@@ -89,7 +89,7 @@ class RunDirectory:
         keys; or if the folder cannot be written.
         """
         if has_checkpoint:
-            self.refuse_changes(config)
+            refuse_changes(config, self.path)
         if not self._world.is_main:
             return
         try:
@@ -108,10 +108,6 @@ class RunDirectory:
         if lines and self._world.is_main:
             print(f"{self.path}: was begun by an earlier release:\n  " + "\n  ".join(lines), flush=True)
         return config
-
-    def refuse_changes(self, config: Any) -> None:
-        """Raise UserError, naming the keys, if `config` departs from what this run was started with."""
-        refuse_changes(config, self.path)
 
     def write_recipe(self, audit: Mapping[str, Any]) -> None:
         """Write recipe.json: where the config departs from the published recipe that it names."""
@@ -175,19 +171,14 @@ class RunDirectory:
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """Return the rows of NAME.jsonl."""
-        return self.read_rows(self.path, name)
-
-    @staticmethod
-    def read_rows(folder: Path, name: str) -> list[dict[str, Any]]:
-        """Return the rows of NAME.jsonl of any run directory."""
-        return read_json_lines(folder / f"{name}.jsonl")
+        return read_json_lines(self.path / f"{name}.jsonl")
 
     def rewrite(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the rows of NAME.jsonl, which stays absent without any."""
         path = self.path / f"{name}.jsonl"
         if self._world.is_main and (rows or path.exists()):
             with self._writing(path.name):
-                write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+                write_json_lines(path, rows)
 
     def read_skipped_batches(self) -> list[dict[str, Any]]:
         """Return the rows of skipped_batches.json: windows of batches that the run leaves out."""
@@ -206,10 +197,6 @@ class RunDirectory:
         if self._world.is_main:
             with self._writing(self.skipped_batches.name):
                 write_json(self.skipped_batches, list(rows))
-
-    def read_summary(self) -> dict[str, Any] | None:
-        """Return summary.json, which only a finished run has."""
-        return read_summary(self.path)
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json: the run is finished."""

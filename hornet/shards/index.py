@@ -7,6 +7,7 @@ Not here: which members make a sample (`sample_parts.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -100,8 +101,10 @@ def index_source(source: TarSource, *, name: str, checksums: bool, rule: SampleR
     """As `index_tar`, for bytes from anywhere; `name` is for messages."""
     stream = TarStream(source, hashed=checksums)
     passed = PassedMembers()
+    found: dict[str, _Found] = {}
     try:
-        found = _walk(stream, rule, passed)
+        for member in walk(stream):
+            _take(found, member, stream, rule, passed)
         rows, incomplete = _complete_all(found, rule, passed)
     except TarError as error:
         raise UserError(f"{name}: {error}") from error
@@ -122,28 +125,22 @@ def index_source(source: TarSource, *, name: str, checksums: bool, rule: SampleR
     )
 
 
-def _walk(stream: TarStream, rule: SampleRule, passed: PassedMembers) -> dict[str, _Found]:
-    found: dict[str, _Found] = {}
-    while True:
-        member = read_member(stream.read, offset=stream.position)
-        if member is None:
-            check_end(stream.read, offset=stream.position)
-            return found
-        end = check_payload(member, stream.size)
-        _take(found, member, stream, rule, passed)
+def walk(stream: TarStream) -> Iterator[Member]:
+    """Yield the members of a tar up to its end, each where its payload begins; what is not read of that is skipped.
+
+    Raises TarError if the tar is cut or damaged.
+    """
+    while (member := read_member(stream.read, offset=stream.position)) is not None:
+        end = member.payload_offset + member.size + member.padding
+        if end > stream.size:
+            raise TarError(
+                member.offset,
+                f"member {member.name!r} should reach byte {member.payload_offset + member.size}, "
+                f"but the file ends at {stream.size}; it was cut",
+            )
+        yield member
         stream.skip(end - stream.position)
-
-
-def check_payload(member: Member, tar_size: int) -> int:
-    """Return where the next header begins; raises TarError if the tar ends before."""
-    end = member.payload_offset + member.size + member.padding
-    if end > tar_size:
-        raise TarError(
-            member.offset,
-            f"member {member.name!r} should reach byte {member.payload_offset + member.size}, "
-            f"but the file ends at {tar_size}; it was cut",
-        )
-    return end
+    check_end(stream.read, offset=stream.position)
 
 
 def _take(found: dict[str, _Found], member: Member, stream: TarStream, rule: SampleRule, passed: PassedMembers) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ from hornet.shards.label_space import ClassMap, LabelSpace, map_classes
 if TYPE_CHECKING:
     from timm.data import ImageNetInfo
 
+SYNSET = re.compile(r"n\d{8}")
 NUM_SHOWN = 20  # classes without a counterpart, each on its line
 
 
@@ -128,9 +130,9 @@ def _list_unmatched(title: str, names: Sequence[str], where: str) -> list[str]:
 
 
 def find_meaning(name: str) -> str | None:
-    """Return a synset's words, as `tench, Tinca tinca`; None if they are not known."""
+    """Return a synset's words, as `tench, Tinca tinca`; None if they are not known, or the name is another."""
     try:
-        return str(_imagenet().label_name_to_description(name))
+        return str(_imagenet().label_name_to_description(name)) if SYNSET.fullmatch(name) else None
     except KeyError:
         return None
 

@@ -15,7 +15,7 @@ from isal.isal_zlib import crc32
 from hornet.shards.index import UNKNOWN_CRC
 from hornet.shards.remote.download import Downloader
 from hornet.shards.remote.files import RemoteFiles
-from hornet.shards.shard_set import ShardSet, shard_stem
+from hornet.shards.shard_set import ShardSet
 from hornet.shards.tar import TarError, read_member, split_name
 
 Read = TypeVar("Read")
@@ -83,6 +83,14 @@ class ShardReader:
             self._compare_copy(sample, content)
         return found
 
+    def try_twice(self, sample: int, read: Callable[[], Read]) -> Read:
+        """Return what `read` makes of a sample, at the second time if the first fails: network file systems hiccup."""
+        try:
+            return read()
+        except UnreadableSampleError:
+            self.forget(sample)
+        return read()
+
     def forget(self, sample: int) -> None:
         """Read a sample anew the next time: through a new handle, or past the cache (a disk may have damaged it)."""
         self._close(self._shards.shard_of(sample))
@@ -97,7 +105,7 @@ class ShardReader:
     def _check(self, sample: int, content: bytes) -> RawSample:
         record = self._shards.records[sample]
         offset, span = int(record["offset"]), int(record["span"])
-        name = shard_stem(self._shards.split.shards[self._shards.shard_of(sample)])
+        name = self._shards.stem_of(sample)
         key = f"{name}/@{offset}"
         try:
             member = read_member(io.BytesIO(content).read, offset=offset)
@@ -140,7 +148,7 @@ class ShardReader:
             if descriptor is not None:
                 return os.pread(descriptor, stop - start, start)
         except OSError as error:
-            key = f"{shard_stem(self._shards.split.shards[shard])}/@{start}"
+            key = f"{self._shards.stem_of(sample)}/@{start}"
             raise UnreadableSampleError(key, f"cannot be read ({error.strerror})") from error
         assert self._files is not None
         return self._files.read(*self._locate(sample))

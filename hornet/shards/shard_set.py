@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, Records
 from hornet.shards.indexing.tar_list import Tars, is_tar_list
@@ -55,6 +55,10 @@ class ShardSet:
     def shard_of(self, sample: int) -> int:
         """Return the number of the shard that holds a sample."""
         return int(np.searchsorted(self.starts, sample, side="right")) - 1
+
+    def stem_of(self, sample: int) -> str:
+        """Return the first half of a sample's key."""
+        return shard_stem(self.split.shards[self.shard_of(sample)])
 
 
 def open_shards(
@@ -151,8 +155,7 @@ def check_sizes(folder: Path, split: Split, world: World, *, remedy: str) -> Non
 def open_index(path: Path, split: Split) -> Records:
     """Map a split's index into memory; raises UserError if it does not belong to the manifest."""
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = hash_file(path)
         if found != split.index_sha256:
             raise UserError(
                 f"{path}: SHA-256 is {found}, the manifest says {split.index_sha256}; the index does not belong to the "

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hornet.durable import replacing
+from hornet.durable import hash_file, replacing
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, ShardIndex
 from hornet.shards.label_report import describe_space
@@ -97,8 +96,7 @@ def _write_index(path: Path, indexes: Sequence[ShardIndex]) -> str:
         )
         for index in indexes:
             file.write(index.records.tobytes())
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path)
 
 
 def _check_labels(shard: str, index: ShardIndex, label_space: LabelSpace) -> None:

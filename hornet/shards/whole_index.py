@@ -14,8 +14,8 @@ import numpy as np
 from isal.isal_zlib import crc32
 
 from hornet.errors import UserError
-from hornet.shards.index import RECORD, UNKNOWN_CRC, ShardIndex, check_payload
-from hornet.shards.tar import SKIPPED_AT_ONCE_BYTES, TarError, TarSource, TarStream, check_end, read_member, split_name
+from hornet.shards.index import RECORD, UNKNOWN_CRC, ShardIndex, walk
+from hornet.shards.tar import SKIPPED_AT_ONCE_BYTES, TarError, TarSource, TarStream, split_name
 
 MAX_SPAN = (1 << 32) - 1  # of the record's u4
 
@@ -60,37 +60,30 @@ def name_member(name: str) -> tuple[str, str] | None:
 def _walk(stream: TarStream) -> list[_Run]:
     runs: list[_Run] = []
     seen: set[str] = set()
-    while True:
-        start = stream.position
-        member = read_member(stream.read, offset=start)
-        if member is None:
-            check_end(stream.read, offset=stream.position)
-            return runs
-        end = check_payload(member, stream.size)
+    for member in walk(stream):
         named = name_member(member.name) if member.is_file else None
         if named is None:
-            stream.skip(end - stream.position)
             continue
         key, extension = named
         if not runs or runs[-1].key != key:
             if key in seen:
                 raise TarError(
-                    start,
+                    member.offset,
                     f"the members of {key!r} do not stand together, and webdataset would take them for two samples; "
                     "write the tar again, sorted by name",
                 )
             seen.add(key)
-            runs.append(_Run(key, start, start, UNKNOWN_CRC))
+            runs.append(_Run(key, member.offset, member.offset, UNKNOWN_CRC))
         run = runs[-1]
         if extension in run.extensions:
-            raise TarError(start, f"a second .{extension} of {key!r}; a sample holds one of each extension")
+            raise TarError(member.offset, f"a second .{extension} of {key!r}; a sample holds one of each extension")
         run.extensions.add(extension)
         run.stop = member.payload_offset + member.size
         if run.stop - run.offset > MAX_SPAN:
             raise TarError(run.offset, f"the sample {key!r} has over 4 GiB, which is the limit; divide it")
         if stream.is_hashed:
             run.crc = _read_crc(stream, member.size, run.crc)
-        stream.skip(end - stream.position)
+    return runs
 
 
 def _read_crc(stream: TarStream, num_bytes: int, crc: int) -> int:

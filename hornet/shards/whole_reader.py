@@ -9,12 +9,9 @@ from isal.isal_zlib import crc32
 
 from hornet.shards.index import UNKNOWN_CRC
 from hornet.shards.reader import ShardReader, UnreadableSampleError
-from hornet.shards.shard_set import ShardSet, shard_stem
 from hornet.shards.tar import BLOCK_BYTES, Member, TarError, read_member
 from hornet.shards.whole_index import name_member
 from hornet.shards.whole_set import WholeSet
-
-NUM_READS = 2  # a failed read is tried once more: network file systems hiccup
 
 Fields = dict[str, str | bytes]
 """`__key__`, `__url__`, and the bytes of each member by its extension in lower case."""
@@ -25,21 +22,15 @@ def read_whole(reader: ShardReader, whole: WholeSet, sample: int) -> Fields:
 
     Raises UnreadableSampleError, and UserError if a server does not answer.
     """
-    check = partial(_parse, whole)
-    for _ in range(NUM_READS - 1):
-        try:
-            return reader.read_as(sample, check)
-        except UnreadableSampleError:
-            reader.forget(sample)
-    return reader.read_as(sample, check)
+    return reader.try_twice(sample, lambda: reader.read_as(sample, partial(_parse, whole)))
 
 
 def _parse(whole: WholeSet, sample: int, content: bytes) -> Fields:
     shards = whole.shards
-    shard = shards.shard_of(sample)
+    url = shards.locate(shards.shard_of(sample))
     record = shards.records[sample]
     offset, span = int(record["offset"]), int(record["span"])
-    unnamed = f"{shard_stem(shards.split.shards[shard])}/@{offset}"
+    unnamed = f"{shards.stem_of(sample)}/@{offset}"
     if len(content) < span:
         raise UnreadableSampleError(unnamed, f"the tar ends within it, at byte {offset + len(content)}")
     fields: Fields = {}
@@ -58,14 +49,15 @@ def _parse(whole: WholeSet, sample: int, content: bytes) -> Fields:
             payload = content[member.payload_offset - offset : end]
             crc = crc32(payload, crc) if is_known else crc
             _check_image(whole, sample, member, payload)
-            fields.setdefault("__url__", shards.locate(shard))
+            fields.setdefault("__url__", url)
             fields[extension] = payload
         position = end + member.padding
     if position - span >= BLOCK_BYTES or not fields:
         raise UnreadableSampleError(unnamed, "the tar holds other members here than when it was indexed")
     if is_known and record["crc"] != crc:
         raise UnreadableSampleError(
-            _name(shards, sample, fields), f"checksum {crc:08x}, the index says {int(record['crc']):08x}: damaged bytes"
+            f"{shards.stem_of(sample)}/{fields['__key__']!s}",
+            f"checksum {crc:08x}, the index says {int(record['crc']):08x}: damaged bytes",
         )
     return fields
 
@@ -88,10 +80,6 @@ def _check_image(whole: WholeSet, sample: int, member: Member, payload: bytes) -
     known = int(whole.images[sample]["crc"])
     if known not in (crc32(payload), UNKNOWN_CRC):
         raise UnreadableSampleError(
-            f"{shard_stem(whole.shards.split.shards[whole.shards.shard_of(sample)])}/{member.name}",
+            f"{whole.shards.stem_of(sample)}/{member.name}",
             f"checksum {crc32(payload):08x}, the index says {known:08x}: damaged bytes",
         )
-
-
-def _name(shards: ShardSet, sample: int, fields: Fields) -> str:
-    return f"{shard_stem(shards.split.shards[shards.shard_of(sample)])}/{fields['__key__']!s}"

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from hornet.durable import replacing, write_json
+from hornet.durable import hash_file, replacing, write_json
 from hornet.errors import UserError
 from hornet.shards.index import RECORD, Records, ShardIndex
 from hornet.shards.indexing.folder import TarFolder, open_tar_folder, scan_tars
@@ -92,15 +92,13 @@ def _write(
     path = home / f"{name}.npy"
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.concatenate(kept))
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     about = {
         "made_from": folder.place,
         "filenames": list(shards),
         "shard_lengths": [len(records) for records in kept],
         "shard_bytes": [part.num_bytes for part in found],
         "shard_sha256": [part.sha256 for part in found],
-        "index_sha256": digest,
+        "index_sha256": hash_file(path),
         "fingerprint": _fingerprint(shards, kept) if images is None else images.fingerprint,
     }
     write_json(home / f"{name}.json", about)  # last: what is named here is whole

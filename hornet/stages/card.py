@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hornet import __version__
+from hornet.durable import read_json_lines
+from hornet.runs.begun import find_run
 from hornet.stages.config import ExportConfig
 from hornet.stages.pretrained import Pretrained
 from hornet.training.evaluate import format_evaluation
@@ -54,16 +55,10 @@ def make_card(
     return "\n".join(lines)
 
 
-def _find_run(config: ExportConfig) -> Path | None:
-    """Return the run directory that the weights are of, if they are of one."""
-    folders = (config.source, config.source.parent.parent)
-    return next((folder for folder in folders if (folder / "config.yaml").exists()), None)
-
-
 def describe_results(config: ExportConfig) -> list[str]:
     """Return the lines that say what the run's last evaluation of these weights found; none without one."""
-    run = _find_run(config)
-    rows = _read_rows(run / "evaluations.jsonl") if run is not None else []
+    run = find_run(config.source)
+    rows = read_json_lines(run / "evaluations.jsonl") if run is not None else []
     rows = [row for row in rows if row["weights"] == config.weights][-1:]
     return [
         line
@@ -78,7 +73,7 @@ def describe_results(config: ExportConfig) -> list[str]:
 
 
 def _describe_recipe(config: ExportConfig) -> list[str]:
-    run = _find_run(config)
+    run = find_run(config.source)
     path = None if run is None else run / "recipe.json"
     if path is None or not path.exists():
         return []
@@ -86,10 +81,6 @@ def _describe_recipe(config: ExportConfig) -> list[str]:
     departures = [f"- {row['key']}: {row['ours']} instead of {row['published']}" for row in recipe["departures"]]
     told = departures or ["No departure from it."]
     return ["## Recipe", "", f"Compared with the published recipe {recipe['published']}:", "", *told, ""]
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _list(numbers: list[float]) -> str:

@@ -33,6 +33,7 @@ from hornet.training.config import (
     ScheduleConfig,
     TrackingConfig,
     Weights,
+    find_best_problems,
 )
 
 
@@ -77,12 +78,7 @@ class StageConfig(Settings):
         yield from find_image_size_problems(self.data.transform.image_size, model=name, key="data.transform.image_size")
         if self.evaluation is not None:
             yield from find_image_size_problems(self.evaluation.image_size, model=name, key="evaluation.image_size")
-        every = self.cadence.evaluate_every_steps or self.cadence.save_every_steps
-        if self.checkpoints.best and (self.evaluation is None or every % self.cadence.save_every_steps):
-            yield (
-                "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
-                f"cadence.save_every_steps ({self.cadence.save_every_steps}): only saved weights can be kept"
-            )
+        yield from find_best_problems(self.checkpoints, self.cadence, has_set=self.evaluation is not None)
         if self.run.branch_from is not None and self.schedule.shape != "wsd":
             yield (
                 f"run.branch_from: needs schedule.shape=wsd; under a {self.schedule.shape} every learning rate follows "
@@ -94,22 +90,12 @@ class StageConfig(Settings):
             )
 
 
-ExportFormat = Literal["timm", "original", "onnx", "torch_export", "aot_inductor"]
-
-
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(Settings):
-    """Which weights go out, and as what."""
+class SourceConfig(Settings):
+    """Finished weights, and how their network is built."""
 
     source: Path
     """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
-    output: Path
-    """Folder to make."""
-    formats: tuple[ExportFormat, ...] = ("timm", "original")
-    """timm: safetensors and config.json in the layout of timm's hub; original: a .pth as the original code's; onnx;
-    torch_export: a program of torch.export; aot_inductor: that program compiled for CPUs like this machine's."""
-    weights: Weights = "raw"
-    """Which weights of a checkpoint or file: the last step's, or their moving average."""
     model: str | None = None
     """For a weight file: its network's name in timm; a checkpoint knows its own."""
     module: str | None = None
@@ -119,6 +105,22 @@ class ExportConfig(Settings):
     resize: Resize | None = None
     """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
     for a weight file bilinear."""
+
+
+ExportFormat = Literal["timm", "original", "onnx", "torch_export", "aot_inductor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(SourceConfig):
+    """Which weights go out, and as what."""
+
+    output: Path
+    """Folder to make."""
+    formats: tuple[ExportFormat, ...] = ("timm", "original")
+    """timm: safetensors and config.json in the layout of timm's hub; original: a .pth as the original code's; onnx;
+    torch_export: a program of torch.export; aot_inductor: that program compiled for CPUs like this machine's."""
+    weights: Weights = "raw"
+    """Which weights of a checkpoint or file: the last step's, or their moving average."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null if unknown."""
     image_size: int
@@ -192,22 +194,11 @@ class ProbeConfig(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(Settings):
+class EvaluateConfig(SourceConfig):
     """What to evaluate, on what."""
 
-    source: Path
-    """A run directory, a checkpoint folder in one, a weight file or a folder of one."""
     weights: Weights | Literal["both"] = "raw"
     """Which weights of a checkpoint or file: the last step's, their moving average, or both side by side."""
-    model: str | None = None
-    """For a weight file: its network's name in timm; a checkpoint knows its own."""
-    module: str | None = None
-    """For a weight file: the module that registers the network, as model.module of a training run."""
-    arguments: Arguments | None = None
-    """For a weight file: the network's arguments, as model.arguments of a training run."""
-    resize: Resize | None = None
-    """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
-    for a weight file bilinear."""
     label_space: NameOrPath | None = None
     """For a weight file, what its head means: a known name, an `_info.json` or a list; null takes the set's own, or the
     only known one of that many classes."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.model.config import ModelConfig
 from hornet.model.resize import fit_to_model
@@ -25,7 +26,7 @@ from hornet.runs.directory import read_summary
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
-from hornet.stages.config import EvaluateConfig, ExportConfig
+from hornet.stages.config import SourceConfig
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, step_of, verify_checkpoint
 from hornet.training.checkpoints.weight_file import (
     FOLDER_FILES,
@@ -110,12 +111,6 @@ def identify_weights(path: Path) -> str:
     return str(json.loads((folder / MANIFEST).read_text())["sha256"])
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read_checkpoint(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
     if label_space is not None:
         raise UserError(f"{path}: a checkpoint knows its own label space; give none")
@@ -143,7 +138,7 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
     damaged = [name for name, weight in state_dict.items() if weight.dtype in DTYPES and not weight.isfinite().all()]
     if damaged:
         raise UserError(
-            f"{source}: holds NaN or infinity in {len(damaged)} tensors ({_list_first(damaged)}); the training that "
+            f"{source}: holds NaN or infinity in {len(damaged)} tensors ({list_first(damaged)}); the training that "
             "wrote them had failed, take an earlier checkpoint"
         )
 
@@ -163,7 +158,7 @@ def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "
         )
 
 
-def choose_network(config: EvaluateConfig | ExportConfig, known: Mapping[str, Any]) -> ModelConfig:
+def choose_network(config: SourceConfig, known: Mapping[str, Any]) -> ModelConfig:
     """Return how the network of some weights is built: as the user says, else as their `description` does.
 
     Raises UserError if neither names it.
@@ -220,7 +215,7 @@ def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: 
     problems = {"missing": missing, "unknown": unknown, "of another shape": misshapen, "no plain floats": quantized}
     if any(problems.values()):
         listed = "; ".join(
-            f"{len(some)} parameters are {what} ({_list_first(some)})" for what, some in problems.items() if some
+            f"{len(some)} parameters are {what} ({list_first(some)})" for what, some in problems.items() if some
         )
         raise UserError(
             f"{source}: does not fit the model: {listed}; choose the model and the classes it was trained with"
@@ -229,7 +224,8 @@ def load_weights(state_dict: Mapping[str, Tensor], model: nn.Module, *, source: 
     return sum(name in state_dict and fitted[name].shape != state_dict[name].shape for name in fitted)
 
 
-def _list_first(names: Sequence[str]) -> str:
+def list_first(names: Sequence[str]) -> str:
+    """Return the first names of parameters, as they may be printed."""
     shown = [name if name.isprintable() else ascii(name) for name in names[:3]]
     return ", ".join(shown) + (", ..." if len(names) > 3 else "")
 

@@ -16,7 +16,7 @@ from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE, VARIANTS
 from hornet.shards.imagenet import make_layout, name_by_size
 from hornet.shards.label_space import LabelSpace
-from hornet.stages.pretrained import read_pretrained
+from hornet.stages.pretrained import list_first, read_pretrained
 from hornet.training.config import Weights
 
 FILTER = re.compile(r"stages\.2\.\d+\.gnconv\.dwconv\.complex_weight")
@@ -96,17 +96,8 @@ def _require_equal(
         ],
     }
     if any(differing.values()):
-        listed = "; ".join(
-            f"{len(keys)} {what} ({', '.join(map(_show, keys[:3]))}{', ...' if keys[3:] else ''})"
-            for what, keys in differing.items()
-            if keys
-        )
+        listed = "; ".join(f"{len(keys)} {what} ({list_first(keys)})" for what, keys in differing.items() if keys)
         raise UserError(
             f"{source}: is not recognised; the nearest network is {name}, from which it differs: {listed}; say which "
             "network it is with model=NAME"
         )
-
-
-def _show(text: str) -> str:
-    """Return a name as it may be printed."""
-    return text if text.isprintable() else ascii(text)

@@ -12,7 +12,7 @@ from hornet.data.corruptions.names import SEVERITIES
 from hornet.durable import replace_non_finite, write_bytes
 from hornet.errors import UserError
 from hornet.pages.evaluation import Reliability, Sweep, render_figure
-from hornet.runs.begun import CONFIG_NAME
+from hornet.runs.begun import find_run
 from hornet.shards.label_report import find_meaning
 from hornet.stages.board import FOLDER, show_in_tensorboard
 from hornet.stages.config import EvaluateConfig
@@ -31,8 +31,7 @@ def find_folder(config: EvaluateConfig) -> Path | None:
     """Return where an evaluation is written: `output`, or below the run that the weights are of; None for nowhere."""
     if config.output is not None:
         return config.output
-    source, data = config.source, config.evaluation
-    run = next((folder for folder in (source, source.parent.parent) if (folder / CONFIG_NAME).exists()), None)
+    run, data = find_run(config.source), config.evaluation
     name = f"{Path(str(data.shards)).name}_{data.split}" + (f"_{config.judge.subset}" if config.judge.subset else "")
     return None if run is None else run / FOLDER / Path(name).name
 

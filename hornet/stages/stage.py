@@ -69,7 +69,7 @@ def run_stage(
     def open_data(config: StageConfig) -> Opened:
         require_known(config.model)
         stream, labelled = open_streams(config, world=world)
-        identity = {**engine_identity, **identify(config, stream)}
+        identity = {**engine_identity, **identify(config.model.name, stream)}
 
         def build(attempt: Attempt) -> Components:
             with errors_shared():
@@ -128,10 +128,10 @@ def require_fit(checkpoint: Checkpoint, *, label_space: LabelSpace, identity: Ma
     require_identity(checkpoint, identity)
 
 
-def identify(config: StageConfig, stream: TrainStream) -> dict[str, Any]:
+def identify(model: str, stream: TrainStream) -> dict[str, Any]:
     """Return what a checkpoint must have in common with a run that goes on from it, besides the engine."""
     return {
-        "model": config.model.name,
+        "model": model,
         "label_space": stream.label_space.fingerprint,
         "stream": stream.manifest_fingerprint,
         "order_version": stream.order_version,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hornet.config import build_config, flatten_values, list_settings, to_values
+from hornet.durable import read_json_lines
 from hornet.errors import UserError
 from hornet.runs.begun import CONFIG_NAME, list_departures_from, read_run_config
 from hornet.runs.directory import RunDirectory
@@ -78,7 +79,7 @@ def begin_branch(run: RunDirectory, branch: Branch, *, world: World) -> None:
         return
     step, trunk = branch.checkpoint.step, branch.trunk
     for name in ROWS:
-        rows = RunDirectory.read_rows(trunk, name)
+        rows = read_json_lines(trunk / f"{name}.jsonl")
         run.rewrite(name, [row for row in rows if row["step"] <= step])
     run.append_event(EVENT, step=step, trunk=str(trunk))
     print(f"{run.path}: is {trunk} up to step {step}, and begins there", flush=True)

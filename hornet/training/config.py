@@ -167,6 +167,16 @@ class RetentionConfig(Settings):
             yield f"every_steps: must be at least 1, or null, not {self.every_steps}"
 
 
+def find_best_problems(checkpoints: RetentionConfig, cadence: CadenceConfig, *, has_set: bool) -> Iterator[str]:
+    """Yield a sentence if the best checkpoint is to be kept and is never evaluated, or not saved."""
+    every = cadence.evaluate_every_steps or cadence.save_every_steps
+    if checkpoints.best and (not has_set or every % cadence.save_every_steps):
+        yield (
+            "checkpoints.best: needs an evaluation set, and a cadence.evaluate_every_steps that is a multiple of "
+            f"cadence.save_every_steps ({cadence.save_every_steps}): only saved weights can be kept"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig(Settings):
     """Steps that are dropped, batches that are left out, and when a run goes back by itself."""

@@ -24,6 +24,10 @@ from hornet.training.step_clock import StepClock
 Accept = Callable[[Tensor, float], bool]
 
 
+# Called with the model, a micro batch and a seed for every random draw on the device; returns the mean loss.
+ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepMessage:
     """What the ranks tell each other once a step, as every rank knows it then."""

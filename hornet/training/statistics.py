@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hornet.errors import UserError
+from hornet.training.process_group import average_over_ranks
 
 
 class RunningStatistics:
@@ -64,11 +65,10 @@ class RunningStatistics:
         if not buffers or dist.get_world_size() == 1:
             return
         # Doubles: of fp32 numbers that are equal on all ranks the mean is exact, so constants stay to the bit.
-        flat = torch.cat([buffer.double().reshape(-1) for buffer in buffers])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        for buffer, mean in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
-            buffer.copy_(mean.view_as(buffer))
+        means = [buffer.double() for buffer in buffers]
+        average_over_ranks(means)
+        for buffer, mean in zip(buffers, means, strict=True):
+            buffer.copy_(mean)
 
     def _list(self) -> list[Tensor]:
         return [getattr(module, name) for module, name in self._places]

@@ -12,7 +12,8 @@ from hornet.errors import UserError
 from hornet.formats import MADE_BY, PROGRAM
 from hornet.quantities import format_seconds
 from hornet.runs.attempts import find_attempts, find_step_seconds
-from hornet.runs.directory import RunDirectory
+from hornet.runs.begun import refuse_changes
+from hornet.runs.directory import RunDirectory, read_summary
 from hornet.runs.rows import Row
 from hornet.training.branch import read_branch
 from hornet.training.components import Components
@@ -110,10 +111,10 @@ def report_finished(run: RunDirectory, config: Any, *, world: World) -> bool:
 
     Raises UserError if the finished run had another config, or trained on batches that are to be left out.
     """
-    summary = run.read_summary()
+    summary = read_summary(run.path)
     if summary is None:
         return False
-    run.refuse_changes(config)
+    refuse_changes(config, run.path)
     refuse_new_windows(run, config.guard)
     if world.is_main:
         print(f"{run.path}: already finished\n{format_summary(summary, folder=str(run.path))}", flush=True)

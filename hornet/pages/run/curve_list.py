@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hornet.pages.html import Section, join, render
 from hornet.pages.run.curves import Chart, Mark, Values, render_chart
@@ -134,5 +134,4 @@ def _of_part(row: Row, name: str, key: str) -> float | None:
 
 
 def _scale(values: Sequence[float | None], factor: float) -> list[float | None]:
-    scaled: Callable[[float], float] = lambda value: value * factor  # noqa: E731
-    return [None if value is None else scaled(value) for value in values]
+    return [None if value is None else value * factor for value in values]

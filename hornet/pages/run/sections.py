@@ -12,7 +12,6 @@ from markupsafe import Markup
 from hornet.pages.html import Section, render, render_table
 from hornet.pages.run.curves import NUM_COLOURS, format_value
 from hornet.pages.run.files import RunFiles
-from hornet.pages.run.timing import Timing
 from hornet.quantities import format_seconds, format_time
 from hornet.runs.attempts import Attempt
 from hornet.runs.rows import number
@@ -65,13 +64,13 @@ CONFIG = """\
 """
 
 
-def render_timing(timing: Timing) -> Section | None:
+def render_timing(seconds_of: Mapping[str, float]) -> Section | None:
     """Render where the time went, as a stacked bar and a table; None if nothing is known."""
-    counted = sum(timing.parts.values())
+    counted = sum(seconds_of.values())
     if counted <= 0:
         return None
-    shares = {name: seconds / counted for name, seconds in timing.parts.items() if seconds > 0}
-    rows = [[name, format_seconds(timing.parts[name]), f"{100 * share:.1f} %"] for name, share in shares.items()]
+    shares = {name: seconds / counted for name, seconds in seconds_of.items() if seconds > 0}
+    rows = [[name, format_seconds(seconds_of[name]), f"{100 * share:.1f} %"] for name, share in shares.items()]
     label = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
     spans = [
         (number % NUM_COLOURS, f"{share:.5f}", name, f"{100 * share:.1f} %")

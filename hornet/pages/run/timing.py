@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from hornet.runs.attempts import Attempt, find_step_seconds
 from hornet.runs.rows import Row, number
@@ -22,21 +21,11 @@ LOST_WORK = "lost work"
 OTHER = "other"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """The seconds of a run by what they were spent on."""
+def split_time(attempts: Sequence[Attempt], metrics: Sequence[Row], events: Sequence[Row]) -> dict[str, float]:
+    """Return the seconds of all attempts by what they were spent on; between two attempts no time is counted.
 
-    total_seconds: float
-    """All attempts together; between two attempts no time is counted."""
-    parts: dict[str, float]
-    """Seconds by name, nothing twice; `other` is what is left of the total."""
-
-
-def split_time(attempts: Sequence[Attempt], metrics: Sequence[Row], events: Sequence[Row]) -> Timing:
-    """Split the time of all attempts.
-
-    A row of metrics stands for the steps since the row before. Steps that were lost, of which no rows are left, are
-    counted with the usual time of a step.
+    Nothing is counted twice; `other` is what is left of the total. A row of metrics stands for the steps since the row
+    before. Steps that were lost, of which no rows are left, are counted with the usual time of a step.
     """
     usual = find_step_seconds(metrics)
     parts = dict.fromkeys((*PHASES.values(), REST_OF_STEP), 0.0)
@@ -54,7 +43,7 @@ def split_time(attempts: Sequence[Attempt], metrics: Sequence[Row], events: Sequ
     parts[LOST_WORK] = usual * sum(attempt.num_lost_steps + attempt.num_rolled_back for attempt in attempts)
     total = sum(attempt.seconds for attempt in attempts)
     parts[OTHER] = max(0.0, total - sum(parts.values()))
-    return Timing(total_seconds=total, parts=parts)
+    return parts
 
 
 def _sum_seconds(events: Sequence[Row], kind: str) -> float:

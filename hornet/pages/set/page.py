@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from hornet.pages.html import join, render, render_numbers, render_table, write_page
 from hornet.pages.set.charts import render_curve, render_histogram, render_scatter
-from hornet.pages.set.survey import SplitSurvey, describe_class, survey_split
+from hornet.pages.set.survey import SplitSurvey, survey_split
 from hornet.pages.set.tile import STYLE, render_tile
 from hornet.quantities import format_bytes
+from hornet.shards.label_report import find_meaning
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Manifest, Split, fingerprint_split
 from hornet.shards.summary import describe_origin
@@ -168,8 +169,8 @@ def _list_classes(survey: SplitSurvey, space: LabelSpace, labels: Sequence[int])
 
 def _name_class(space: LabelSpace, label: int) -> str:
     name = space.classes[label]
-    meaning = describe_class(name)
-    return name if meaning == name else f"{meaning} ({name})"
+    meaning = find_meaning(name)
+    return name if meaning is None else f"{meaning} ({name})"
 
 
 def _render_all_classes(survey: SplitSurvey, space: LabelSpace) -> Markup:

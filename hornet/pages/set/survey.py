@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 import warnings
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +18,6 @@ from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import ShardSet, open_shards
 from hornet.shards.summary import read_image_bytes
 
-SYNSET = re.compile(r"n\d{8}")
 THUMBNAIL_PIXELS = 176
 THUMBNAIL_QUALITY = 72
 
@@ -109,23 +105,6 @@ def look_at(shards: ShardSet, reader: ShardReader, sample: int, *, renders_thumb
     except UndecodableImageError as error:
         return Tile(key=key, class_name=class_name, size=None, thumbnail="", problem=str(error))
     return Tile(key=key, class_name=class_name, size=size, thumbnail=thumbnail)
-
-
-def describe_class(class_name: str) -> str:
-    """Return what a synset means (`tench, Tinca tinca`); another name, or an unknown synset, is returned as it is."""
-    if not SYNSET.fullmatch(class_name):
-        return class_name
-    try:
-        return str(_imagenet().label_name_to_description(class_name))
-    except KeyError:
-        return class_name
-
-
-@cache
-def _imagenet() -> Any:
-    from timm.data import ImageNetInfo  # brings torch: seconds that most commands need not wait for
-
-    return ImageNetInfo("imagenet-22k")
 
 
 def _read_size(content: bytes) -> tuple[int, int]:

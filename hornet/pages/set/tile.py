@@ -5,7 +5,8 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from hornet.pages.html import render
-from hornet.pages.set.survey import Tile, describe_class
+from hornet.pages.set.survey import Tile
+from hornet.shards.label_report import find_meaning
 
 STYLE = """
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); gap: 12px; }
@@ -45,4 +46,5 @@ TILE = """\
 
 def render_tile(tile: Tile) -> Markup:
     """Render one sample: the image, or what is wrong with it, its class and its key."""
-    return render(TILE, tile=tile, meaning=describe_class(tile.class_name), stem=tile.key.rpartition("/")[2])
+    meaning = find_meaning(tile.class_name) or tile.class_name
+    return render(TILE, tile=tile, meaning=meaning, stem=tile.key.rpartition("/")[2])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hornet.durable import replacing, write_json
+from hornet.durable import hash_file, replacing, write_json
 from hornet.errors import UserError
 from hornet.shards.build.arrangement import Arrangement, arrange
 from hornet.shards.build.finish import finish_build
@@ -149,8 +148,7 @@ def _lock(output: Path) -> Iterator[None]:
 def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:
     """Keep the plan and the orders for the processes; refuse other options than those of shards that are there."""
     path = arrangement.place.work / "plan.json"
-    with (arrangement.place.work / "listing" / "items.bin").open("rb") as file:
-        listing = hashlib.file_digest(file, "sha256").hexdigest()
+    listing = hash_file(arrangement.place.work / "listing" / "items.bin")
     space = arrangement.labels.label_space.fingerprint
     wanted = json.loads(json.dumps({**plan.describe(), "listing": listing, "label_space": space}))
     if path.exists() and any(plan.work.glob(RECORDS)):

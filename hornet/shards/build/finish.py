@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hornet.durable import write_text
+from hornet.durable import write_json_lines
 from hornet.errors import UserError
 from hornet.shards.build.arrangement import Arrangement
 from hornet.shards.build.plan import BuildPlan, BuildReport
@@ -83,7 +82,7 @@ def _write_notes(plan: BuildPlan, split: str, notes: list[dict[str, Any]]) -> li
         return []
     path = plan.output / f"{plan.name}-{split}-notes.jsonl"
     keys = ("action", "kind", "part", "name", "class", "reason")
-    write_text(path, "".join(json.dumps({key: note[key] for key in keys}) + "\n" for note in notes))
+    write_json_lines(path, [{key: note[key] for key in keys} for note in notes])
     return [path]
 
 

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Workplace:
     """Where the images' masks are, if they have some."""
     annotations: AnnotationFile | None = None
     """The images' objects, if they have some."""
+
+    def find_file(self, item: Item) -> Path:
+        """Return the file or folder that an image is read from."""
+        return self.spool if self.part_paths is None else self.part_paths[item.part]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +148,7 @@ def build_shard(task: ShardTask) -> None:
     if first is None:
         index = ShardIndex(records=np.empty(0, RECORD), num_bytes=0, sha256=None)
     else:
-        index = write_shard(place.output / shard_name(place.name, task), _chain(first, samples))
+        index = write_shard(place.output / shard_name(place.name, task), chain([first], samples))
     record = ShardRecord(index=index, dropped=tuple(dropped), mended=tuple(mended), num_small=len(small))
     write_record(record_path(place.work, task), record)
 
@@ -165,7 +169,7 @@ def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
 
 def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
     """Read an image's bytes as the source holds them; raises UserError if they are no longer what was listed."""
-    path = place.spool if place.part_paths is None else place.part_paths[item.part]
+    path = place.find_file(item)
     if item.offset < 0:
         descriptor = os.open(f"{path}/{item.name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -222,17 +226,16 @@ def _take(process: _Process, item: Item) -> bytes | DroppedImageError:
     except OSError as error:
         if error.errno == errno.EIO:
             return DroppedImageError("unreadable", "the disk cannot read it")
-        path = place.spool if place.part_paths is None else place.part_paths[item.part]
         raise UserError(  # a disk or mount that went away is not an image's fault
-            f"{path}: {item.name!r} cannot be read ({error.strerror}); start again when it can, finished shards stay"
+            f"{place.find_file(item)}: {item.name!r} cannot be read ({error.strerror}); start again when it can, "
+            "finished shards stay"
         ) from error
 
 
 def _announce(process: _Process, item: Item) -> None:
     if item.offset >= 0 and hasattr(os, "posix_fadvise"):
-        place = process.place
-        path = place.spool if place.part_paths is None else place.part_paths[item.part]
-        os.posix_fadvise(_open(path, process.descriptors), item.offset, item.size, os.POSIX_FADV_WILLNEED)
+        descriptor = _open(process.place.find_file(item), process.descriptors)
+        os.posix_fadvise(descriptor, item.offset, item.size, os.POSIX_FADV_WILLNEED)
 
 
 def _encode(
@@ -273,11 +276,6 @@ def _encode(
             mask=mask.content if mask else None,
             instances=found.content if found else None,
         )
-
-
-def _chain(first: EncodedSample, rest: Iterator[EncodedSample]) -> Iterator[EncodedSample]:
-    yield first
-    yield from rest
 
 
 def _open(path: Path, descriptors: dict[Path, int]) -> int:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
-from PIL import Image
-
-from hornet.shards.decode import FORMATS, UndecodableImageError, decode_image
+from hornet.shards.decode import UndecodableImageError, decode_image, open_image
 
 FORMATS_OF_EXTENSIONS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
 MIN_EDGE_PIXELS = 32
@@ -20,9 +15,7 @@ def check_image(content: bytes, *, extension: str) -> list[tuple[str, str]]:
         decode_image(content)
     except UndecodableImageError as error:
         return [("undecodable", str(error))]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # large images: decode_image has taken it
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+    image = open_image(content)
     found = []
     image_format = "JPEG" if image.format == "MPO" else str(image.format)
     if image_format != FORMATS_OF_EXTENSIONS.get(extension, image_format):

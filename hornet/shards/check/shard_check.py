@@ -13,11 +13,11 @@ from isal.isal_zlib import crc32
 
 from hornet.shards.check.finding import Finding, make_finding
 from hornet.shards.check.image_check import check_image
-from hornet.shards.index import RECORD, UNKNOWN_CRC, Records, check_payload, read_label
+from hornet.shards.index import RECORD, UNKNOWN_CRC, Records, read_label, walk
 from hornet.shards.sample_label import NO_LABEL, LabelError, MissingLabelError
 from hornet.shards.sample_parts import SampleRule, choose_parts
 from hornet.shards.shard_set import shard_stem
-from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_member, split_name
+from hornet.shards.tar import LocalTar, Member, TarError, TarStream, read_member, split_name
 
 DIGEST = np.dtype([("high", "<u8"), ("low", "<u8"), ("stem", "<u8")])
 """high, low: 128 bits of the SHA-256 of the image, or zeros if it cannot be read; stem: 64 bits of that of the name."""
@@ -98,7 +98,8 @@ class _Checker:
             self._find("size", f"{self._source.size} bytes, the manifest says {task.num_bytes}")
         stream = TarStream(self._source, hashed=task.hash_tar or task.sha256 is not None)
         try:
-            self._walk(stream)
+            for member in walk(stream):
+                self._note(member)
             self._is_whole = True
         except TarError as error:
             self._find("tar", error.problem, byte=error.offset)
@@ -117,18 +118,7 @@ class _Checker:
         key = None if stem is None else f"{shard_stem(self._task.shard)}/{stem}"
         self._check.findings.append(make_finding(kind, detail, shard=self._task.shard, key=key, byte=byte))
 
-    def _walk(self, stream: TarStream) -> None:
-        """Go through all members; raises TarError where the rest cannot be found any more."""
-        while True:
-            member = read_member(stream.read, offset=stream.position)
-            if member is None:
-                check_end(stream.read, offset=stream.position)
-                return
-            end = check_payload(member, stream.size)
-            self._note(member, stream)
-            stream.skip(end - stream.position)
-
-    def _note(self, member: Member, stream: TarStream) -> None:
+    def _note(self, member: Member) -> None:
         stem, extension = split_name(member.name)
         ending = extension.rpartition(".")[2]
         is_label = ending == self._task.rule.label

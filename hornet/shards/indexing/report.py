@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hornet.durable import write_text
+from hornet.durable import write_json_lines
 from hornet.shards.index import ShardIndex
 from hornet.shards.manifest import Manifest
 from hornet.shards.sample_parts import PassedMembers
@@ -35,15 +34,15 @@ class IndexReport:
 def write_incomplete(home: Path, name: str, shards: Sequence[str], indexes: Sequence[ShardIndex]) -> Path | None:
     """Name the samples that were left out in JSON lines."""
     path = home / f"{name}.incomplete.jsonl"
-    lines = [
-        json.dumps({"key": f"{shard_stem(shard)}/{key}", "reason": reason})
+    rows = [
+        {"key": f"{shard_stem(shard)}/{key}", "reason": reason}
         for shard, index in zip(shards, indexes, strict=True)
         for key, reason in index.incomplete
     ]
-    if not lines:
+    if not rows:
         path.unlink(missing_ok=True)
         return None
-    write_text(path, "\n".join(lines) + "\n")
+    write_json_lines(path, rows)
     return path
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hornet.durable import hash_file
+
 CHUNK_BYTES = 8 << 20
 KEPT_FREE_BYTES = 1 << 30
 """Of the disk: other things live there too."""
@@ -103,8 +105,7 @@ class ShardCache:
         if found != num_bytes:
             reason = f"{found} bytes came, the manifest says {num_bytes}"
         elif sha256 is not None:
-            with partial.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            digest = hash_file(partial)
             if digest != sha256:
                 reason = f"SHA-256 is {digest}, the manifest says {sha256}: another file, or damaged bytes"
         if reason:

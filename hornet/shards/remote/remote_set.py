@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 from pathlib import Path
 
-from hornet.durable import write_bytes
+from hornet.durable import hash_file, write_bytes
 from hornet.errors import UserError
 from hornet.shards.manifest import MANIFEST_NAME, read_manifest
 from hornet.shards.remote.files import RemoteConfig, RemoteFiles
@@ -35,7 +35,7 @@ def _fetch(files: RemoteFiles, url: str, split_name: str, folder: Path) -> Path:
     if split.index != Path(split.index).name:
         raise UserError(f"{url}/{MANIFEST_NAME}: splits.{split_name}.index is {split.index!r}, not a file's name")
     index = folder / split.index
-    if not index.exists() or hashlib.sha256(index.read_bytes()).hexdigest() != split.index_sha256:
+    if not index.exists() or hash_file(index) != split.index_sha256:
         write_bytes(index, _read(files, f"{url}/{split.index}"))
     return folder
 

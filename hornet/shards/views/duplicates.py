@@ -5,7 +5,6 @@ Not here: what a hash is (`image_hash.py`), how near ones are found (`hash_match
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from hornet.durable import write_text
+from hornet.durable import write_json_lines
 from hornet.errors import UserError
 from hornet.shards.processes import map_in_processes
 from hornet.shards.reader import ShardReader, UnreadableSampleError
@@ -113,8 +112,8 @@ def find_duplicates(plan: DuplicatesPlan) -> DuplicatesReport:
     states = [np.concatenate([hashes["state"] for hashes in read_hashes(cache)]) for cache in caches]
     flat_list = plan.output.with_name(f"{plan.output.stem}-flat.jsonl")
     flat = [row for shards, state in zip((train, validation), states, strict=True) for row in _list_flat(shards, state)]
-    _write_lines(flat_list, flat)
-    _write_lines(plan.output, list(_describe_matches(train, validation, matches)))
+    write_json_lines(flat_list, flat)
+    write_json_lines(plan.output, _describe_matches(train, validation, matches))
     return DuplicatesReport(
         train=train,
         validation=validation,
@@ -246,7 +245,3 @@ def _place(shards: ShardSet, sample: int) -> dict[str, Any]:
         "shard": shards.split.shards[shards.shard_of(sample)],
         "offset": int(shards.records["offset"][sample]),
     }
-
-
-def _write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))

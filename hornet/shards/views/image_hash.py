@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from hornet.durable import write_bytes
 from hornet.errors import UserError
-from hornet.shards.decode import FORMATS, MAX_PIXELS, UndecodableImageError, convert_to_rgb
+from hornet.shards.decode import UndecodableImageError, convert_to_rgb, describe_error, open_image
 from hornet.shards.processes import map_in_processes
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import ShardSet, shard_stem
@@ -118,18 +118,14 @@ def hash_image(content: bytes) -> tuple[npt.NDArray[np.uint64], int]:
 
 
 def _decode_grey(content: bytes) -> Image.Image:
+    image = open_image(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UndecodableImageError(f"{image.width} x {image.height} pixels; {MAX_PIXELS} are the limit")
             image.draft("L", (DRAFT_SIDE, DRAFT_SIDE))  # JPEG only; others ignore it
             return image.convert("L") if image.mode == "L" else convert_to_rgb(image).convert("L")
-    except UndecodableImageError:
-        raise
-    except Exception as error:  # as in decode_image: Pillow's plugins raise anything
-        raise UndecodableImageError(f"not decodable ({type(error).__name__})") from error
+    except Exception as error:
+        raise describe_error(error) from error
 
 
 _cache: HashCache | None = None

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.formats import CHECKPOINT, LaterFormatError, read_manifest
 from hornet.training.loop import Engine, RunState
@@ -176,14 +177,8 @@ def _verify_file(path: Path, expected: Mapping[str, Any]) -> None:
     if num_bytes != expected["bytes"]:
         raise UserError(f"{path}: has {num_bytes} bytes, its manifest says {expected['bytes']}")
     try:
-        described = _describe(path)
+        described = {"bytes": num_bytes, "sha256": hash_file(path)}
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if described != expected:
         raise UserError(f"{path}: its bytes have changed since it was written (SHA-256 differs)")
-
-
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}

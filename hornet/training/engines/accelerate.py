@@ -20,14 +20,12 @@ from hornet.training.checkpoints.unpickling import load_pickled
 from hornet.training.clipping import is_clipped_after
 from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
-from hornet.training.loop import Accept, StepResult, Writer
+from hornet.training.loop import Accept, ComputeLoss, StepResult, Writer
 from hornet.training.norms import NormWatch, Slice
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import errors_shared
 from hornet.training.statistics import RunningStatistics, require_same_buffers
 from hornet.training.step_clock import StepClock
-
-ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
 
 FILE = "state.pt"
 

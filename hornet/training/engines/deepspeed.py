@@ -32,7 +32,7 @@ from hornet.training.engines.deepspeed_private import (
 )
 from hornet.training.engines.deepspeed_state import fill, list_owners, list_slices, publish_weights
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import Accept, StepResult, Writer
+from hornet.training.loop import Accept, ComputeLoss, StepResult, Writer
 from hornet.training.norms import NormWatch
 from hornet.training.optimizer import build_optimizer, set_lr
 from hornet.training.process_group import average_over_ranks, errors_shared
@@ -44,9 +44,6 @@ publish_accelerator("cuda" if torch.cuda.is_available() else "cpu")
 
 import deepspeed  # noqa: E402  after the line above
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine  # noqa: E402
-
-# Called with the model, a micro batch and a seed for every random draw on the device; returns the mean loss.
-ComputeLoss = Callable[[nn.Module, Batch, int], Tensor]
 
 
 def make_deepspeed_config(

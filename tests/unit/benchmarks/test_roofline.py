@@ -25,7 +25,7 @@ def build(name: str, **arguments: object) -> HorNet:
 def test_forward_operations_are_those_of_the_model(name, size):
     model = build(name)
     work = list_necessary_work(model, size, num_images=1)
-    for kind, cost in count_multiply_adds(model, size).by_kind().items():
+    for kind, cost in count_multiply_adds(model, size).by_kind.items():
         flops = sum(kernel.flops for kernel in work if kernel.kind == kind and not kernel.is_backward)
         assert flops == 2 * cost.executed, kind
 

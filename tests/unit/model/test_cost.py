@@ -69,7 +69,7 @@ def test_what_is_left_of_the_difference_is_the_swapped_axes_of_the_originals_fft
     swapped = 0
     for channels, height, depth in ((720, 14, 18), (1488, 7, 2)):
         swapped += depth * channels * height * (height + height // 2 + 1) * ceil(log2(channels * height))
-    without_filters = cost.published - cost.by_kind()["filter"].published
+    without_filters = cost.published - cost.by_kind["filter"].published
     assert round((without_filters + swapped) / 1e9, 3) == 34.641
 
 
@@ -86,17 +86,9 @@ def test_executed_multiply_adds_are_those_pytorch_counts(name: str, size: int | 
 
 def test_published_and_executed_differ_by_norms_and_transforms_alone() -> None:
     cost = count_multiply_adds(build_on_meta("hornet_tiny_gf"), 224)
-    for kind, part in cost.by_kind().items():
+    for kind, part in cost.by_kind.items():
         assert (part.published == part.executed) == (kind not in ("norm", "filter")), kind
-    assert cost.by_kind()["norm"].executed == 0
-
-
-def test_parts_add_up_to_the_totals() -> None:
-    cost = count_multiply_adds(build_on_meta("hornet_small_gf"), 224)
-    for groups in (cost.by_place(), cost.by_kind()):
-        assert sum(group.published for group in groups.values()) == cost.published
-        assert sum(group.executed for group in groups.values()) == cost.executed
-    assert list(cost.by_place()) == ["stage_1", "stage_2", "stage_3", "stage_4", "head"]
+    assert cost.by_kind["norm"].executed == 0
 
 
 def test_convolutional_cost_grows_with_the_area() -> None:

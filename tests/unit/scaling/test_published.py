@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from scipy.special import logsumexp
 
 from scaling import laws
 from scaling.fitting import Estimation, fit
-from scaling.frontier import keep_lowest
 from scaling.measurements import Measurement
 from scaling.resampling import resample
 from scaling.selection import Fold, choose
@@ -129,7 +129,7 @@ def test_on_72_vision_curves_the_bounded_law_extrapolates_best(vision):
     # the authors' own alternating scheme stops at a floor of 0 on these
     assert errors["saturating"]["inet_10", "BiT/101/3"] == pytest.approx(0.1135, abs=1e-4)
     assert errors["saturating"]["cal_10", "BiT/101/3"] == pytest.approx(0.1531, abs=1e-4)
-    assert sum(choice.smallest.law.name == "bounded" for choice in choices.values()) == 47
+    assert sum(choice.scores[0].law.name == "bounded" for choice in choices.values()) == 47
     assert sum(choice.taken.law.name == "bounded" for choice in choices.values()) > 36
     for key, points in vision.items():
         assert errors["power"][key] == pytest.approx(straight_line_error(points), abs=1e-12)
@@ -171,7 +171,9 @@ def test_openclips_line_is_nearly_the_published_one_and_too_hopeful_for_long_run
     runs = [replace(run, family="") for run in openclip.values() if run.family in ("LAION-400M", "LAION-2B")]
     logs = np.log10([run.factors["C"] for run in runs])
     bins = 10 ** np.linspace(logs.min() - 1e-9, logs.max() + 1e-9, 6)
-    line = fit(keep_lowest(runs, bins=bins), laws.power(), estimation=LEAST_SQUARES)
+    inside = [[run for run in runs if low <= run.factors["C"] < high] for low, high in pairwise(bins)]
+    lowest = [min(each, key=lambda run: run.value) for each in inside if each]
+    line = fit(lowest, laws.power(), estimation=LEAST_SQUARES)
     assert line.parameters == pytest.approx({"A": 5.858, "alpha": 0.1114}, rel=0.01)
     for name, published in (("B-16_Data-2B_Samples-3B", 62.545443), ("B-16_Data-2B_Samples-13B", 68.755830)):
         (run,) = (run for run in runs if name in run.name)

@@ -47,7 +47,7 @@ def test_it_ends_as_finished_and_is_found_finished_again(run, capsys, monkeypatc
     assert "loss not finite on 24 images" in capsys.readouterr().out
     assert json.loads((run.path / "status.json").read_text())["state"] == "finished"
     assert json.loads((run.path / "summary.json").read_text())["evaluations"][0]["loss"] is None
-    monkeypatch.setattr(run, "refuse_changes", lambda config: None)
+    monkeypatch.setattr(summary, "refuse_changes", lambda config, folder: None)
     monkeypatch.setattr(summary, "refuse_new_windows", lambda run, guard: None)
     assert summary.report_finished(run, make_components(CountingEngine()), world=ALONE)
     assert "loss not finite on 24 images" in capsys.readouterr().out

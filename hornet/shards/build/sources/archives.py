@@ -13,8 +13,8 @@ from pathlib import Path
 from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.names import PassedOver, is_image
-from hornet.shards.index import check_payload
-from hornet.shards.tar import LocalTar, Member, TarError, TarStream, check_end, read_member
+from hornet.shards.index import walk
+from hornet.shards.tar import LocalTar, Member, TarError, TarStream
 
 SPLIT_FOLDERS = {"train", "val", "valid", "validation", "test"}
 
@@ -90,15 +90,7 @@ class ListedPart:
 
 def walk_members(stream: TarStream) -> Iterator[Member]:
     """Yield the plain files of a tar up to its end, passing over contents; raises TarError if it is cut or damaged."""
-    while True:
-        member = read_member(stream.read, offset=stream.position)
-        if member is None:
-            check_end(stream.read, offset=stream.position)
-            return
-        check_payload(member, stream.size)
-        stream.skip(member.size + member.padding)
-        if member.is_file or is_image(member.name):
-            yield member
+    return (member for member in walk(stream) if member.is_file or is_image(member.name))
 
 
 def open_tar_of_tars(path: Path) -> SeekableSource:
