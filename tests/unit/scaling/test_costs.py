@@ -221,9 +221,14 @@ def test_whoever_interrupts_a_measurement_ends_its_copies(tmp_path, monkeypatch)
             time.sleep(0.01)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_together(study, expand(study)[0], [tmp_path / "a.yaml"])
+    # A shell starts what it is told to start in the background with Ctrl-C ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_together(study, expand(study)[0], [tmp_path / "a.yaml"])
+    finally:
+        signal.signal(signal.SIGINT, before)
     with pytest.raises(ProcessLookupError):
         os.kill(int(mark.read_text()), 0)
 
