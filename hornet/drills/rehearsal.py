@@ -29,6 +29,7 @@ from hornet.world import World
 MICRO_BATCH_SIZE = 2  # the fewest that can be mixed with each other
 NUM_PROBED = 8  # samples read for each of the two ranks
 NUM_STEPS = 2
+MORE_EPOCHS = 100_000  # a short run would come to its end before it can be stopped
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def shorten(config: StageConfig, *, folder: Path, num_processes: int, num_micro_
         model=replace(config.model, compile=False),
         data=replace(config.data, num_workers=min(config.data.num_workers, 1)),
         evaluation=None,
+        schedule=replace(config.schedule, num_epochs=config.schedule.num_epochs + MORE_EPOCHS),
         cadence=replace(config.cadence, log_every_steps=1, save_every_steps=10**6, evaluate_every_steps=None),
         recipe=RecipeConfig(clipping=config.recipe.clipping),
         checkpoints=replace(config.checkpoints, best=False),

@@ -202,7 +202,8 @@ def test_what_is_typed_in_the_shell_of_salloc_is_one_process(cluster):
 
 
 def test_a_dry_run_says_yes_and_leaves_nothing(cluster, pretraining, tmp_path):
-    command = [ROOT / "launch/slurm/submit.sh", *SMALL, "--dry-run", "pretrain", pretraining()]
+    config = pretraining(schedule__num_epochs=0.5)  # 3 steps: the rehearsal itself must not come to its end
+    command = [ROOT / "launch/slurm/submit.sh", *SMALL, "--dry-run", "pretrain", config]
     output = cluster.command(*command, environment={**make_environment(), "PYTHON": sys.executable})
     for word in ("to start at", "2 ranks x 2 micro steps x 2 images = 8", "two steps", "SIGUSR1", "went on with step"):
         assert word in output
