@@ -76,12 +76,22 @@ class StepLoader:
 
     def __init__(self, loader: Iterable[Any], source: TrainSamples) -> None:
         """Raise UserError if the loader makes batches of another size than the source was told, or samples again."""
+        if not isinstance(source, TrainSamples):
+            raise UserError(
+                f"source: is a {type(source).__name__}, but must be the TrainSamples that the loader reads; samples of "
+                "another kind need no StepLoader, since nothing goes on in the middle of them"
+            )
         _refuse_samplers(_list_stages(loader))
         batch_size = getattr(loader, "batch_size", None)
         if batch_size not in (None, source.micro_batch_size):
             raise UserError(
                 f"batch_size: the loader makes batches of {batch_size}, the source was given micro_batch_size "
                 f"{source.micro_batch_size}; give both the same, so that batches come in the order of the stream"
+            )
+        if not all(getattr(part, "in_order", True) for part in _list_stages(loader)):
+            raise UserError(
+                "in_order: is False, so batches would come as workers finish them, and no step would say which were "
+                "given; leave it out"
             )
         self._loader = loader
         self._source = source
@@ -104,7 +114,7 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self.epoch
-        while self.epoch == epoch and self.step != self._source.num_steps:
+        while self.epoch == epoch and not self._is_over():
             if self._items is None:
                 self._source.load_state_dict(self.state_dict())
                 self._items = iter(self._loader)
@@ -113,10 +123,15 @@ class StepLoader:
             except StopIteration:
                 raise UserError(
                     f"the loader ended before step {self.step}: a stage or handler behind the source has dropped "
-                    "samples; let the source do it (require=, handler=), which keeps the number of batches"
+                    "samples, or ends it (with_epoch); let the source do it (require=, handler=, num_steps=), which "
+                    "keeps the number of batches"
                 ) from None
             self._micro_step += 1
             yield item
+
+    def _is_over(self) -> bool:
+        """Whether all of `num_steps` were given, or more: a state may be of a longer run."""
+        return self._source.num_steps is not None and self.step >= self._source.num_steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state behind the last item that the caller received."""

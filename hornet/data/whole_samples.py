@@ -25,6 +25,7 @@ Handler = Callable[[Exception], bool]
 
 
 DIVIDING_MODULE = "accelerate.data_loader"
+USE_STEP_LOADER = "give it StepLoader(loader, source), which it leaves as it is"
 
 
 def reraise(error: Exception) -> bool:
@@ -66,8 +67,11 @@ class Opened:
         index: Path | str | None = None,
         checksums: bool = False,
         remote: RemoteConfig | None = None,
+        instead: str = USE_STEP_LOADER,
     ) -> None:
+        """`instead` says what to do with a loader over these samples, which Accelerate shall not divide."""
         self.world = find_world(rank, num_ranks)
+        self._instead = instead
         self.handler = handler
         self._place = place
         self._options: dict[str, Any] = {"split_name": split, "index": index, "checksums": checksums, "remote": remote}
@@ -96,8 +100,8 @@ class Opened:
             if frame.f_globals.get("__name__") == DIVIDING_MODULE:
                 raise UserError(
                     "two samplers on top of each other: Accelerate's prepare was given a DataLoader over samples that "
-                    f"are divided over {self.world.num_ranks} ranks already, and would divide them again; give it "
-                    "StepLoader(loader, source), which it leaves as it is"
+                    f"are divided over {self.world.num_ranks} ranks already, and would divide them again; "
+                    + self._instead
                 )
             frame = frame.f_back
 

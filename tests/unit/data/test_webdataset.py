@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tarfile
 from collections import Counter
 from itertools import islice
@@ -147,6 +149,27 @@ def test_workers_that_live_on_begin_where_the_state_says(open_samples):
     assert [*first, *rest] == [alone[start : start + 8] for start in range(0, 32, 8)]
     assert list(steps) == [alone[start : start + 8] for start in range(16, NUM_SAMPLES, 8)]
     assert steps.epoch == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("take", [copy.deepcopy, lambda source: pickle.loads(pickle.dumps(source))])
+def test_workers_of_a_copy_that_live_on_begin_where_its_state_says(open_samples, take):
+    alone = keys_of(islice(open_samples(), NUM_SAMPLES))
+    source = take(open_samples())
+    loader = torch.utils.data.DataLoader(
+        source, batch_size=8, num_workers=1, persistent_workers=True, collate_fn=keys_of
+    )
+    steps = StepLoader(loader, source)
+    assert next(iter(steps)) == alone[:8]
+    steps.load_state_dict({"step": 3})
+    assert next(iter(steps)) == alone[24:32]
+
+
+def test_a_state_of_a_longer_run_has_nothing_left_to_give(open_samples):
+    source = open_samples(num_steps=3)
+    steps = StepLoader(torch.utils.data.DataLoader(source, batch_size=8, collate_fn=keys_of), source)
+    steps.load_state_dict({"step": 4})
+    assert list(steps) == []
 
 
 def test_a_state_is_a_number_and_says_of_what(open_samples):
@@ -386,11 +409,12 @@ def test_a_loader_that_accelerate_would_divide_again_is_refused(tars, index, opt
         return prepare_data_loader(loader, device=torch.device("cpu"), process_index=0, **options)
 
     world: dict[str, Any] = {"rank": 0, "num_ranks": 2, "index": index}
-    for source in (
-        SamplePipeline(TrainSamples(tars, global_batch_size=8, **world)),
-        EvaluationSamples(tars, batch_size=4, **world),
+    for source, instead in (
+        (SamplePipeline(TrainSamples(tars, global_batch_size=8, **world)), r"StepLoader\(loader, source\)"),
+        (EvaluationSamples(tars, batch_size=4, **world), "iterate over the loader itself"),
     ):
-        with pytest.raises(UserError, match=r"two samplers on top of each other: Accelerate's prepare .* StepLoader\("):
+        said = rf"two samplers on top of each other: Accelerate's prepare .* again; .*{instead}"
+        with pytest.raises(UserError, match=said):
             next(iter(prepare(source)))
 
 
@@ -399,6 +423,28 @@ def test_a_source_that_is_undivided_may_be_divided_by_accelerate(open_samples):
     keys = [keys_of(batch) for batch in prepare_data_loader(loader, num_processes=2, process_index=1)]
     alone = keys_of(islice(open_samples(), 16))
     assert keys == [alone[4:8], alone[12:16]]
+
+
+def test_samples_that_have_no_steps_are_refused(tars, index):
+    source: Any = EvaluationSamples(tars, batch_size=4, rank=0, num_ranks=1, index=index)
+    with pytest.raises(UserError, match=r"^source: is a EvaluationSamples, but must be the TrainSamples that the"):
+        StepLoader(torch.utils.data.DataLoader(source, batch_size=4), source)
+
+
+def test_a_loader_that_hands_over_what_is_ready_first_is_refused(open_samples):
+    source = open_samples()
+    loader = torch.utils.data.DataLoader(source, batch_size=8, num_workers=2, in_order=False)
+    for one in (loader, webdataset.DataPipeline(loader)):
+        with pytest.raises(UserError, match=r"^in_order: is False, so batches would come as workers finish them"):
+            StepLoader(one, source)
+
+
+def test_a_stage_that_ends_the_loader_is_told(open_samples):
+    source = open_samples()
+    stages = webdataset.to_tuple("__key__"), webdataset.batched(8)
+    loader = webdataset.WebLoader(webdataset.DataPipeline(source, *stages), batch_size=None)
+    with pytest.raises(UserError, match=r"the loader ended before step 3: .* or ends it \(with_epoch\); .*num_steps="):
+        list(StepLoader(loader.with_epoch(3), source))
 
 
 def test_a_stage_that_drops_samples_is_told(open_samples):
