@@ -41,7 +41,7 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
         written: dict[str, str] = {}
         for kind in config.formats:
             written |= WRITERS[kind](outgoing)
-        write_text(folder / "README.md", make_card(config, pretrained, described, written))
+        write_text(folder / "README.md", make_card(config, pretrained, described, written, module=model_config.module))
         sync_files(folder.iterdir())
         folder.chmod(0o755)  # mkdtemp's is for its owner alone
         folder.rename(config.output)
@@ -87,14 +87,16 @@ def describe(
 ) -> dict[str, Any]:
     """Return what timm's config.json says of the weights, and how images are brought to them."""
     known = pretrained.description
+    classifier = get_classifier_names(model)[0]
+    num_classes, width = model.get_parameter(classifier).shape[:2]
     arguments = dict(model_config.arguments or {})
     if "img_size" in inspect.signature(type(model).__init__).parameters:
         arguments["img_size"] = config.image_size
     space = pretrained.label_space
     return {
         "architecture": model_config.name,
-        "num_classes": model.num_classes,
-        "num_features": model.num_features,
+        "num_classes": num_classes,
+        "num_features": getattr(model, "num_features", width),  # networks of users' own need not say it
         **({} if space is None else {"label_names": list(space.classes)}),
         "model_args": arguments,
         "pretrained_cfg": {
@@ -104,8 +106,8 @@ def describe(
             "crop_mode": "squash" if config.crop_fraction is None else "center",
             "mean": list(known.get("mean", config.mean)),
             "std": list(known.get("std", config.std)),
-            "num_classes": model.num_classes,
-            "classifier": get_classifier_names(model)[0].rpartition(".")[0],
+            "num_classes": num_classes,
+            "classifier": classifier.rpartition(".")[0],
             "license": config.license,
         },
         "made_by": f"hornet {__version__}",

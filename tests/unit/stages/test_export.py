@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +196,28 @@ def test_an_unknown_label_space_takes_the_heads_rows(tmp_path: Path) -> None:
     card = (tmp_path / "out/README.md").read_text()
     assert "3 classes of an unknown label space" in card
     assert "license" not in card, "nobody said one"
+
+
+def test_a_network_of_ones_own_goes_out_with_the_module_that_registers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "examples")
+    module = importlib.import_module("own_network")
+    model = module.OwnNetwork(num_classes=3, width=8).eval()
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    run(tmp_path, "formats=[timm]", "module=own_network", "arguments={width: 8}", model="own_network")
+    described = json.loads((tmp_path / "out/config.json").read_text())
+    assert (described["num_classes"], described["num_features"]) == (3, 8)
+    assert described["pretrained_cfg"]["classifier"] == "head"
+    [program] = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "import own_network" in program
+    exec(program.replace("local-dir:FOLDER", f"local-dir:{tmp_path / 'out'}"), names := {})
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(names["model"](images), model(images))
+    monkeypatch.setattr(module, "build_model_with_cfg", lambda kind, *_, **__: kind(3, width=8))
+    (tmp_path / "out").rename(tmp_path / "before")
+    with pytest.raises(UserError, match=r"^formats: timm does not read own_network back \(its weights are not those"):
+        run(tmp_path, "formats=[timm]", "module=own_network", "arguments={width: 8}", model="own_network")
 
 
 def test_refusals(tmp_path: Path) -> None:
