@@ -190,3 +190,16 @@ def test_a_loop_of_ones_own_streams_images(toy_set):
     whole = train(toy_set)
     assert Counter(whole) == Counter(key for rank in range(2) for key in train(toy_set, rank=rank, num_ranks=2))
     assert train(toy_set, first_step=2, num_steps=1) == whole[16:]
+
+
+def test_the_loops_in_the_documentation_run_as_they_stand(toy_set):
+    text = (ROOT / "docs/stream.md").read_text()
+    section = text.split("## Images in a loop of one's own")[1].split("\n## ")[0]
+    programs = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    training, evaluation = (program.replace("num_workers=8", "num_workers=1") for program in programs)
+    names: dict[str, Any] = {"first_step": 2, "num_steps": 1}
+    exec(training.replace('"shards/in1k"', repr(str(toy_set))).replace("1024", "16"), names)
+    assert names["images"].shape == (16, 3, 224, 224)
+    evaluation = evaluation.replace('"shards/in1k"', f'{str(toy_set)!r}, split="train"')
+    exec(evaluation.replace("stream.iterate()", "(batches := list(stream.iterate()))"), names)
+    assert sum(batch.is_real.sum() for batch in names["batches"]) == len(names["images"]) == 48
