@@ -89,6 +89,7 @@ def describe(
     known = pretrained.description
     classifier = get_classifier_names(model)[0]
     num_classes, width = model.get_parameter(classifier).shape[:2]
+    first_conv = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
     arguments = dict(model_config.arguments or {})
     if "img_size" in inspect.signature(type(model).__init__).parameters:
         arguments["img_size"] = config.image_size
@@ -108,6 +109,7 @@ def describe(
             "std": list(known.get("std", config.std)),
             "num_classes": num_classes,
             "classifier": classifier.rpartition(".")[0],
+            **({} if first_conv is None else {"first_conv": first_conv}),  # which timm fits to other in_chans
             "license": config.license,
         },
         "made_by": f"hornet {__version__}",

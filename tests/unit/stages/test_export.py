@@ -80,6 +80,25 @@ def test_timm_loads_the_folder_in_another_process(tmp_path: Path, name: str, arg
     assert (read["mean"], read["input_size"]) == ([0.485, 0.456, 0.406], [3, 32, 32])
 
 
+@pytest.mark.parametrize("name", ["hornet_atto_gf", "convnext_atto"])
+def test_the_folder_starts_networks_of_other_classes_channels_and_sizes(tmp_path: Path, name: str) -> None:
+    arguments = CONVNEXT if name.startswith("convnext") else {"depths": [1, 1, 1, 1]}
+    model = save(tmp_path, name, fill=name.startswith("hornet"), **arguments)
+    run(tmp_path, "formats=[timm]", f"arguments={json.dumps(arguments)}", model=name)
+
+    def create(**changes: Any) -> torch.nn.Module:
+        return timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, **changes).eval()
+
+    images = torch.rand(2, 3, 64, 64)
+    assert create(num_classes=7)(images).shape == (2, 7)
+    grey = images[:, :1]
+    expected = model.forward_features(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(create(in_chans=1).forward_features(grey), expected, rtol=1e-4, atol=1e-4)
+    maps = create(features_only=True, out_indices=(1, 2))(images)
+    for found, wanted in zip(maps, model.forward_intermediates(images, [1, 2], intermediates_only=True), strict=True):
+        assert torch.equal(found, wanted)
+
+
 def test_the_originals_layout_goes_back_in(tmp_path: Path) -> None:
     model = save(tmp_path)
     run(tmp_path, "formats=[original]")
