@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from hornet.data.webdataset import TrainSamples
 from tests.patience import PATIENCE
@@ -136,6 +138,22 @@ def test_accelerate_does_not_divide_it_again(tars, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert sorted(re.findall(r"caption \d+", done.stdout)) == sorted(CAPTIONS)  # lines of two ranks may touch
+
+
+@pytest.fixture
+def accelerator(launched):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_accelerate_saves_and_loads_its_place(tars, tmp_path, accelerator):
+    load("webdataset_accelerate")["train"](accelerator, tars, index=tmp_path / "index")
+    accelerator.save_state(str(tmp_path / "state"))
+    [loader] = accelerator._custom_objects
+    loader.load_state_dict({"step": 2})
+    accelerator.load_state(str(tmp_path / "state"))
+    assert (loader.step, loader.epoch) == (5, 1)
 
 
 @pytest.mark.slow

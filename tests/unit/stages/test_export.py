@@ -99,6 +99,18 @@ def test_the_folder_starts_networks_of_other_classes_channels_and_sizes(tmp_path
         assert torch.equal(found, wanted)
 
 
+@pytest.mark.slow
+def test_transformers_reads_the_folder_too(tmp_path: Path) -> None:
+    import transformers  # seconds
+
+    model = save(tmp_path)
+    run(tmp_path, "formats=[timm]")
+    read = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(read(images).logits, model(images))
+    assert list(read.config.id2label.values()) == ["cat", "dog", "newt"]
+
+
 def test_the_originals_layout_goes_back_in(tmp_path: Path) -> None:
     model = save(tmp_path)
     run(tmp_path, "formats=[original]")
