@@ -349,6 +349,34 @@ def test_what_does_not_divide_is_told(open_samples):
         StepLoader(torch.utils.data.DataLoader(open_samples(), batch_size=4), open_samples())
 
 
+def test_batches_of_another_size_are_told_wherever_they_are_made(open_samples):
+    source = open_samples(micro_batch_size=4)
+    keys, eight = webdataset.to_tuple("__key__"), webdataset.batched(8)
+    loaders = [
+        webdataset.DataPipeline(source, keys, eight),
+        torch.utils.data.DataLoader(SamplePipeline(source, keys, eight), batch_size=None),
+        torch.utils.data.DataLoader(SamplePipeline(source, keys, webdataset.batched(4)), batch_size=2),
+        webdataset.WebLoader(webdataset.DataPipeline(source, keys), batch_size=None).batched(8),
+        webdataset.WebLoader(webdataset.DataPipeline(source, keys, webdataset.batched(4)), batch_size=2),
+    ]
+    for loader in loaders:
+        with pytest.raises(UserError, match=r"^batch_size: the loader makes batches of 8, the source was given micro_b"):
+            StepLoader(loader, source)
+    again = webdataset.WebLoader(webdataset.DataPipeline(source, keys, eight), batch_size=None).unbatched().batched(4)
+    StepLoader(again, source)
+    with pytest.raises(UserError, match=r"makes batches of 20, the source"):  # webdataset's default
+        StepLoader(webdataset.DataPipeline(source, webdataset.batched()), source)
+
+
+def test_a_state_that_a_stage_would_make_wrong_is_refused(open_samples):
+    source = open_samples()
+    batches = SamplePipeline(source, webdataset.to_tuple("__key__"), webdataset.batched(8))
+    next(iter(batches))
+    with pytest.raises(UserError, match=r"^batched: gives a batch when it has the sample behind it, which a state"):
+        batches.state_dict()
+    assert SamplePipeline(source, webdataset.to_tuple("__key__")).state_dict()["step"] == 1
+
+
 def test_a_state_of_another_stream_is_refused(open_samples, tmp_path):
     state = open_samples().state_dict()
     with pytest.raises(UserError, match=r"seed: the state was saved with 3, this stream has 4, so its batches"):
