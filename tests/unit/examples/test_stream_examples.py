@@ -210,6 +210,7 @@ def test_a_loop_of_ones_own_streams_images(toy_set):
     assert train(toy_set, first_step=2, num_steps=1) == whole[16:]
 
 
+@pytest.mark.slow
 def test_the_loops_in_the_documentation_run_as_they_stand(toy_set):
     text = (ROOT / "docs/stream.md").read_text()
     section = text.split("## Images in a loop of one's own")[1].split("\n## ")[0]
