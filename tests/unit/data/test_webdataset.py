@@ -491,3 +491,12 @@ def test_ranks_are_asked_for_where_only_torch_knows_them(open_samples, monkeypat
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(UserError, match=r"torch.distributed has 2 ranks, the launcher's environment says 1, so"):
         open_samples(rank=None, num_ranks=None)
+
+
+def test_ranks_that_meet_after_the_tars_were_opened_are_told(open_samples, monkeypatch):
+    source, told = open_samples(rank=None, num_ranks=None), open_samples(rank=0, num_ranks=1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(UserError, match=r"torch.distributed has 2 ranks, the launcher's environment says 1, so"):
+        next(iter(source))
+    assert next(iter(told))
