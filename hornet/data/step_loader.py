@@ -36,7 +36,7 @@ def _refuse_samplers(stages: Iterable[Any]) -> None:
 
 
 def _list_stages(loader: Any) -> Iterator[Any]:
-    """Yield what a WebLoader, a DataLoader, a DataPipeline and a SamplePipeline are made of, the source's side first."""
+    """Yield what a WebLoader, a DataLoader, a DataPipeline, a SamplePipeline are made of, the source's side first."""
     parts = loader.stages if isinstance(loader, SamplePipeline) else getattr(loader, "pipeline", [loader])
     for part in parts:
         if hasattr(part, "dataset"):

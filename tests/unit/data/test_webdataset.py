@@ -360,7 +360,7 @@ def test_batches_of_another_size_are_told_wherever_they_are_made(open_samples):
         webdataset.WebLoader(webdataset.DataPipeline(source, keys, webdataset.batched(4)), batch_size=2),
     ]
     for loader in loaders:
-        with pytest.raises(UserError, match=r"^batch_size: the loader makes batches of 8, the source was given micro_b"):
+        with pytest.raises(UserError, match=r"^batch_size: the loader makes batches of 8, the source was given micro"):
             StepLoader(loader, source)
     again = webdataset.WebLoader(webdataset.DataPipeline(source, keys, eight), batch_size=None).unbatched().batched(4)
     StepLoader(again, source)
