@@ -159,6 +159,9 @@ class StepLoader:
                     "samples, or ends it (with_epoch); let the source do it (require=, handler=, num_steps=), which "
                     "keeps the number of batches"
                 ) from None
+            except BaseException:
+                self._items = None  # it is over: who goes on after all begins another at this step
+                raise
             self._micro_step += 1
             yield item
 

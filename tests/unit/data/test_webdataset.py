@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 import webdataset
 from accelerate.data_loader import prepare_data_loader
 from hypothesis import given, settings
@@ -163,6 +164,18 @@ def test_workers_of_a_copy_that_live_on_begin_where_its_state_says(open_samples,
     assert next(iter(steps)) == alone[:8]
     steps.load_state_dict({"step": 3})
     assert next(iter(steps)) == alone[24:32]
+
+
+def test_torchs_checkpoints_hold_the_state(open_samples, tmp_path):
+    def open_them() -> StepLoader:
+        source = open_samples()
+        return StepLoader(torch.utils.data.DataLoader(source, batch_size=8, collate_fn=keys_of), source)
+
+    steps, again = open_them(), open_them()
+    list(islice(steps, 2))
+    torch.distributed.checkpoint.save({"loader": steps}, checkpoint_id=str(tmp_path / "checkpoint"), no_dist=True)
+    torch.distributed.checkpoint.load({"loader": again}, checkpoint_id=str(tmp_path / "checkpoint"), no_dist=True)
+    assert list(again) == list(steps) != []
 
 
 def test_a_state_of_a_longer_run_has_nothing_left_to_give(open_samples):
@@ -451,6 +464,15 @@ def test_a_source_that_is_undivided_may_be_divided_by_accelerate(open_samples):
     keys = [keys_of(batch) for batch in prepare_data_loader(loader, num_processes=2, process_index=1)]
     alone = keys_of(islice(open_samples(), 16))
     assert keys == [alone[4:8], alone[12:16]]
+
+
+def test_an_error_is_told_again_and_the_step_is_kept(open_samples):
+    source = open_samples(require=["seg.png"])
+    steps = StepLoader(torch.utils.data.DataLoader(source, batch_size=8, collate_fn=keys_of), source)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"has no member \.seg\.png"):
+            next(iter(steps))
+    assert steps.step == 0
 
 
 def test_samples_that_have_no_steps_are_refused(tars, index):

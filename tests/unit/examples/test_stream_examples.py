@@ -156,6 +156,50 @@ def test_accelerate_saves_and_loads_its_place(tars, tmp_path, accelerator):
     assert (loader.step, loader.epoch) == (5, 1)
 
 
+class OneWeight(torch.nn.Module):
+    """Keeps the captions that it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.seen: list[list[str]] = []
+
+    def forward(self, images: torch.Tensor, captions: list[str]) -> dict[str, torch.Tensor]:
+        self.seen.append(captions)
+        return {"loss": (self.weight * images.mean()).square()}
+
+
+@pytest.mark.slow
+def test_transformers_trainer_goes_on_at_its_step(tars, tmp_path, accelerator):
+    from transformers import TrainingArguments  # seconds
+
+    def collate(samples: list[Any]) -> dict[str, Any]:
+        return {"images": torch.stack([image for image, _ in samples]), "captions": [text for _, text in samples]}
+
+    def train(num_steps: int, folder: str, *, resume: bool = False) -> list[list[str]]:
+        arguments = TrainingArguments(
+            str(tmp_path / folder),
+            max_steps=num_steps,
+            save_steps=1,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+        )
+        model = OneWeight()
+        stream = {"tars": tars, "index": tmp_path / "index"}
+        load("webdataset_transformers")["StreamTrainer"](model, arguments, data_collator=collate, **stream).train(
+            resume_from_checkpoint=resume or None
+        )
+        return model.seen
+
+    whole = train(7, "whole")
+    assert len(whole) == 14
+    assert sorted(text for captions in whole[:10] for text in captions) == sorted(CAPTIONS)
+    assert train(3, "parts") + train(7, "parts", resume=True) == whole
+
+
 @pytest.mark.slow
 def test_open_clips_loop_runs_on_it(tars, tmp_path):
     data = load("webdataset_open_clip")["make_data"](
