@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import tempfile
 import time
@@ -14,7 +13,7 @@ from torch import nn
 from hornet import __version__
 from hornet.durable import sync_files, write_text
 from hornet.errors import UserError
-from hornet.model.build import build_model, get_classifier_names
+from hornet.model.build import build_model, get_classifier_names, list_parameters
 from hornet.model.config import ModelConfig
 from hornet.stages.card import make_card
 from hornet.stages.config import ExportConfig
@@ -91,7 +90,7 @@ def describe(
     num_classes, width = model.get_parameter(classifier).shape[:2]
     first_conv = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
     arguments = dict(model_config.arguments or {})
-    if "img_size" in inspect.signature(type(model).__init__).parameters:
+    if "img_size" in list_parameters(type(model)):
         arguments["img_size"] = config.image_size
     space = pretrained.label_space
     return {

@@ -80,6 +80,15 @@ def test_timm_loads_the_folder_in_another_process(tmp_path: Path, name: str, arg
     assert (read["mean"], read["input_size"]) == ([0.485, 0.456, 0.406], [3, 32, 32])
 
 
+def test_the_size_of_filters_goes_out_of_networks_that_hand_it_on(tmp_path: Path) -> None:
+    arguments = {"depths": [1, 1], "embed_dim": 16, "num_heads": [1, 1], "orders": [2, 3], "filter_stages": [1]}
+    model = save(tmp_path, "swin_tiny_gnconv_gf", fill=False, **arguments)
+    run(tmp_path, "formats=[timm]", f"arguments={json.dumps(arguments)}", model="swin_tiny_gnconv_gf")
+    read = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(read.state_dict()[name], tensor), name
+
+
 @pytest.mark.parametrize("name", ["hornet_atto_gf", "convnext_atto"])
 def test_the_folder_starts_networks_of_other_classes_channels_and_sizes(tmp_path: Path, name: str) -> None:
     arguments = CONVNEXT if name.startswith("convnext") else {"depths": [1, 1, 1, 1]}
