@@ -10,7 +10,7 @@ import timm
 import torch
 from PIL import Image
 
-import hornet  # noqa: F401  registers the models with timm
+from hornet.model.sizes import describe_preprocessing  # as any import of hornet, it registers the models with timm
 from hornet.stages.pretrained import read_pretrained
 
 
@@ -18,10 +18,11 @@ def classify(run: Path, image: Path) -> str:
     """Return the name of the likeliest class."""
     pretrained = read_pretrained(run, weights="raw", label_space=None)
     about, classes = pretrained.description, pretrained.label_space.classes
-    model = timm.create_model(about["model"], num_classes=len(classes), img_size=about["image_size"]).eval()
+    size, arguments = about["image_size"], about.get("arguments", {})
+    model = timm.create_model(about["model"], num_classes=len(classes), img_size=size, **arguments).eval()
     model.load_state_dict(pretrained.state_dict)
-    size = (3, about["image_size"], about["image_size"])
-    transform = timm.data.create_transform(input_size=size, mean=about["mean"], std=about["std"])
+    seen = {**describe_preprocessing(size), "mean": about["mean"], "std": about["std"]}  # cropped as in the paper
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(seen))
     with Image.open(image) as opened, torch.no_grad():
         logits = model(transform(opened.convert("RGB"))[None])
     return classes[int(logits.argmax())]

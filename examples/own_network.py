@@ -7,8 +7,10 @@ It needs `num_classes` among its arguments, and `get_classifier`. It may have ti
 `group_matcher` and `no_weight_decay`, and arguments `drop_path_rate` and `img_size`.
 """
 
-from timm.models import register_model
+from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
+
+default_cfgs = {"own_network": {}}  # timm's: there is nothing that it should know of weights
 
 
 class OwnNetwork(nn.Module):
@@ -32,6 +34,6 @@ class OwnNetwork(nn.Module):
 
 
 @register_model
-def own_network(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **own) -> nn.Module:
-    """Build it; the name is what `model.name` says. Four arguments are timm's; others must not pass unseen."""
-    return OwnNetwork(**own)
+def own_network(pretrained: bool = False, **arguments) -> nn.Module:
+    """Build it; the name is what `model.name` says. timm takes out what is its own, and loads an exported folder."""
+    return build_model_with_cfg(OwnNetwork, "own_network", pretrained, kwargs_filter=("in_chans",), **arguments)

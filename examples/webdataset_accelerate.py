@@ -25,6 +25,7 @@ def train(accelerator: Accelerator, tars: str, *, index: Path | None = None) -> 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loader = StepLoader(DataLoader(dataset, batch_size=source.micro_batch_size), source)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    accelerator.register_for_checkpointing(loader)  # save_state and load_state keep its place
     seen: list[str] = []
     for images, captions in loader:
         accelerator.backward(model(images.to(accelerator.device)).square().mean())

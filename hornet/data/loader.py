@@ -236,9 +236,18 @@ def _complete(config: StreamConfig | Path | str, *, image_size: int | None, num_
 
 
 def open_evaluation_stream(
-    config: EvaluationConfig, *, world: World, corrupt: Corrupt | None = None
+    config: EvaluationConfig,
+    *,
+    world: World | None = None,
+    rank: int | None = None,
+    num_ranks: int | None = None,
+    corrupt: Corrupt | None = None,
 ) -> EvaluationStream:
-    """Open a split for evaluation, after checking its files, and `corrupt` each image if asked to; raises UserError."""
+    """Open a split for evaluation, after checking its files, and `corrupt` each image if asked to.
+
+    Without a `world`, and without `rank` and `num_ranks`, the launcher's environment is asked. Raises UserError.
+    """
+    world = world or find_world(rank, num_ranks)
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)
     transform = EvaluationTransform(
         image_size=config.image_size, crop_fraction=config.crop_fraction, interpolation=config.interpolation

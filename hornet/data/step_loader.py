@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -19,9 +20,14 @@ SAMPLERS = frozenset(
 """webdataset's stages that choose or shuffle again."""
 
 
+def _name(stage: Any) -> str:
+    """Return the name of webdataset's function that a stage calls, `_shuffle`; of another stage its own."""
+    return str(getattr(getattr(stage, "f", stage), "__name__", type(stage).__name__))
+
+
 def _refuse_samplers(stages: Iterable[Any]) -> None:
     for stage in stages:
-        name = getattr(getattr(stage, "f", stage), "__name__", type(stage).__name__)
+        name = _name(stage)
         if name in SAMPLERS:
             raise UserError(
                 f"{name.lstrip('_')}: two samplers on top of each other; the source shuffles and divides samples over "
@@ -30,18 +36,38 @@ def _refuse_samplers(stages: Iterable[Any]) -> None:
 
 
 def _list_stages(loader: Any) -> Iterator[Any]:
-    """Yield what a WebLoader, a DataLoader and a DataPipeline are made of."""
-    for part in getattr(loader, "pipeline", [loader]):
-        yield part
+    """Yield what a WebLoader, a DataLoader, a DataPipeline, a SamplePipeline are made of, the source's side first."""
+    parts = loader.stages if isinstance(loader, SamplePipeline) else getattr(loader, "pipeline", [loader])
+    for part in parts:
         if hasattr(part, "dataset"):
             yield from _list_stages(part.dataset)
+        yield part
+
+
+def _find_batch_size(stages: Iterable[Any]) -> int | None:
+    """Return how many samples an item holds behind some stages; None if none of them makes batches that we know."""
+    size = None
+    for stage in stages:
+        if _name(stage) == "_batched":  # of webdataset
+            size = (size or 1) * _read_batch_size(stage)
+        elif _name(stage) in ("_unbatched", "_unlisted"):
+            size = 1
+        elif getattr(stage, "batch_size", None) is not None:  # a DataLoader
+            size = (size or 1) * stage.batch_size
+    return size
+
+
+def _read_batch_size(stage: Any) -> int:
+    given = inspect.signature(stage.f).bind(None, *stage.args, **stage.kw)
+    given.apply_defaults()
+    return int(given.arguments["batchsize"])
 
 
 class SamplePipeline(IterableDataset[Any]):
     """A source and webdataset's stages behind it, as webdataset.DataPipeline, with the source's state.
 
     torchdata's StatefulDataLoader finds the state here, in each worker. Stages that hold samples back (buffers) would
-    lose them, and stages that sample again would break the order: UserError.
+    lose them there, and stages that sample again would break the order: UserError for webdataset's.
     """
 
     def __init__(self, source: TrainSamples, *stages: Stage) -> None:
@@ -56,7 +82,13 @@ class SamplePipeline(IterableDataset[Any]):
         return iter(items)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the source in this process."""
+        """Return the state of the source in this process; raises UserError if a stage holds back what it has given."""
+        if any(_name(stage) == "_batched" for stage in self.stages):
+            raise UserError(
+                "batched: gives a batch when it has the sample behind it, which a state that is taken within the "
+                "pipeline would lose; batch in the loader (batch_size=), or take a StepLoader, whose state counts what "
+                "has come out"
+            )
         return self.source.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -76,12 +108,23 @@ class StepLoader:
 
     def __init__(self, loader: Iterable[Any], source: TrainSamples) -> None:
         """Raise UserError if the loader makes batches of another size than the source was told, or samples again."""
-        _refuse_samplers(_list_stages(loader))
-        batch_size = getattr(loader, "batch_size", None)
+        if not isinstance(source, TrainSamples):
+            raise UserError(
+                f"source: is a {type(source).__name__}, but must be the TrainSamples that the loader reads; samples of "
+                "another kind need no StepLoader, since nothing goes on in the middle of them"
+            )
+        stages = list(_list_stages(loader))
+        _refuse_samplers(stages)
+        batch_size = _find_batch_size(stages)
         if batch_size not in (None, source.micro_batch_size):
             raise UserError(
                 f"batch_size: the loader makes batches of {batch_size}, the source was given micro_batch_size "
                 f"{source.micro_batch_size}; give both the same, so that batches come in the order of the stream"
+            )
+        if not all(getattr(stage, "in_order", True) for stage in stages):
+            raise UserError(
+                "in_order: is False, so batches would come as workers finish them, and no step would say which were "
+                "given; leave it out"
             )
         self._loader = loader
         self._source = source
@@ -104,7 +147,7 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         epoch = self.epoch
-        while self.epoch == epoch and self.step != self._source.num_steps:
+        while self.epoch == epoch and not self._is_over():
             if self._items is None:
                 self._source.load_state_dict(self.state_dict())
                 self._items = iter(self._loader)
@@ -113,10 +156,18 @@ class StepLoader:
             except StopIteration:
                 raise UserError(
                     f"the loader ended before step {self.step}: a stage or handler behind the source has dropped "
-                    "samples; let the source do it (require=, handler=), which keeps the number of batches"
+                    "samples, or ends it (with_epoch); let the source do it (require=, handler=, num_steps=), which "
+                    "keeps the number of batches"
                 ) from None
+            except BaseException:
+                self._items = None  # it is over: who goes on after all begins another at this step
+                raise
             self._micro_step += 1
             yield item
+
+    def _is_over(self) -> bool:
+        """Whether all of `num_steps` were given, or more: a state may be of a longer run."""
+        return self._source.num_steps is not None and self.step >= self._source.num_steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state behind the last item that the caller received."""

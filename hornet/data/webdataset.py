@@ -83,6 +83,11 @@ class TrainSamples(IterableDataset[Sample]):
         self._loaded: int | None = None  # by a worker: its own place
         self._next: int | None = None  # where this process's iteration stands
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Share the place that is loaded with the copy's own workers too: a copy's memory is of one process."""
+        self.__dict__.update(state)
+        self._start.share_memory_()
+
     def epoch_of(self, step: int) -> int:
         """Return the epoch (0-based) in which the global batch of `step` (0-based) begins."""
         return self._order.epoch_of(step)
@@ -224,7 +229,8 @@ class EvaluationSamples(IterableDataset[Sample]):
         """Open the tars. Where the handler goes on, padding stands for the sample. Raises UserError."""
         if batch_size < 1:
             raise UserError(f"batch_size: must be at least 1, not {batch_size}")
-        self._opened = Opened(place, split=split, **reading)
+        instead = "iterate over the loader itself, and sum over ranks what is counted of samples that are real"
+        self._opened = Opened(place, split=split, instead=instead, **reading)
         self.batch_size = batch_size
         self.num_samples = self._opened.whole.shards.num_samples
         self.num_batches = -(-self.num_samples // (self._opened.world.num_ranks * batch_size))

@@ -25,6 +25,7 @@ Handler = Callable[[Exception], bool]
 
 
 DIVIDING_MODULE = "accelerate.data_loader"
+USE_STEP_LOADER = "give it StepLoader(loader, source), which it leaves as it is"
 
 
 def reraise(error: Exception) -> bool:
@@ -66,8 +67,12 @@ class Opened:
         index: Path | str | None = None,
         checksums: bool = False,
         remote: RemoteConfig | None = None,
+        instead: str = USE_STEP_LOADER,
     ) -> None:
+        """`instead` says what to do with a loader over these samples, which Accelerate shall not divide."""
         self.world = find_world(rank, num_ranks)
+        self._is_told = rank is not None
+        self._instead = instead
         self.handler = handler
         self._place = place
         self._options: dict[str, Any] = {"split_name": split, "index": index, "checksums": checksums, "remote": remote}
@@ -89,15 +94,17 @@ class Opened:
         """Raise UserError if what iterates or starts workers here is a loader that divides over ranks once more.
 
         It stands above us on the stack, in this process or in the one that this worker was forked from; a loader tells
-        its dataset nothing.
+        its dataset nothing. Nor may there be other ranks than when the set was opened, before they had met.
         """
+        if not self._is_told:
+            _require_all_ranks(self.world)
         frame = sys._getframe(1) if self.world.num_ranks > 1 else None
         while frame is not None:
             if frame.f_globals.get("__name__") == DIVIDING_MODULE:
                 raise UserError(
                     "two samplers on top of each other: Accelerate's prepare was given a DataLoader over samples that "
-                    f"are divided over {self.world.num_ranks} ranks already, and would divide them again; give it "
-                    "StepLoader(loader, source), which it leaves as it is"
+                    f"are divided over {self.world.num_ranks} ranks already, and would divide them again; "
+                    + self._instead
                 )
             frame = frame.f_back
 
@@ -123,13 +130,20 @@ def find_world(rank: int | None, num_ranks: int | None) -> World:
     """Return the place of this process: as given, else as its launcher says. Raises UserError if torch knows others."""
     if (rank is None) != (num_ranks is None):
         raise UserError("rank and num_ranks: give both, or neither, and the launcher's environment is asked")
-    world = read_world() if rank is None or num_ranks is None else place_rank(rank, num_ranks)
-    if distributed.is_available() and distributed.is_initialized():
-        found = distributed.get_world_size()
-        if rank is None and found != world.num_ranks:
-            raise UserError(
-                f"torch.distributed has {found} ranks, the launcher's environment says {world.num_ranks}, so samples "
-                "would come twice; give rank=torch.distributed.get_rank() and num_ranks=torch.distributed."
-                "get_world_size()"
-            )
+    if rank is not None and num_ranks is not None:
+        return place_rank(rank, num_ranks)
+    world = read_world()
+    _require_all_ranks(world)
     return world
+
+
+def _require_all_ranks(world: World) -> None:
+    """Raise UserError if torch knows more or fewer ranks than the launcher's environment."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return
+    found = distributed.get_world_size()
+    if found != world.num_ranks:
+        raise UserError(
+            f"torch.distributed has {found} ranks, the launcher's environment says {world.num_ranks}, so samples "
+            "would come twice; give rank=torch.distributed.get_rank() and num_ranks=torch.distributed.get_world_size()"
+        )

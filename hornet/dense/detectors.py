@@ -5,6 +5,7 @@ Not here: the cascade itself (cascade.py).
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,19 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from hornet.dense.backbone import DenseBackbone
 from hornet.dense.cascade import BOX_SIZE, MASK_SIZE, CascadeRoiHeads, CascadeStage
 from hornet.dense.pyramid import FeaturePyramid
+from hornet.errors import UserError
+
+OWN_PARTS = ("mask_head", "mask_predictor")
+"""Settings of torchvision's MaskRCNN in whose place ours are put."""
+OWN_OF_CASCADE = (
+    "box_roi_pool",
+    "box_head",
+    "box_predictor",
+    "box_fg_iou_thresh",
+    "box_bg_iou_thresh",
+    "bbox_reg_weights",
+)
+"""Settings of torchvision's FasterRCNN that each stage of a cascade has for itself."""
 
 
 class PyramidBackbone(nn.Module):
@@ -35,8 +49,10 @@ def build_mask_rcnn(backbone: DenseBackbone, neck: FeaturePyramid, *, num_classe
     """Mask R-CNN for `num_classes` kinds of things, counted without the background; labels are 1 to num_classes.
 
     `settings` are those of torchvision's MaskRCNN (min_size, max_size, rpn_batch_size_per_image, ...), whose call,
-    targets, losses and detections are the detector's. The mask head is as wide as the pyramid's maps.
+    targets, losses and detections are the detector's. The mask head is as wide as the pyramid's maps, so settings of
+    another raise UserError.
     """
+    _refuse(settings, OWN_PARTS, why="the detector has its own, as wide as the pyramid's maps")
     detector = MaskRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
     width = neck.out_channels
     detector.roi_heads.mask_head = MaskRCNNHeads(width, (width,) * 4, dilation=1)
@@ -49,11 +65,22 @@ def build_cascade_mask_rcnn(
 ) -> FasterRCNN:
     """Cascade Mask R-CNN of three stages, each with four convolutions in its box head; otherwise as build_mask_rcnn.
 
-    `settings` are those of torchvision's FasterRCNN that concern images and proposals.
+    `settings` are those of torchvision's FasterRCNN that concern images, proposals, how many boxes are learned from and
+    what is detected; what the stages have for themselves (hornet.dense.cascade.STAGES) raises UserError.
     """
+    _refuse(settings, OWN_OF_CASCADE, why="each stage of the cascade has its own")
     detector = FasterRCNN(PyramidBackbone(backbone, neck), num_classes=num_classes + 1, **settings)
-    detector.roi_heads = CascadeRoiHeads(neck.out_channels, num_classes=num_classes)
+    heads = CascadeRoiHeads(neck.out_channels, num_classes=num_classes)
+    for name in ("fg_bg_sampler", "score_thresh", "nms_thresh", "detections_per_img"):
+        setattr(heads, name, getattr(detector.roi_heads, name))
+    detector.roi_heads = heads
     return detector
+
+
+def _refuse(settings: Iterable[str], names: Iterable[str], *, why: str) -> None:
+    for name in names:
+        if name in settings:
+            raise UserError(f"{name}: {why}; leave it out")
 
 
 def run_all_parts(network: Any, images: Tensor, *, num_boxes: int, num_masks: int) -> None:

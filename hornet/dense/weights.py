@@ -12,7 +12,7 @@ from hornet.training.config import Weights
 _OF_THE_CLASSIFIER = ("norm.weight", "norm.bias", "head.weight", "head.bias")
 
 
-def load_backbone(backbone: DenseBackbone, path: Path, *, weights: Weights = "raw") -> int:
+def load_backbone(backbone: DenseBackbone, path: Path | str, *, weights: Weights = "raw") -> int:
     """Load a classifier's weights from a run, checkpoint or file; return the number of filters that were resampled.
 
     The norms behind the stages stay as they are: a classifier has none. Raises UserError as
@@ -26,6 +26,6 @@ def load_backbone(backbone: DenseBackbone, path: Path, *, weights: Weights = "ra
     return load_weights({**norms, **trunk}, backbone, source=source)
 
 
-def load_segmenter(network: UPerNet, path: Path) -> int:
+def load_segmenter(network: UPerNet, path: Path | str) -> int:
     """Load a whole segmenter from a file of torch.save or safetensors, such as the original's; as load_backbone."""
-    return load_weights(find_only_state_dict(read_weight_file(path), source=str(path)), network, source=str(path))
+    return load_weights(find_only_state_dict(read_weight_file(Path(path)), source=str(path)), network, source=str(path))

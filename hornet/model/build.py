@@ -181,22 +181,27 @@ def _explain_unexpected(name: str, config: ModelConfig, *, has_own: bool) -> str
 
 
 def _list_arguments(name: str) -> list[str]:
-    """Return what the class of a network takes, without what other settings say; empty if it does not tell.
-
-    What a class hands on as **arguments is what the class takes that it is made of.
-    """
+    """Return what the class of a network takes, without what other settings say; empty if it does not tell."""
     try:
         with torch.device("meta"):
             network = timm.create_model(name, num_classes=1)
     except Exception:  # it has to be given something: what it takes is not known
         return []
+    return [argument for argument in list_parameters(type(network)) if argument not in RESERVED]
+
+
+def list_parameters(kind: type[nn.Module]) -> list[str]:
+    """Return the names of what a class's constructor takes.
+
+    What a class hands on as **arguments is what the class takes that it is made of.
+    """
     known: dict[str, None] = {}
-    for kind in type(network).__mro__:
-        if "__init__" not in vars(kind):
+    for part in kind.__mro__:
+        if "__init__" not in vars(part):
             continue
-        parameters = list(inspect.signature(vars(kind)["__init__"]).parameters.values())[1:]
+        parameters = list(inspect.signature(vars(part)["__init__"]).parameters.values())[1:]
         passed_on = [p for p in parameters if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        known |= {p.name: None for p in parameters if p not in passed_on and p.name not in RESERVED}
+        known |= {p.name: None for p in parameters if p not in passed_on}
         if not passed_on:
             break
     return list(known)

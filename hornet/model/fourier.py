@@ -89,11 +89,15 @@ _BUILDERS: dict[str, Callable[[int, torch.device], Tensor]] = {
 # some, and differ per layer, while a basis depends on nothing but its length.
 _bases: dict[tuple[str, int, torch.device, torch.dtype], Tensor] = {}
 _MAX_BASES = 256
+_HAVE_FLOAT64 = ("cpu", "cuda", "meta")
+"""Kinds of devices. Apple's and some of Intel's have none."""
 
 
 def _build_basis(kind: str, length: int, like: Tensor) -> Tensor:
-    """Compute the matrix in float64 on the device of `like`, then round it to the dtype of `like`."""
-    return _BUILDERS[kind](length, like.device).to(like.dtype).contiguous()
+    """Compute the matrix in float64, on the device of `like` if it can, then round it to the dtype of `like`."""
+    device = like.device if like.device.type in _HAVE_FLOAT64 else torch.device("cpu")
+    basis = _BUILDERS[kind](length, device).to(like.dtype).contiguous()
+    return basis if device == like.device else basis.to(like.device)
 
 
 def _get_basis(kind: str, length: int, like: Tensor) -> Tensor:

@@ -89,8 +89,8 @@ def lay_out(images: Tensor, *, num_stages: int, stem_stride: int) -> Tensor:
         stages = "1 stage of HorNet needs" if num_stages == 1 else f"{num_stages} stages of HorNet need"
         size = " x ".join(map(str, images.shape[2:]))
         raise UserError(f"images: are {size} pixels, but {stages} {smallest} a side or more")
-    # Three channels are cheap to reorder.
-    return images.contiguous(memory_format=torch.channels_last)
+    # Three channels are cheap to reorder. Not by memory_format, which torch.func.vmap does not know.
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 def pool(x_bhwc: Tensor, kind: str) -> Tensor:

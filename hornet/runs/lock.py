@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
 from hornet.durable import write_json
 from hornet.errors import UserError
 
@@ -101,6 +99,8 @@ class Lock:
 
     def _is_gone(self) -> bool:
         """Whether the owner's process is known to have ended."""
+        import psutil  # not above: who reads a run's weights holds no lock, and may have the models alone
+
         owner = self._read()
         if owner is None or owner.get("host") != platform.node():
             return False

@@ -15,9 +15,14 @@ from hornet.training.evaluate import format_evaluation
 
 
 def make_card(
-    config: ExportConfig, pretrained: Pretrained, described: Mapping[str, Any], files: Mapping[str, str]
+    config: ExportConfig,
+    pretrained: Pretrained,
+    described: Mapping[str, Any],
+    files: Mapping[str, str],
+    *,
+    module: str | None,
 ) -> str:
-    """Return README.md as the hub shows it, from what the run's own files say."""
+    """Return README.md as the hub shows it, from what the run's own files say; `module` registers the network."""
     cfg, space = described["pretrained_cfg"], pretrained.label_space
     name = described["architecture"]
     labels = "of an unknown label space" if space is None else f"of label space {space.name}"
@@ -40,6 +45,7 @@ def make_card(
         "",
         "```python",
         "import timm, hornet  # hornet registers its own networks",
+        *([] if module is None else [f"import {module}  # which registers this one"]),
         "",
         'model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()',
         "transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import tempfile
 import time
@@ -14,7 +13,7 @@ from torch import nn
 from hornet import __version__
 from hornet.durable import sync_files, write_text
 from hornet.errors import UserError
-from hornet.model.build import build_model, get_classifier_names
+from hornet.model.build import build_model, get_classifier_names, list_parameters
 from hornet.model.config import ModelConfig
 from hornet.stages.card import make_card
 from hornet.stages.config import ExportConfig
@@ -41,7 +40,7 @@ def export_weights(config: ExportConfig) -> dict[str, str]:
         written: dict[str, str] = {}
         for kind in config.formats:
             written |= WRITERS[kind](outgoing)
-        write_text(folder / "README.md", make_card(config, pretrained, described, written))
+        write_text(folder / "README.md", make_card(config, pretrained, described, written, module=model_config.module))
         sync_files(folder.iterdir())
         folder.chmod(0o755)  # mkdtemp's is for its owner alone
         folder.rename(config.output)
@@ -87,14 +86,17 @@ def describe(
 ) -> dict[str, Any]:
     """Return what timm's config.json says of the weights, and how images are brought to them."""
     known = pretrained.description
+    classifier = get_classifier_names(model)[0]
+    num_classes, width = model.get_parameter(classifier).shape[:2]
+    first_conv = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
     arguments = dict(model_config.arguments or {})
-    if "img_size" in inspect.signature(type(model).__init__).parameters:
+    if "img_size" in list_parameters(type(model)):
         arguments["img_size"] = config.image_size
     space = pretrained.label_space
     return {
         "architecture": model_config.name,
-        "num_classes": model.num_classes,
-        "num_features": model.num_features,
+        "num_classes": num_classes,
+        "num_features": getattr(model, "num_features", width),  # networks of users' own need not say it
         **({} if space is None else {"label_names": list(space.classes)}),
         "model_args": arguments,
         "pretrained_cfg": {
@@ -104,8 +106,9 @@ def describe(
             "crop_mode": "squash" if config.crop_fraction is None else "center",
             "mean": list(known.get("mean", config.mean)),
             "std": list(known.get("std", config.std)),
-            "num_classes": model.num_classes,
-            "classifier": get_classifier_names(model)[0].rpartition(".")[0],
+            "num_classes": num_classes,
+            "classifier": classifier.rpartition(".")[0],
+            **({} if first_conv is None else {"first_conv": first_conv}),  # which timm fits to other in_chans
             "license": config.license,
         },
         "made_by": f"hornet {__version__}",

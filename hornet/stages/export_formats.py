@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -76,10 +77,26 @@ def _write_timm(outgoing: Outgoing) -> dict[str, str]:
     state = {name: tensor.contiguous() for name, tensor in outgoing.model.state_dict().items()}
     save_file(state, outgoing.folder / "model.safetensors")
     (outgoing.folder / "config.json").write_text(json.dumps(outgoing.described, indent=2) + "\n")
+    _require_readable(outgoing.folder, state, name=outgoing.described["architecture"])
     return {
         "model.safetensors": 'the weights: timm.create_model("local-dir:FOLDER", pretrained=True)',
         "config.json": "the network, its preprocessing and its labels, as timm's hub keeps them",
     }
+
+
+def _require_readable(folder: Path, state: Mapping[str, Tensor], *, name: str) -> None:
+    """Raise UserError unless timm makes of the folder a network with these weights: anyone's function builds it."""
+    try:
+        found = timm.create_model(f"local-dir:{folder}", pretrained=True).state_dict()
+        problem = "its weights are not those of the file"
+        is_same = found.keys() == state.keys() and all(torch.equal(found[key], state[key]) for key in state)
+    except Exception as error:  # what that function may raise has no type in common
+        is_same, problem = False, _take_first_line(error)
+    if not is_same:
+        raise UserError(
+            f"formats: timm does not read {name} back ({problem}); the function that is registered under this name has "
+            "to call timm's build_model_with_cfg (examples/own_network.py); or leave timm out"
+        )
 
 
 def _write_original(outgoing: Outgoing) -> dict[str, str]:

@@ -57,14 +57,14 @@ class Pretrained:
     """After which step of its run a checkpoint was written; None for a weight file."""
 
 
-def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) -> Pretrained:
+def read_pretrained(path: Path | str, *, weights: Weights, label_space: str | None) -> Pretrained:
     """Read weights from a run directory, a checkpoint folder, a weight file or a folder that holds one.
 
     `label_space` (see `find_label_space`) tells what the head of a weight file means.
     Raises UserError if there are no such weights, or they are damaged, not finite, or hold more than tensors and what
     training scripts are known to leave beside them.
     """
-    file = path
+    file = path = Path(path)
     if os.path.isdir(path):  # noqa: PTH112  a path that cannot be looked at is no folder, and the reader says why
         found = None if (path / MANIFEST).exists() else find_weights_in_folder(path)
         if found is None:

@@ -38,6 +38,16 @@ class Without:  # a library that is not there is not found, and raises nothing w
         return getattr(self.finder, name)
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
+DECODERS = """
+import runpy, sys, timm, torch, hornet
+classifier = timm.create_model("hornet_atto_gf", num_classes=7)
+torch.save({"model": classifier.state_dict()}, "weights.pth")
+sys.argv[1:] = ["weights.pth"]
+names = runpy.run_path(sys.argv[0], run_name="__main__")
+name = "stages.0.0.pwconv1.weight"
+[backbone] = (module for module in names["network"].modules() if isinstance(module, names["HorNet"]))
+assert torch.equal(backbone.get_parameter(name), classifier.get_parameter(name))
+"""
 SHARDS = """
 import sys
 from hornet.cli import main
@@ -178,6 +188,13 @@ def test_the_model_needs_nothing_but_the_base(tmp_path):
     }
     code = BLOCKED.format(blocked=blocked) + FORWARD
     assert "(2, 7)" in run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT)).stdout
+
+
+def test_the_decoders_example_reads_weights_with_its_extra(tmp_path):
+    blocked = list_blocked("decoders")
+    assert {"psutil", "isal", "deepspeed"} <= blocked
+    code = BLOCKED.format(blocked=blocked) + f"sys.argv = [{str(ROOT / 'examples/other_decoders.py')!r}]\n" + DECODERS
+    run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
 
 
 def test_sets_are_made_and_checked_with_the_shards_extra_and_without_torch(tmp_path):

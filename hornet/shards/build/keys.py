@@ -28,8 +28,12 @@ def make_stem(name: str) -> str:
 
 
 def make_plain(part: str) -> str:
-    """Return a part's name, fit for the first folder of a key."""
-    return _replace(part.replace("/", "_"))
+    """Return a part's name, fit for the first folder of a key: `__background_` for `__background__`.
+
+    What begins and ends with `__` there is no sample to webdataset, and passed over without a word.
+    """
+    plain = _replace(part.replace("/", "_"))
+    return f"{plain.rstrip('_')}_" if plain.startswith("__") and plain.endswith("__") else plain
 
 
 def name_keys(names: Sequence[str]) -> list[int]:

@@ -43,6 +43,11 @@ class RemoteConfig(Settings):
     """Shell command that writes the tar at {url} to its output, such as `aws s3 cp {url} -`, for servers that are
     read in no other way; needs the cache. Runs on this machine: set it only to what you would type."""
 
+    def __post_init__(self) -> None:
+        if self.cache is not None:  # in programs it is a text as often as a Path
+            object.__setattr__(self, "cache", Path(self.cache).expanduser())
+        super().__post_init__()
+
     def _find_problems(self) -> Iterator[str]:
         if self.cache_gigabytes <= 0:
             yield f"cache_gigabytes: must be over 0, not {self.cache_gigabytes}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tarfile
 from collections import Counter
 from itertools import islice
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint
 import webdataset
 from accelerate.data_loader import prepare_data_loader
 from hypothesis import given, settings
@@ -147,6 +150,39 @@ def test_workers_that_live_on_begin_where_the_state_says(open_samples):
     assert [*first, *rest] == [alone[start : start + 8] for start in range(0, 32, 8)]
     assert list(steps) == [alone[start : start + 8] for start in range(16, NUM_SAMPLES, 8)]
     assert steps.epoch == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("take", [copy.deepcopy, lambda source: pickle.loads(pickle.dumps(source))])
+def test_workers_of_a_copy_that_live_on_begin_where_its_state_says(open_samples, take):
+    alone = keys_of(islice(open_samples(), NUM_SAMPLES))
+    source = take(open_samples())
+    loader = torch.utils.data.DataLoader(
+        source, batch_size=8, num_workers=1, persistent_workers=True, collate_fn=keys_of
+    )
+    steps = StepLoader(loader, source)
+    assert next(iter(steps)) == alone[:8]
+    steps.load_state_dict({"step": 3})
+    assert next(iter(steps)) == alone[24:32]
+
+
+def test_torchs_checkpoints_hold_the_state(open_samples, tmp_path):
+    def open_them() -> StepLoader:
+        source = open_samples()
+        return StepLoader(torch.utils.data.DataLoader(source, batch_size=8, collate_fn=keys_of), source)
+
+    steps, again = open_them(), open_them()
+    list(islice(steps, 2))
+    torch.distributed.checkpoint.save({"loader": steps}, checkpoint_id=str(tmp_path / "checkpoint"), no_dist=True)
+    torch.distributed.checkpoint.load({"loader": again}, checkpoint_id=str(tmp_path / "checkpoint"), no_dist=True)
+    assert list(again) == list(steps) != []
+
+
+def test_a_state_of_a_longer_run_has_nothing_left_to_give(open_samples):
+    source = open_samples(num_steps=3)
+    steps = StepLoader(torch.utils.data.DataLoader(source, batch_size=8, collate_fn=keys_of), source)
+    steps.load_state_dict({"step": 4})
+    assert list(steps) == []
 
 
 def test_a_state_is_a_number_and_says_of_what(open_samples):
@@ -326,6 +362,34 @@ def test_what_does_not_divide_is_told(open_samples):
         StepLoader(torch.utils.data.DataLoader(open_samples(), batch_size=4), open_samples())
 
 
+def test_batches_of_another_size_are_told_wherever_they_are_made(open_samples):
+    source = open_samples(micro_batch_size=4)
+    keys, eight = webdataset.to_tuple("__key__"), webdataset.batched(8)
+    loaders = [
+        webdataset.DataPipeline(source, keys, eight),
+        torch.utils.data.DataLoader(SamplePipeline(source, keys, eight), batch_size=None),
+        torch.utils.data.DataLoader(SamplePipeline(source, keys, webdataset.batched(4)), batch_size=2),
+        webdataset.WebLoader(webdataset.DataPipeline(source, keys), batch_size=None).batched(8),
+        webdataset.WebLoader(webdataset.DataPipeline(source, keys, webdataset.batched(4)), batch_size=2),
+    ]
+    for loader in loaders:
+        with pytest.raises(UserError, match=r"^batch_size: the loader makes batches of 8, the source was given micro"):
+            StepLoader(loader, source)
+    again = webdataset.WebLoader(webdataset.DataPipeline(source, keys, eight), batch_size=None).unbatched().batched(4)
+    StepLoader(again, source)
+    with pytest.raises(UserError, match=r"makes batches of 20, the source"):  # webdataset's default
+        StepLoader(webdataset.DataPipeline(source, webdataset.batched()), source)
+
+
+def test_a_state_that_a_stage_would_make_wrong_is_refused(open_samples):
+    source = open_samples()
+    batches = SamplePipeline(source, webdataset.to_tuple("__key__"), webdataset.batched(8))
+    next(iter(batches))
+    with pytest.raises(UserError, match=r"^batched: gives a batch when it has the sample behind it, which a state"):
+        batches.state_dict()
+    assert SamplePipeline(source, webdataset.to_tuple("__key__")).state_dict()["step"] == 1
+
+
 def test_a_state_of_another_stream_is_refused(open_samples, tmp_path):
     state = open_samples().state_dict()
     with pytest.raises(UserError, match=r"seed: the state was saved with 3, this stream has 4, so its batches"):
@@ -386,11 +450,12 @@ def test_a_loader_that_accelerate_would_divide_again_is_refused(tars, index, opt
         return prepare_data_loader(loader, device=torch.device("cpu"), process_index=0, **options)
 
     world: dict[str, Any] = {"rank": 0, "num_ranks": 2, "index": index}
-    for source in (
-        SamplePipeline(TrainSamples(tars, global_batch_size=8, **world)),
-        EvaluationSamples(tars, batch_size=4, **world),
+    for source, instead in (
+        (SamplePipeline(TrainSamples(tars, global_batch_size=8, **world)), r"StepLoader\(loader, source\)"),
+        (EvaluationSamples(tars, batch_size=4, **world), "iterate over the loader itself"),
     ):
-        with pytest.raises(UserError, match=r"two samplers on top of each other: Accelerate's prepare .* StepLoader\("):
+        said = rf"two samplers on top of each other: Accelerate's prepare .* again; .*{instead}"
+        with pytest.raises(UserError, match=said):
             next(iter(prepare(source)))
 
 
@@ -399,6 +464,37 @@ def test_a_source_that_is_undivided_may_be_divided_by_accelerate(open_samples):
     keys = [keys_of(batch) for batch in prepare_data_loader(loader, num_processes=2, process_index=1)]
     alone = keys_of(islice(open_samples(), 16))
     assert keys == [alone[4:8], alone[12:16]]
+
+
+def test_an_error_is_told_again_and_the_step_is_kept(open_samples):
+    source = open_samples(require=["seg.png"])
+    steps = StepLoader(torch.utils.data.DataLoader(source, batch_size=8, collate_fn=keys_of), source)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"has no member \.seg\.png"):
+            next(iter(steps))
+    assert steps.step == 0
+
+
+def test_samples_that_have_no_steps_are_refused(tars, index):
+    source: Any = EvaluationSamples(tars, batch_size=4, rank=0, num_ranks=1, index=index)
+    with pytest.raises(UserError, match=r"^source: is a EvaluationSamples, but must be the TrainSamples that the"):
+        StepLoader(torch.utils.data.DataLoader(source, batch_size=4), source)
+
+
+def test_a_loader_that_hands_over_what_is_ready_first_is_refused(open_samples):
+    source = open_samples()
+    loader = torch.utils.data.DataLoader(source, batch_size=8, num_workers=2, in_order=False)
+    for one in (loader, webdataset.DataPipeline(loader)):
+        with pytest.raises(UserError, match=r"^in_order: is False, so batches would come as workers finish them"):
+            StepLoader(one, source)
+
+
+def test_a_stage_that_ends_the_loader_is_told(open_samples):
+    source = open_samples()
+    stages = webdataset.to_tuple("__key__"), webdataset.batched(8)
+    loader = webdataset.WebLoader(webdataset.DataPipeline(source, *stages), batch_size=None)
+    with pytest.raises(UserError, match=r"the loader ended before step 3: .* or ends it \(with_epoch\); .*num_steps="):
+        list(StepLoader(loader.with_epoch(3), source))
 
 
 def test_a_stage_that_drops_samples_is_told(open_samples):
@@ -417,3 +513,12 @@ def test_ranks_are_asked_for_where_only_torch_knows_them(open_samples, monkeypat
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(UserError, match=r"torch.distributed has 2 ranks, the launcher's environment says 1, so"):
         open_samples(rank=None, num_ranks=None)
+
+
+def test_ranks_that_meet_after_the_tars_were_opened_are_told(open_samples, monkeypatch):
+    source, told = open_samples(rank=None, num_ranks=None), open_samples(rank=0, num_ranks=1)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(UserError, match=r"torch.distributed has 2 ranks, the launcher's environment says 1, so"):
+        next(iter(source))
+    assert next(iter(told))

@@ -57,3 +57,17 @@ def test_a_cache_fills_while_samples_are_read(server: Server, tars: Path, tmp_pa
     )
     real = [sample for sample in whole if sample["__is_real__"]]
     assert strip(real) == strip(read_by_webdataset(sorted(map(str, tars.glob("*.tar")))))
+
+
+def test_a_cache_may_be_named_by_a_text(server: Server, tars: Path, tmp_path: Path) -> None:  # noqa: F811
+    text: Any = str(tmp_path / "cache")
+    whole = EvaluationSamples(
+        f"{server.url}/{NAMES}",
+        batch_size=4,
+        rank=0,
+        num_ranks=1,
+        index=tmp_path / "index",
+        remote=RemoteConfig(cache=text),
+    )
+    real = [sample for sample in whole if sample["__is_real__"]]
+    assert strip(real) == strip(read_by_webdataset(sorted(map(str, tars.glob("*.tar")))))

@@ -9,6 +9,7 @@ from hornet.dense import cascade
 from hornet.dense.cascade import STAGES, CascadeStage, Sampled, _compute_box_loss, _refine
 from hornet.dense.detectors import build_cascade_mask_rcnn, build_mask_rcnn
 from hornet.dense.pyramid import FeaturePyramid
+from hornet.errors import UserError
 from tests.unit.dense.small_backbone import build_backbone
 
 BUILDERS = {"mask": build_mask_rcnn, "cascade": build_cascade_mask_rcnn}
@@ -66,6 +67,24 @@ def test_detections_are_as_torchvisions(kind):
         assert set(image["labels"].tolist()) <= {1, 2, 3}
         assert (image["boxes"][:, 2:] <= torch.tensor([width, height]) + 1e-3).all()
         assert (image["scores"].diff() <= 0).all()
+
+
+def test_settings_of_detections_hold_for_a_cascade_too():
+    settings = {"box_score_thresh": 0.0, "box_nms_thresh": 0.9, "box_detections_per_img": 7}
+    samples = {"box_batch_size_per_image": 12, "box_positive_fraction": 0.5}
+    heads = [build(kind, **settings, **samples).roi_heads for kind in BUILDERS]
+    for name in ("score_thresh", "nms_thresh", "detections_per_img"):
+        assert getattr(heads[0], name) == getattr(heads[1], name) == settings[f"box_{name}"]
+    assert [vars(one.fg_bg_sampler) for one in heads] == [{"batch_size_per_image": 12, "positive_fraction": 0.5}] * 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [("mask", "mask_head", torch.nn.Identity()), ("cascade", "box_fg_iou_thresh", 0.6)],
+)
+def test_settings_of_what_a_detector_has_for_itself_are_refused(kind, name, value):
+    with pytest.raises(UserError, match=rf"^{name}: .* has its own.*; leave it out$"):
+        build(kind, **{name: value})
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from PIL import Image
 
 import hornet  # noqa: F401
 from hornet.shards.label_space import LabelSpace
+from hornet.stages.pretrained import Pretrained
 from hornet.training.checkpoints.saver import Checkpointer
 from hornet.training.config import RetentionConfig
 from hornet.training.loop import RunState
@@ -58,6 +59,30 @@ def run(tmp_path, alone):
 def test_an_image_is_classified_by_the_weights_of_a_run(run, tmp_path):
     Image.new("RGB", (40, 50), "red").save(tmp_path / "image.png")
     assert load("classify_an_image")["classify"](run, tmp_path / "image.png") == "dog"
+
+
+@pytest.mark.parametrize(("size", "crop"), [(32, (0.875, "center")), (384, (1.0, "squash"))])
+def test_an_image_is_seen_as_the_paper_evaluates(monkeypatch, tmp_path, size, crop):
+    asked = {}
+
+    def create_transform(**given):
+        asked.update(given)
+        return lambda image: torch.zeros(3, size, size)
+
+    space = LabelSpace(name="pets", classes=("cat", "dog"))
+    description = {"model": "hornet_atto_7x7", "image_size": size, "mean": [0.4] * 3, "std": [0.3] * 3}
+    arguments = {"depths": [1, 1, 1, 1]}
+    state_dict = timm.create_model("hornet_atto_7x7", num_classes=2, **arguments).state_dict()
+    description["arguments"] = arguments
+    found = Pretrained(state_dict=state_dict, label_space=space, description=description, source="here")
+    example = load("classify_an_image")
+    monkeypatch.setitem(example["classify"].__globals__, "read_pretrained", lambda *_, **__: found)
+    monkeypatch.setattr(timm.data, "create_transform", create_transform)
+    Image.new("RGB", (40, 50), "red").save(tmp_path / "image.png")
+    assert example["classify"](tmp_path, tmp_path / "image.png") in space.classes
+    assert (asked["crop_pct"], asked["crop_mode"]) == crop
+    assert (asked["interpolation"], asked["input_size"]) == ("bicubic", (3, size, size))
+    assert (asked["mean"], asked["std"]) == ((0.4,) * 3, (0.3,) * 3)
 
 
 def test_features_come_in_four_scales():

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from hornet.data.webdataset import TrainSamples
 from tests.patience import PATIENCE
@@ -138,6 +140,66 @@ def test_accelerate_does_not_divide_it_again(tars, tmp_path):
     assert sorted(re.findall(r"caption \d+", done.stdout)) == sorted(CAPTIONS)  # lines of two ranks may touch
 
 
+@pytest.fixture
+def accelerator(launched):
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_accelerate_saves_and_loads_its_place(tars, tmp_path, accelerator):
+    load("webdataset_accelerate")["train"](accelerator, tars, index=tmp_path / "index")
+    accelerator.save_state(str(tmp_path / "state"))
+    [loader] = accelerator._custom_objects
+    loader.load_state_dict({"step": 2})
+    accelerator.load_state(str(tmp_path / "state"))
+    assert (loader.step, loader.epoch) == (5, 1)
+
+
+class OneWeight(torch.nn.Module):
+    """Keeps the captions that it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.seen: list[list[str]] = []
+
+    def forward(self, images: torch.Tensor, captions: list[str]) -> dict[str, torch.Tensor]:
+        self.seen.append(captions)
+        return {"loss": (self.weight * images.mean()).square()}
+
+
+@pytest.mark.slow
+def test_transformers_trainer_goes_on_at_its_step(tars, tmp_path, accelerator):
+    from transformers import TrainingArguments  # seconds
+
+    def collate(samples: list[Any]) -> dict[str, Any]:
+        return {"images": torch.stack([image for image, _ in samples]), "captions": [text for _, text in samples]}
+
+    def train(num_steps: int, folder: str, *, resume: bool = False) -> list[list[str]]:
+        arguments = TrainingArguments(
+            str(tmp_path / folder),
+            max_steps=num_steps,
+            save_steps=1,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+        )
+        model = OneWeight()
+        stream = {"tars": tars, "index": tmp_path / "index"}
+        load("webdataset_transformers")["StreamTrainer"](model, arguments, data_collator=collate, **stream).train(
+            resume_from_checkpoint=resume or None
+        )
+        return model.seen
+
+    whole = train(7, "whole")
+    assert len(whole) == 14
+    assert sorted(text for captions in whole[:10] for text in captions) == sorted(CAPTIONS)
+    assert train(3, "parts") + train(7, "parts", resume=True) == whole
+
+
 @pytest.mark.slow
 def test_open_clips_loop_runs_on_it(tars, tmp_path):
     data = load("webdataset_open_clip")["make_data"](
@@ -190,3 +252,17 @@ def test_a_loop_of_ones_own_streams_images(toy_set):
     whole = train(toy_set)
     assert Counter(whole) == Counter(key for rank in range(2) for key in train(toy_set, rank=rank, num_ranks=2))
     assert train(toy_set, first_step=2, num_steps=1) == whole[16:]
+
+
+@pytest.mark.slow
+def test_the_loops_in_the_documentation_run_as_they_stand(toy_set):
+    text = (ROOT / "docs/stream.md").read_text()
+    section = text.split("## Images in a loop of one's own")[1].split("\n## ")[0]
+    programs = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    training, evaluation = (program.replace("num_workers=8", "num_workers=1") for program in programs)
+    names: dict[str, Any] = {"first_step": 2, "num_steps": 1}
+    exec(training.replace('"shards/in1k"', repr(str(toy_set))).replace("1024", "16"), names)
+    assert names["images"].shape == (16, 3, 224, 224)
+    evaluation = evaluation.replace('"shards/in1k"', f'{str(toy_set)!r}, split="train"')
+    exec(evaluation.replace("stream.iterate()", "(batches := list(stream.iterate()))"), names)
+    assert sum(batch.is_real.sum() for batch in names["batches"]) == len(names["images"]) == 48

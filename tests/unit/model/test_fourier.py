@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hornet.model import fourier
 
@@ -88,6 +90,22 @@ def test_cache_of_bases_stays_bounded_and_holds_plain_tensors(monkeypatch: pytes
         fourier.transform(torch.randn(1, size, size, 1))
     assert len(fourier._bases) == 6
     assert all(type(basis) is torch.Tensor and not basis.requires_grad for basis in fourier._bases.values())
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """As devices of Apple's: they hold no tensor of double precision."""
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        out = function(*arguments, **(options or {}))
+        assert not isinstance(out, Tensor) or (out.device.type, out.dtype) != ("mps", torch.float64), function
+        return out
+
+
+def test_devices_without_float64_get_their_bases_from_the_cpu() -> None:
+    with FakeTensorMode(), WithoutFloat64():
+        x = torch.empty(2, 6, 9, 3, device="mps")
+        image = fourier.inverse_transform(fourier.transform(x), width=9)
+    assert (image.shape, image.device.type, image.dtype) == (x.shape, "mps", torch.float32)
 
 
 def test_meta_tensors_give_shapes() -> None:

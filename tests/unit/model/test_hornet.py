@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.func import functional_call, grad, vmap
 
 from hornet.model.hornet import HorNet, compute_drop_path_rates
 from tests.unit.model.small_model import build_small, compute_gradients, fill_visibly
@@ -187,6 +188,21 @@ def test_bfloat16_is_near_float32(mode: str, images: torch.Tensor) -> None:
         gradients = compute_gradients(model, images.bfloat16())
     assert (rounded.float() - exact).norm() / exact.norm() < 3e-2
     assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("filter_stages", [(), (2, 3)])
+def test_gradients_of_each_image_come_by_vmap(filter_stages: tuple[int, ...], images: torch.Tensor) -> None:
+    model = fill_visibly(build_small(filter_stages=filter_stages))
+    parameters = dict(model.named_parameters())
+
+    def compute_loss(parameters: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+        return functional_call(model, parameters, (image[None],)).square().mean()
+
+    found = vmap(grad(compute_loss), in_dims=(None, 0))(parameters, images)
+    for number, image in enumerate(images):
+        alone = torch.autograd.grad(compute_loss(parameters, image), list(parameters.values()))
+        for name, expected in zip(parameters, alone, strict=True):
+            torch.testing.assert_close(found[name][number], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_copies_and_pickles_compute_the_same(images: torch.Tensor) -> None:

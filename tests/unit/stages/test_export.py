@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,46 @@ def test_timm_loads_the_folder_in_another_process(tmp_path: Path, name: str, arg
     assert read["labels"] == ["cat", "dog", "newt"]
     assert (read["crop_pct"], read["crop_mode"], read["interpolation"]) == (1.0, "squash", "bilinear")
     assert (read["mean"], read["input_size"]) == ([0.485, 0.456, 0.406], [3, 32, 32])
+
+
+def test_the_size_of_filters_goes_out_of_networks_that_hand_it_on(tmp_path: Path) -> None:
+    arguments = {"depths": [1, 1], "embed_dim": 16, "num_heads": [1, 1], "orders": [2, 3], "filter_stages": [1]}
+    model = save(tmp_path, "swin_tiny_gnconv_gf", fill=False, **arguments)
+    run(tmp_path, "formats=[timm]", f"arguments={json.dumps(arguments)}", model="swin_tiny_gnconv_gf")
+    read = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(read.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("name", ["hornet_atto_gf", "convnext_atto"])
+def test_the_folder_starts_networks_of_other_classes_channels_and_sizes(tmp_path: Path, name: str) -> None:
+    arguments = CONVNEXT if name.startswith("convnext") else {"depths": [1, 1, 1, 1]}
+    model = save(tmp_path, name, fill=name.startswith("hornet"), **arguments)
+    run(tmp_path, "formats=[timm]", f"arguments={json.dumps(arguments)}", model=name)
+
+    def create(**changes: Any) -> torch.nn.Module:
+        return timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, **changes).eval()
+
+    images = torch.rand(2, 3, 64, 64)
+    assert create(num_classes=7)(images).shape == (2, 7)
+    grey = images[:, :1]
+    expected = model.forward_features(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(create(in_chans=1).forward_features(grey), expected, rtol=1e-4, atol=1e-4)
+    maps = create(features_only=True, out_indices=(1, 2))(images)
+    for found, wanted in zip(maps, model.forward_intermediates(images, [1, 2], intermediates_only=True), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.slow
+def test_transformers_reads_the_folder_too(tmp_path: Path) -> None:
+    import transformers  # seconds
+
+    model = save(tmp_path)
+    run(tmp_path, "formats=[timm]")
+    read = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "out").eval()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(read(images).logits, model(images))
+    assert list(read.config.id2label.values()) == ["cat", "dog", "newt"]
 
 
 def test_the_originals_layout_goes_back_in(tmp_path: Path) -> None:
@@ -194,6 +236,28 @@ def test_an_unknown_label_space_takes_the_heads_rows(tmp_path: Path) -> None:
     card = (tmp_path / "out/README.md").read_text()
     assert "3 classes of an unknown label space" in card
     assert "license" not in card, "nobody said one"
+
+
+def test_a_network_of_ones_own_goes_out_with_the_module_that_registers_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[3] / "examples")
+    module = importlib.import_module("own_network")
+    model = module.OwnNetwork(num_classes=3, width=8).eval()
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    run(tmp_path, "formats=[timm]", "module=own_network", "arguments={width: 8}", model="own_network")
+    described = json.loads((tmp_path / "out/config.json").read_text())
+    assert (described["num_classes"], described["num_features"]) == (3, 8)
+    assert described["pretrained_cfg"]["classifier"] == "head"
+    [program] = re.findall(r"^```python\n(.*?)^```", (tmp_path / "out/README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert "import own_network" in program
+    exec(program.replace("local-dir:FOLDER", f"local-dir:{tmp_path / 'out'}"), names := {})
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(names["model"](images), model(images))
+    monkeypatch.setattr(module, "build_model_with_cfg", lambda kind, *_, **__: kind(3, width=8))
+    (tmp_path / "out").rename(tmp_path / "before")
+    with pytest.raises(UserError, match=r"^formats: timm does not read own_network back \(its weights are not those"):
+        run(tmp_path, "formats=[timm]", "module=own_network", "arguments={width: 8}", model="own_network")
 
 
 def test_refusals(tmp_path: Path) -> None:
