@@ -79,7 +79,8 @@ class Fit:
     def terms(self, factors: Mapping[str, float]) -> dict[str, float]:
         """Each term, by its amplitude's name: where B's is the larger, more data help more than a larger network."""
         logs, _ = self.law.log_terms(self.theta[None], locate(self.law, self.units, [factors])[None])
-        return {name: float(np.exp(logs[k, 0, 0]) * self.units.scale) for k, name in enumerate(self.law.amplitudes)}
+        unit = self.law.unit_of_terms(self.theta[None], self.units)[0]
+        return {name: float(np.exp(logs[k, 0, 0]) * unit) for k, name in enumerate(self.law.amplitudes)}
 
     @property
     def aicc(self) -> float:
