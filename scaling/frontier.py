@@ -57,8 +57,8 @@ class IsoFlops:
 def find_frontier(fit: Fit, budgets: Sequence[float], *, flops_per_unit: float, theta: Array | None = None) -> Frontier:
     """Minimise a law of two terms under C = k size data, with k measured (6 for language models; not for these).
 
-    `theta` (R, p) are resamples; without, the estimate alone. A law that only bounds its sum of terms, or raises it to a
-    power, has the frontier of that sum.
+    `theta` (R, p) are resamples; without, the estimate alone. A bounded law, and one that raises its sum of terms to
+    a power, have the frontier of that sum.
     """
     law = fit.law
     if [[power[0] for power in powers] for _, powers in law.terms] != [[0], [1]] or len(law.factors) != 2:

@@ -128,7 +128,7 @@ class Law:
         return tuple(parameters[name] for _, ((_, name, _),) in self.terms)
 
     def unit_of_terms(self, theta: Array, units: Units) -> Array:
-        """What a term of 1 is in the units of the data (R,), from theta (R, p)."""
+        """Say what a term of 1 is in the units of the data (R,), from theta (R, p)."""
         return np.full(len(theta), units.scale)
 
     def columns(self, shape: Array, z: Array, y: Array) -> tuple[Array, Array]:

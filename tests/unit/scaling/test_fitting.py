@@ -82,7 +82,9 @@ def test_noise_of_plain_residuals_is_in_the_units_of_the_values(seeds):
     size = np.mean([run.value for run in runs])
     assert one.noise.tau == pytest.approx(fit(runs, law).noise.tau * size, rel=0.3)
     assert hundred.noise.tau == pytest.approx(100 * one.noise.tau, rel=1e-3)
-    assert hundred.predict({"N": 3e7, "D": 6376.0}) == pytest.approx(100 * one.predict({"N": 3e7, "D": 6376.0}), rel=1e-5)
+    assert hundred.predict({"N": 3e7, "D": 6376.0}) == pytest.approx(
+        100 * one.predict({"N": 3e7, "D": 6376.0}), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("seeds", [2, 3])

@@ -74,7 +74,9 @@ def test_the_terms_of_kaplans_law_are_those_under_its_power():
 
 def test_laws_without_a_frontier_are_refused():
     curve = fit(make_curve(np.geomspace(1, 1e3, 9), np.geomspace(9, 1, 9)), laws.power("T"))
-    with pytest.raises(UserError, match="power has no frontier in closed form; chinchilla, bounded_joint and kaplan have one"):
+    with pytest.raises(
+        UserError, match="power has no frontier in closed form; chinchilla, bounded_joint and kaplan have one"
+    ):
         find_frontier(curve, [1.0], flops_per_unit=6)
     rising = fit(make_study(truth={**TRUTH, "A": 0.01, "alpha": -0.2}), laws.chinchilla())
     with pytest.raises(UserError, match="alpha and beta must be positive: without, more of one factor is never better"):
