@@ -64,7 +64,8 @@ class ShiftedLaw(Law):
 class RepeatedLaw(Law):
     """E + A N^-alpha + B D'^-beta, where D' = U + U R* (1 - exp(-R / R*)) and R = T / U - 1 repetitions.
 
-    Factors are N, U (unique) and T (seen). Not here: the same for parameters in excess (R_N*).
+    Factors are N, U (unique) and T (seen); of a set that is not seen whole, T counts as U. Not here: the same for
+    parameters in excess (R_N*).
     """
 
     @property
@@ -99,7 +100,7 @@ class RepeatedLaw(Law):
         repeats = np.maximum(np.exp(z[..., 2] - z[..., 1]) - 1, 0)
         decay = np.exp(-repeats / r_star)
         data = 1 + r_star * (1 - decay)
-        log_data = z[..., 1] + np.log(data)
+        log_data = np.minimum(z[..., 1], z[..., 2]) + np.log(data)
         by_r = (r_star * (1 - decay) - repeats * decay) / data  # d log D' / d log R*
         logs = np.stack([log_a - alpha * z[..., 0], log_b - beta * log_data])
         gradients = np.zeros((*logs.shape, theta.shape[1]))

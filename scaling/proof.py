@@ -78,6 +78,7 @@ def find_flags(
         *_flag_misfit(cells, residuals[0], slope[0], noise),
         *_flag_outliers(cells, residuals[0], expected=float(np.median(noise.of_cells(cells.num_runs) / sd))),
     ]
+    found += [_flag_mixed(cells, differing) for differing in dict.fromkeys(cells.differing) if differing]
     if cells.without_result:
         found.append(
             Flag(code="without_result", text=f"no result, so not in the fit: {', '.join(cells.without_result)}")
@@ -166,6 +167,12 @@ def _flag_misfit(cells: Cells, residuals: Array, slope: Array, noise: Noise) -> 
         text = f"residuals bend along the factors (p = {chance:.1g})"
         found.append(Flag(code="lack_of_fit", text=text))
     return found
+
+
+def _flag_mixed(cells: Cells, differing: str) -> Flag:
+    names = ["/".join(names) for names, each in zip(cells.names, cells.differing, strict=True) if each == differing]
+    count = f"{len(names)} cell{'s' * (len(names) > 1)}"
+    return Flag(code="mixed_cells", text=f"runs {differing} count as seeds: in {count}, first {names[0]}")
 
 
 def _flag_outliers(cells: Cells, residuals: Array, *, expected: float) -> list[Flag]:

@@ -52,6 +52,26 @@ def test_units_do_not_change_predictions():
     assert other.proof.condition == pytest.approx(plain.proof.condition, rel=1e-5)
 
 
+def test_runs_that_differ_in_more_than_their_seed_are_no_seeds_of_a_cell():
+    """Two lengths of the same share, where the law knows the share alone: their difference is no noise."""
+    short, long = (
+        [
+            replace(run, name=f"{start}{run.name}", factors={**run.factors, "T": length * run.factors["D"]})
+            for run in make_study(noise=0.01, seeds=2, rng=rng)
+        ]
+        for rng, (start, length) in enumerate([("short-", 4), ("long-", 8)])
+    )
+    assert "mixed_cells" not in codes(fit(long, laws.chinchilla()))
+    both = fit([*short, *long], laws.chinchilla())
+    assert text_of(both, "mixed_cells") == (
+        "runs that differ in T count as seeds: in 16 cells, first long-n0d0s0/short-n0d0s0/long-n0d0s1/short-n0d0s1"
+    )
+    twins = [*long, *(replace(run, name=f"cosine-{run.name}") for run in long)]
+    assert text_of(fit(twins, laws.chinchilla()), "mixed_cells").startswith(
+        "runs of the same seed count as seeds: in 16 cells, first cosine-long-n0d0s0/long-n0d0s0/"
+    )
+
+
 def test_failed_runs_are_named():
     runs = make_study(noise=0.01)
     runs[5] = replace(runs[5], value=None)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.analysis import fit_study, judge_predictions, write_fits, write_predictions
+from scaling.analysis import fit_study, judge_predictions, list_laws, write_fits, write_predictions
 from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
 from scaling.charts import render_chart, save_charts
+from scaling.config import LAWS
 from scaling.costs import estimate
 from scaling.expansion import expand
 from scaling.families import compare_families
@@ -189,6 +190,38 @@ def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
     assert "1 runs took 20 s and were said to take 15 s, 0.75 of it." in markdown
     assert "| grid/gf-atto_f0.25_e2_s1 | 15 s | 20 s | 0.75 |" in markdown
     assert "| held out and foretold | large/gf-nano_f1_e2_s0" in (study.folder / "checklist.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_of_shares_and_of_lengths_is_fitted_by_laws_of_both(study_of):
+    """Whatever `fit.data` says: with one of the two alone, runs of two lengths would pass for seeds of one cell."""
+    groups = {"grid": WIDE | {"epochs": [2, 4, 8]}}
+    for data, asked, laws in (
+        ("U", [], ["repeated", "three_term"]),
+        ("T", [], ["repeated", "three_term"]),
+        ("U", ["repeated"], ["repeated"]),
+        ("U", ["kaplan"], ["kaplan"]),
+    ):
+        study, cells = study_of(groups, fit={"data": data, "laws": asked})
+        measurements = list_measurements(results_of(study, cells))
+        found = list_laws(study, measurements, num_classes=3)
+        assert [law.name for law in found] == laws
+    study, _ = study_of(groups)
+    known = {law.name for law in list_laws(study, measurements, num_classes=3)}
+    same_length = [run for run in measurements if run.factors["T"] == 2 * run.factors["U"]]
+    known |= {law.name for law in list_laws(study, same_length, num_classes=3)}
+    known |= {
+        law.name for law in list_laws(study, [run for run in same_length if run.factors["U"] == 48], num_classes=3)
+    }
+    assert known == set(LAWS), "a study may ask for each law"
+    study, cells = study_of(groups, fit={"laws": ["kaplan"]})
+    results = results_of(study, cells)
+    (pooled,) = fit_study(study, results)
+    assert "mixed_cells" in {flag.code for flag in pooled.fit.flags}
+    study, cells = study_of(groups, fit={"laws": ["repeated"], "resamples": 20})
+    (found,) = fit_study(study, results_of(study, cells))
+    assert (found.fit.law.factors, len(found.fit.cells)) == (("N", "U", "T"), 36)
+    assert "mixed_cells" not in {flag.code for flag in found.fit.flags}
 
 
 def finish_both(study, cells, *, better=0.0):
