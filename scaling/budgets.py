@@ -45,7 +45,10 @@ def find_budgets(results: Sequence[Result]) -> list[Budgets]:
 
 
 def _group(runs: Sequence[Measurement]) -> list[Measurement]:
-    """Keep runs whose budget has at least 3 sizes, and let those of one budget have the same C."""
+    """Keep runs whose budget has at least 3 sizes, and let those of one budget have the same C.
+
+    Of a budget whose sizes saw several shares of the images each, the largest share alone: others are no seeds of it.
+    """
     ordered = sorted(runs, key=lambda each: each.factors["C"])
     budgets: list[list[Measurement]] = []
     for run in ordered:
@@ -55,6 +58,10 @@ def _group(runs: Sequence[Measurement]) -> list[Measurement]:
             budgets.append([run])
     kept = []
     for budget in budgets:
+        shares = {(run.factors["N"], run.factors["U"]) for run in budget}
+        if len(shares) > len({size for size, _ in shares}):
+            largest = max(unique for _, unique in shares)
+            budget = [run for run in budget if run.factors["U"] == largest]
         if len({run.factors["N"] for run in budget}) >= LEAST_SIZES:
             compute = float(np.exp(np.mean([math.log(run.factors["C"]) for run in budget])))
             kept += [replace(run, factors={**run.factors, "C": compute}) for run in budget]

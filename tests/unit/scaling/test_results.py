@@ -321,6 +321,17 @@ def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
     assert "2 usable budgets: no line can be judged by its points" in text
     (figure,) = draw_budgets([found], metric="loss")
     assert [series.is_held_out for series in figure.series] == [(False, False, False, True)] * 2
+    # The same budgets on a quarter of the images, where the smallest is best, and the largest have failed.
+    fewer = [
+        replace(run, name=f"f0.25-{run.name}", U=run.U // 4, value=run.value + run.N / 1e6)
+        for run in made
+        if run.N < 4e6
+    ]
+    (of_all,) = find_budgets([*made, *fewer])
+    assert [curve.best_size for curve in of_all.curves.curves] == pytest.approx([2e6, 2e6], rel=1e-6)
+    assert not any(run.name.startswith("f0.25") for run in of_all.runs)
+    single_epoch = [replace(run, U=int(1e6 * run.C / run.N)) for run in made]  # each size has its own share
+    assert len(find_budgets(single_epoch)[0].runs) == 6
     (alone,) = find_budgets(made[:2])
     assert alone.curves is None
     assert "No budget of gf has 3 sizes" in describe_budgets(study, [alone], [], made)[0]
