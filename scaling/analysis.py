@@ -131,12 +131,17 @@ def group_held_out(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def judge_predictions(study: Study, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return each prediction with what came: `measured` (mean of the seeds), `ratio`, `is_inside`; None before."""
+    """Return each prediction with what came: `measured` (mean of the seeds), `ratio`, `is_inside`; None before.
+
+    `without_result` names the runs that have ended without one: then it cannot be judged.
+    """
     judged = []
     places = group_held_out(results)
     for prediction in read_predictions(study):
-        values = [run.value for run in places.get(prediction["name"], [])]
-        row = {**prediction, "measured": None, "ratio": None, "is_inside": None}
+        runs = places.get(prediction["name"], [])
+        values = [run.value for run in runs]
+        lost = [run.name for run in runs if run.value is None and run.state in ("finished", "failed", "stale")]
+        row = {**prediction, "measured": None, "ratio": None, "is_inside": None, "without_result": lost}
         if values and all(value is not None for value in values):
             measured = sum(value for value in values if value is not None) / len(values)
             row |= {"measured": measured, "ratio": measured / prediction["value"]}

@@ -159,6 +159,12 @@ def test_what_is_held_out_is_foretold_before_it_starts_unseen_and_never_again(st
     write_predictions(study, fit_study(study, results), results)
     assert json.loads((study.folder / "predictions.json").read_text())["predictions"] == [before]
     assert judge_predictions(study, results)[0]["measured"] is None  # one seed is still missing
+    finish(study, held[1], evaluations=[{"weights": "raw", "loss": float("nan"), "top1": 1.0}])  # it will never come
+    results = results_of(study, cells)
+    (prediction,) = judge_predictions(study, results)
+    assert (prediction["measured"], prediction["without_result"]) == (None, [held[1].name])
+    page = next(part for part in list_parts(study, [], results, [prediction]) if part.name == "Predictions")
+    assert page.table[1][0][3] == f"not judged: no result of {held[1].name}, and the mean of 2 runs was foretold"
     finish(study, held[1], evaluations=[{"weights": "raw", "loss": 0.003, "top1": 99.0}])
     (judged,) = judge_predictions(study, results_of(study, cells))
     assert judged["measured"] == pytest.approx(0.002)
