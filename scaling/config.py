@@ -74,8 +74,8 @@ class FitConfig(Settings):
         for name in self.laws:
             if name not in LAWS:
                 yield f"laws: {name!r} is not one of {', '.join(LAWS)}"
-        if self.resamples < 1:
-            yield f"resamples: must be at least 1, not {self.resamples}"
+        if self.resamples < 2:
+            yield f"resamples: must be at least 2, not {self.resamples}"
         if not 0 < self.level < 1:
             yield f"level: must lie between 0 and 1, not {self.level}"
 
