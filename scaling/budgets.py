@@ -15,6 +15,7 @@ from scaling.charts import Figure, Series
 from scaling.config import Study
 from scaling.frontier import IsoFlops, find_frontier, fit_isoflops
 from scaling.measurements import Measurement
+from scaling.resampling import interval_of
 from scaling.results import Result, list_measurements
 
 SAME_BUDGET = 0.05
@@ -142,15 +143,20 @@ def _describe_frontier(found: FamilyFit, results: Sequence[Result]) -> str:
     per_unit = float(np.exp(np.mean([math.log(run.C / (run.N * run.T)) for run in runs])))
     budgets = np.geomspace(min(run.C for run in runs), max(run.C for run in runs), NUM_BUDGETS).tolist()
     name = found.family or "the network"
+    interval = "no interval"
     try:
         frontier = find_frontier(found.fit, budgets, flops_per_unit=per_unit)
+        if found.resampled is not None:
+            sampled = find_frontier(found.fit, budgets, flops_per_unit=per_unit, theta=found.resampled.theta).exponent
+            pair = interval_of(sampled, level=found.resampled.level)
+            interval = f"{pair.low:.3g} to {pair.high:.3g}"
     except UserError as error:
         return f"No frontier of {name}: {error}."
-    points = ", ".join(
-        f"{budget:.2g} FLOPs: {shorten(size)} and {shorten(data)} images ({value:.4g})"
-        for budget, size, data, value in zip(
-            budgets, frontier.size[0], frontier.data[0], frontier.value[0], strict=True
-        )
-    )
-    exponent = float(frontier.exponent[0])
-    return f"Best division by the law of {name}, C = {per_unit:.3g} N T, size as C^{exponent:.3g}: {points}."
+    points = []
+    for budget, size, data, value in zip(budgets, frontier.size[0], frontier.data[0], frontier.value[0], strict=True):
+        is_inside = min(run.N for run in runs) <= size <= max(run.N for run in runs)
+        is_inside &= min(run.T for run in runs) <= data <= max(run.T for run in runs)
+        beyond = "" if is_inside else "; beyond what was run"
+        points.append(f"{budget:.2g} FLOPs: {shorten(size)} and {shorten(data)} images ({value:.4g}{beyond})")
+    slope = f"size as C^{frontier.exponent[0]:.3g} ({interval})"
+    return f"Best division by the law of {name}, C = {per_unit:.3g} N T, {slope}: {', '.join(points)}."

@@ -344,6 +344,29 @@ def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
 
 
 @pytest.mark.slow
+def test_the_best_division_of_compute_has_an_interval_and_says_where_no_run_was(study_of):
+    groups = {"grid": WIDE | {"fractions": [1.0], "epochs": [4, 8, 16, 32]}}
+    study, cells = study_of(groups, fit={"data": "T", "laws": ["chinchilla"], "resamples": 100})
+    for cell in cells:
+        size, seen = SIZES[cell.size] / 1e6, cell.images_seen / 1000
+        noise = 0.002 * np.random.default_rng([cell.seed, len(cell.key)]).standard_normal()
+        loss = float((0.2 + 0.5 * size**-0.4 + 0.325 * seen**-0.4) * math.exp(noise))
+        row = {"weights": "raw", "loss": loss, "top1": 50.0}
+        finish(study, cell, evaluations=[row], training_flops=6 * SIZES[cell.size] * cell.images_seen)
+    results = results_of(study, cells)
+    (text,) = describe_budgets(study, [], fit_study(study, results), results)
+    found = re.search(r"C = 6 N T, size as C\^(\S+) \((\S+) to (\S+)\): ", text)
+    low, value, high = (float(found[index]) for index in (2, 1, 3))
+    assert 0 < low < value < high < 1
+    # Of equal exponents the best N / T is one number, whatever the budget.
+    ratio = (0.5 / 0.325) ** (1 / 0.4) * 1e6 / 1e3
+    best = [math.sqrt(edge([run.C for run in results]) / 6 * ratio) for edge in (min, max)]
+    assert best[0] < SIZES["atto"] < SIZES["pico"] < best[1]
+    points = re.findall(r"images \((.*?)\)", text)
+    assert ["beyond what was run" in point for point in points] == [True, False, False, False, True]
+
+
+@pytest.mark.slow
 def test_figures_hold_intervals_the_grid_learning_and_what_was_foretold(study_of):
     groups = {"grid": WIDE | {"families": ["gf", "7x7"]}, "large": LARGE}
     study, cells = study_of(groups, fit={"resamples": 50})
