@@ -34,6 +34,7 @@ def list_answers(study: Study, fits: Sequence[FamilyFit], results: Sequence[Resu
         ("range of T", _range([run.T for run in runs])),
         ("seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))),
         ("families", ", ".join(dict.fromkeys(run.family or "one" for run in runs))),
+        ("comparisons of families", _count_pairs(len({run.family for run in runs}))),
         ("checkpoints", "the last step of each run alone"),
         (
             "hyperparameters by size",
@@ -61,6 +62,11 @@ def _say_choice(fits: Sequence[FamilyFit]) -> str:
     if any(found.choice is not None for found in fits):
         return "by the error on the largest level held out"
     return "not chosen: too few cells to hold some out"
+
+
+def _count_pairs(num_families: int) -> str:
+    pairs = num_families * (num_families - 1) // 2
+    return f"{pairs}, none corrected for the others" if pairs > 1 else str(pairs)
 
 
 def _range(values: Sequence[float]) -> str:

@@ -10,6 +10,7 @@ import pytest
 from scaling.analysis import fit_study, judge_predictions, list_laws, write_fits, write_predictions
 from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
 from scaling.charts import render_chart, save_charts
+from scaling.checklist import list_answers
 from scaling.config import LAWS
 from scaling.costs import estimate
 from scaling.expansion import expand
@@ -301,6 +302,9 @@ def test_families_without_enough_cells_are_compared_by_what_was_measured_alone(s
     (found,) = compare_families(study, fit_study(study, results), results)
     assert found.num_places == 6
     assert "By the laws: not compared: 6 cells are too few for an interval: 12 are the least." in say_difference(found)
+    assert dict(list_answers(study, [], results))["comparisons of families"] == "1"
+    third = [*results, *(replace(run, family="third") for run in results[:2])]
+    assert dict(list_answers(study, [], third))["comparisons of families"] == "3, none corrected for the others"
     (lonely,) = [compare_families(study, fits, results) for fits in [fit_study(study, results)[:1]]]
     assert lonely == []
 
