@@ -130,7 +130,8 @@ def describe_budgets(
             continue
         slope = f"best size goes as C^{each.curves.exponent:.3g}" if math.isfinite(each.curves.exponent) else "no line"
         lines.append(f"IsoFLOP curves of {name}: {slope}; {'; '.join(each.curves.warnings)}.")
-    if study.config.fit.data == "U":
+    knows_length = any(each.fit is not None and "T" in each.fit.law.factors for each in fits)
+    if study.config.fit.data == "U" and not knows_length:
         lines.append("Data are unique images here, which cost no compute by themselves: the laws have no frontier.")
     else:
         lines += [_describe_frontier(each, results) for each in fits if each.fit is not None]

@@ -229,7 +229,11 @@ def test_a_study_of_shares_and_of_lengths_is_fitted_by_laws_of_both(study_of):
     (found,) = fit_study(study, results_of(study, cells))
     assert (found.fit.law.factors, len(found.fit.cells)) == (("N", "U", "T"), 36)
     assert "mixed_cells" not in {flag.code for flag in found.fit.flags}
-    figures = {each.file: each for each in make_figures([found], results_of(study, cells), metric="loss")}
+    results = results_of(study, cells)
+    assert dict(list_answers(study, [found], results))["data"] == "U and T: unique images and images seen"
+    (text,) = describe_budgets(study, [], [found], results)
+    assert text.startswith("No frontier of gf: repeated has no frontier in closed form")
+    figures = {each.file: each for each in make_figures([found], results, metric="loss")}
     assert not any(series.curve_x for series in figures["loss_U"].series), "of many lengths there is no one curve"
     assert any(series.curve_x for series in figures["loss_T"].series)
 
