@@ -14,7 +14,7 @@ from scaling.cells import Cell
 from scaling.config import Study
 from scaling.fitting import Fit, fit
 from scaling.law import Law
-from scaling.laws import bounded, bounded_joint, chinchilla, kaplan, power, saturating
+from scaling.laws import bounded, bounded_joint, chinchilla, kaplan, power, repeated, saturating, shifted, three_term
 from scaling.measurements import Measurement
 from scaling.predictions import predict
 from scaling.resampling import Resampled, resample
@@ -49,15 +49,23 @@ def fit_study(study: Study, results: Sequence[Result]) -> list[FamilyFit]:
 
 
 def list_laws(study: Study, measurements: Sequence[Measurement], *, num_classes: int) -> list[Law]:
-    """Return the laws that the study asks for and its factors allow: of size and data, or of the one that varies."""
+    """Return the laws that the study asks for and its factors allow.
+
+    They are of size and data, of the one of these that varies, or, where unique images and images seen vary each for
+    itself, of size and both.
+    """
     data = study.config.fit.data
     chance = math.log(num_classes) if study.config.measure.metric == "loss" else 1 - 1 / num_classes
     varied = [name for name in ("N", data) if len({each.factors[name] for each in measurements}) > 1]
     factor = varied[0] if varied else "C"
-    laws = [power(factor), saturating(factor), bounded(factor, chance=chance)]
+    laws = [power(factor), saturating(factor), bounded(factor, chance=chance), shifted(factor)]
     if len(varied) == 2:
         laws = [kaplan("N", data), chinchilla("N", data), bounded_joint("N", data, chance=chance)]
     asked = study.config.fit.laws
+    places = [{tuple(each.factors[name] for name in names) for each in measurements} for names in ("NUT", ("N", data))]
+    if len(varied) == 2 and len(places[0]) > len(places[1]):
+        of_both = [repeated("N", "U", "T"), three_term("N", "T", "U", chance=chance)]
+        laws = [*of_both, *laws] if asked else of_both
     return [law for law in laws if not asked or law.name in asked]
 
 
@@ -123,12 +131,17 @@ def group_held_out(results: Sequence[Result]) -> dict[str, list[Result]]:
 
 
 def judge_predictions(study: Study, results: Sequence[Result]) -> list[dict[str, Any]]:
-    """Return each prediction with what came: `measured` (mean of the seeds), `ratio`, `is_inside`; None before."""
+    """Return each prediction with what came: `measured` (mean of the seeds), `ratio`, `is_inside`; None before.
+
+    `without_result` names the runs that have ended without one: then it cannot be judged.
+    """
     judged = []
     places = group_held_out(results)
     for prediction in read_predictions(study):
-        values = [run.value for run in places.get(prediction["name"], [])]
-        row = {**prediction, "measured": None, "ratio": None, "is_inside": None}
+        runs = places.get(prediction["name"], [])
+        values = [run.value for run in runs]
+        lost = [run.name for run in runs if run.value is None and run.state in ("finished", "failed", "stale")]
+        row = {**prediction, "measured": None, "ratio": None, "is_inside": None, "without_result": lost}
         if values and all(value is not None for value in values):
             measured = sum(value for value in values if value is not None) / len(values)
             row |= {"measured": measured, "ratio": measured / prediction["value"]}

@@ -15,6 +15,7 @@ from scaling.charts import Figure, Series
 from scaling.config import Study
 from scaling.frontier import IsoFlops, find_frontier, fit_isoflops
 from scaling.measurements import Measurement
+from scaling.resampling import interval_of
 from scaling.results import Result, list_measurements
 
 SAME_BUDGET = 0.05
@@ -45,7 +46,10 @@ def find_budgets(results: Sequence[Result]) -> list[Budgets]:
 
 
 def _group(runs: Sequence[Measurement]) -> list[Measurement]:
-    """Keep runs whose budget has at least 3 sizes, and let those of one budget have the same C."""
+    """Keep runs whose budget has at least 3 sizes, and let those of one budget have the same C.
+
+    Of a budget whose sizes saw several shares of the images each, the largest share alone: others are no seeds of it.
+    """
     ordered = sorted(runs, key=lambda each: each.factors["C"])
     budgets: list[list[Measurement]] = []
     for run in ordered:
@@ -55,6 +59,10 @@ def _group(runs: Sequence[Measurement]) -> list[Measurement]:
             budgets.append([run])
     kept = []
     for budget in budgets:
+        shares = {(run.factors["N"], run.factors["U"]) for run in budget}
+        if len(shares) > len({size for size, _ in shares}):
+            largest = max(unique for _, unique in shares)
+            budget = [run for run in budget if run.factors["U"] == largest]
         if len({run.factors["N"] for run in budget}) >= LEAST_SIZES:
             compute = float(np.exp(np.mean([math.log(run.factors["C"]) for run in budget])))
             kept += [replace(run, factors={**run.factors, "C": compute}) for run in budget]
@@ -122,7 +130,8 @@ def describe_budgets(
             continue
         slope = f"best size goes as C^{each.curves.exponent:.3g}" if math.isfinite(each.curves.exponent) else "no line"
         lines.append(f"IsoFLOP curves of {name}: {slope}; {'; '.join(each.curves.warnings)}.")
-    if study.config.fit.data == "U":
+    knows_length = any(each.fit is not None and "T" in each.fit.law.factors for each in fits)
+    if study.config.fit.data == "U" and not knows_length:
         lines.append("Data are unique images here, which cost no compute by themselves: the laws have no frontier.")
     else:
         lines += [_describe_frontier(each, results) for each in fits if each.fit is not None]
@@ -135,15 +144,20 @@ def _describe_frontier(found: FamilyFit, results: Sequence[Result]) -> str:
     per_unit = float(np.exp(np.mean([math.log(run.C / (run.N * run.T)) for run in runs])))
     budgets = np.geomspace(min(run.C for run in runs), max(run.C for run in runs), NUM_BUDGETS).tolist()
     name = found.family or "the network"
+    interval = "no interval"
     try:
         frontier = find_frontier(found.fit, budgets, flops_per_unit=per_unit)
+        if found.resampled is not None:
+            sampled = find_frontier(found.fit, budgets, flops_per_unit=per_unit, theta=found.resampled.theta).exponent
+            pair = interval_of(sampled, level=found.resampled.level)
+            interval = f"{pair.low:.3g} to {pair.high:.3g}"
     except UserError as error:
         return f"No frontier of {name}: {error}."
-    points = ", ".join(
-        f"{budget:.2g} FLOPs: {shorten(size)} and {shorten(data)} images ({value:.4g})"
-        for budget, size, data, value in zip(
-            budgets, frontier.size[0], frontier.data[0], frontier.value[0], strict=True
-        )
-    )
-    exponent = float(frontier.exponent[0])
-    return f"Best division by the law of {name}, C = {per_unit:.3g} N T, size as C^{exponent:.3g}: {points}."
+    points = []
+    for budget, size, data, value in zip(budgets, frontier.size[0], frontier.data[0], frontier.value[0], strict=True):
+        is_inside = min(run.N for run in runs) <= size <= max(run.N for run in runs)
+        is_inside &= min(run.T for run in runs) <= data <= max(run.T for run in runs)
+        beyond = "" if is_inside else "; beyond what was run"
+        points.append(f"{budget:.2g} FLOPs: {shorten(size)} and {shorten(data)} images ({value:.4g}{beyond})")
+    slope = f"size as C^{frontier.exponent[0]:.3g} ({interval})"
+    return f"Best division by the law of {name}, C = {per_unit:.3g} N T, {slope}: {', '.join(points)}."

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from hornet.quantities import shorten
 from scaling.analysis import FamilyFit
 from scaling.config import Study
+from scaling.fitting import Fit
 from scaling.results import Result, describe_images
 
 UNKNOWN = "not known yet"
@@ -25,7 +26,7 @@ def list_answers(study: Study, fits: Sequence[FamilyFit], results: Sequence[Resu
     return [
         ("form of the law", laws or UNKNOWN),
         ("N", "parameters without the classifier; cells.csv has all of them too"),
-        ("data", f"{study.config.fit.data}: {'unique images' if study.config.fit.data == 'U' else 'images seen'}"),
+        ("data", _say_data(study, fitted)),
         ("C", "floating point operations of forward and backward passes, counted, not 6 N D"),
         ("metric", f"{study.config.measure.metric} on the evaluation set, {study.config.measure.weights} weights"),
         ("runs", f"{sum(run.value is not None for run in runs)} with a result of {len(runs)} asked for"),
@@ -34,6 +35,7 @@ def list_answers(study: Study, fits: Sequence[FamilyFit], results: Sequence[Resu
         ("range of T", _range([run.T for run in runs])),
         ("seeds", ", ".join(str(seed) for seed in sorted({run.seed for run in runs}))),
         ("families", ", ".join(dict.fromkeys(run.family or "one" for run in runs))),
+        ("comparisons of families", _count_pairs(len({run.family for run in runs}))),
         ("checkpoints", "the last step of each run alone"),
         (
             "hyperparameters by size",
@@ -61,6 +63,17 @@ def _say_choice(fits: Sequence[FamilyFit]) -> str:
     if any(found.choice is not None for found in fits):
         return "by the error on the largest level held out"
     return "not chosen: too few cells to hold some out"
+
+
+def _say_data(study: Study, fitted: Sequence[Fit]) -> str:
+    if any({"U", "T"} <= set(fit.law.factors) for fit in fitted):
+        return "U and T: unique images and images seen"
+    return "U: unique images" if study.config.fit.data == "U" else "T: images seen"
+
+
+def _count_pairs(num_families: int) -> str:
+    pairs = num_families * (num_families - 1) // 2
+    return f"{pairs}, none corrected for the others" if pairs > 1 else str(pairs)
 
 
 def _range(values: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from hornet.field_types import Arguments
 from hornet.training.config import Weights
 from scaling.groups import GroupConfig, find_problems_of_parents, list_names
 
-LAWS = ("power", "saturating", "bounded", "chinchilla", "bounded_joint", "kaplan")
+LAWS = ("power", "saturating", "bounded", "shifted", "chinchilla", "bounded_joint", "kaplan", "repeated", "three_term")
 """Those that a study may be asked to try; each is in laws.py."""
 
 FOLDERS = ("cells", "figures", "lists", "logs", "measure")
@@ -63,7 +63,8 @@ class FitConfig(Settings):
     laws: tuple[str, ...] = ()
     """Names of laws (docs/scaling.md); empty tries all that the study's factors allow."""
     data: Literal["U", "T"] = "U"
-    """What counts as data beside the size: unique images (U), or images seen (T)."""
+    """What counts as data beside the size: unique images (U), or images seen (T). Where they vary each for itself, laws
+    of both are tried unless `laws` says otherwise."""
     resamples: int = 1000
     """How often the cells are sampled again for an interval."""
     level: float = 0.95
@@ -73,8 +74,8 @@ class FitConfig(Settings):
         for name in self.laws:
             if name not in LAWS:
                 yield f"laws: {name!r} is not one of {', '.join(LAWS)}"
-        if self.resamples < 1:
-            yield f"resamples: must be at least 1, not {self.resamples}"
+        if self.resamples < 2:
+            yield f"resamples: must be at least 2, not {self.resamples}"
         if not 0 < self.level < 1:
             yield f"level: must lie between 0 and 1, not {self.level}"
 

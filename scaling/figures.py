@@ -110,10 +110,15 @@ def _divide(fits: Sequence[FamilyFit], runs: Sequence[Result], factor: str, name
 def _trace(
     fits: Sequence[FamilyFit], group: Sequence[Result], factor: str
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[tuple[float, float], ...]]:
-    """Return the law's curve through a group's range with its interval; nothing where it knows not the factor."""
+    """Return the law's curve through a group's range with its interval.
+
+    Nothing where it does not know the factor, or knows another one that is not the same in the whole group.
+    """
     found = next((each for each in fits if each.family == group[0].family), None)
     values = [float(getattr(run, factor)) for run in group]
     if found is None or found.fit is None or factor not in found.fit.law.factors or min(values) == max(values):
+        return (), (), ()
+    if any(len({getattr(run, name) for run in group}) > 1 for name in found.fit.law.factors if name != factor):
         return (), (), ()
     at = np.geomspace(min(values), max(values), 40).tolist()
     fixed = {name: float(getattr(group[0], name)) for name in AXIS_NAMES}

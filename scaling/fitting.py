@@ -79,7 +79,8 @@ class Fit:
     def terms(self, factors: Mapping[str, float]) -> dict[str, float]:
         """Each term, by its amplitude's name: where B's is the larger, more data help more than a larger network."""
         logs, _ = self.law.log_terms(self.theta[None], locate(self.law, self.units, [factors])[None])
-        return {name: float(np.exp(logs[k, 0, 0]) * self.units.scale) for k, name in enumerate(self.law.amplitudes)}
+        unit = self.law.unit_of_terms(self.theta[None], self.units)[0]
+        return {name: float(np.exp(logs[k, 0, 0]) * unit) for k, name in enumerate(self.law.amplitudes)}
 
     @property
     def aicc(self) -> float:
@@ -125,7 +126,8 @@ def fit_cells(
     own = [law.in_own_units(each, units) for each in starts]
     theta = np.vstack([*own, *_project(law, z, y / units.scale), *_scatter(law, y / units.scale, asked.num_starts)])
     sigma = estimate_sigma(runs)
-    spread = Noise(sigma=sigma, tau=0.0 if sigma else _spread(law, z, y / units.scale, theta))
+    unit = units.scale if asked.residual == "plain" else 1.0
+    spread = Noise(sigma=sigma, tau=0.0 if sigma else unit * _spread(law, z, y / units.scale, theta))
     rounds = NUM_ROUNDS if asked.noise == "estimated" else 1
     for turn in range(rounds):
         sd = spread.of_cells(cells.num_runs) if asked.noise == "estimated" else np.ones(len(cells))
@@ -133,12 +135,12 @@ def fit_cells(
         theta, costs = descend(problem, theta)
         best = theta[np.argmin(costs)]
         if turn + 1 < rounds or asked.noise == "unit":
-            spread = _measure(problem, best, sigma=sigma, cells=cells)
+            spread = _measure(problem, best, sd=sd, sigma=sigma, cells=cells)
     ends, costs = _finish(problem, theta, costs)
     best = ends[np.argmin(costs)]
     residuals = -problem.residuals(best[None])[0][0] * sd
     proof = prove(problem, ends, costs)
-    flags = find_flags(law, cells, problem, proof, noise=spread, theta=best)
+    flags = find_flags(law, cells, problem, proof, noise=spread, sd=sd, theta=best)
     return Fit(
         law=law, cells=cells, estimation=asked, units=units, theta=best, noise=spread, sd=sd,
         objective=float(costs.min()), residuals=residuals, proof=proof, flags=flags,
@@ -210,12 +212,12 @@ def _spread(law: Law, z: Array, y: Array, theta: Array) -> float:
     return float(max(1.4826 * np.median(away, axis=1).min(), 1e-4))
 
 
-def _measure(problem: Problem, theta: Array, *, sigma: float | None, cells: Cells) -> Noise:
+def _measure(problem: Problem, theta: Array, *, sd: Array, sigma: float | None, cells: Cells) -> Noise:
+    """Estimate tau from residuals that were divided by `sd` (n,), which is in the units of sigma."""
     residuals, slope = problem.residuals(theta[None])
-    scale = problem.sd[0]
     low, high = problem.law.bounds
     free = (theta > low) & (theta < high)
-    tau = estimate_tau(residuals[0] * scale, slope[0][:, free] * scale[:, None], sigma=sigma, num_runs=cells.num_runs)
+    tau = estimate_tau(residuals[0] * sd, slope[0][:, free] * sd[:, None], sigma=sigma, num_runs=cells.num_runs)
     return Noise(sigma=sigma, tau=tau)
 
 

@@ -57,15 +57,16 @@ class IsoFlops:
 def find_frontier(fit: Fit, budgets: Sequence[float], *, flops_per_unit: float, theta: Array | None = None) -> Frontier:
     """Minimise a law of two terms under C = k size data, with k measured (6 for language models; not for these).
 
-    `theta` (R, p) are resamples; without, the estimate alone. A bounded law has the same frontier as its sum S.
+    `theta` (R, p) are resamples; without, the estimate alone. A bounded law, and one that raises its sum of terms to
+    a power, have the frontier of that sum.
     """
     law = fit.law
     if [[power[0] for power in powers] for _, powers in law.terms] != [[0], [1]] or len(law.factors) != 2:
-        raise UserError(f"{law.name} has no frontier in closed form; chinchilla and bounded_joint have one")
+        raise UserError(f"{law.name} has no frontier in closed form; chinchilla, bounded_joint and kaplan have one")
     sets = fit.theta[None] if theta is None else theta
     found = law.in_user_units(sets, fit.units)
     (a, ((_, alpha_name, _),)), (b, ((_, beta_name, _),)) = law.terms
-    alpha, beta = found[alpha_name], found[beta_name]
+    alpha, beta = law.exponents_of_terms(found)
     if np.any(fit.parameters[alpha_name] <= 0) or np.any(fit.parameters[beta_name] <= 0):
         raise UserError(f"{alpha_name} and {beta_name} must be positive: without, more of one factor is never better")
     with np.errstate(divide="ignore", invalid="ignore"):  # resamples may have none; they become NaN

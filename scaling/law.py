@@ -123,6 +123,14 @@ class Law:
             slope[..., 0] = by_floor
         return y, slope
 
+    def exponents_of_terms(self, parameters: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Exponent (R,) of each term of one factor, from parameters (R,) in the units of the data."""
+        return tuple(parameters[name] for _, ((_, name, _),) in self.terms)
+
+    def unit_of_terms(self, theta: Array, units: Units) -> Array:
+        """Say what a term of 1 is in the units of the data (R,), from theta (R, p)."""
+        return np.full(len(theta), units.scale)
+
     def columns(self, shape: Array, z: Array, y: Array) -> tuple[Array, Array]:
         """For one shape, the linear problem in (E, amplitudes): columns (n, k), target (n,).
 

@@ -8,6 +8,7 @@ alpha 1); `shifted` Zhai et al. 2022; `chinchilla` Hoffmann et al. 2022; `kaplan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,8 @@ class ShiftedLaw(Law):
 class RepeatedLaw(Law):
     """E + A N^-alpha + B D'^-beta, where D' = U + U R* (1 - exp(-R / R*)) and R = T / U - 1 repetitions.
 
-    Factors are N, U (unique) and T (seen). Not here: the same for parameters in excess (R_N*).
+    Factors are N, U (unique) and T (seen); of a set that is not seen whole, T counts as U. Not here: the same for
+    parameters in excess (R_N*).
     """
 
     @property
@@ -98,7 +100,7 @@ class RepeatedLaw(Law):
         repeats = np.maximum(np.exp(z[..., 2] - z[..., 1]) - 1, 0)
         decay = np.exp(-repeats / r_star)
         data = 1 + r_star * (1 - decay)
-        log_data = z[..., 1] + np.log(data)
+        log_data = np.minimum(z[..., 1], z[..., 2]) + np.log(data)
         by_r = (r_star * (1 - decay) - repeats * decay) / data  # d log D' / d log R*
         logs = np.stack([log_a - alpha * z[..., 0], log_b - beta * log_data])
         gradients = np.zeros((*logs.shape, theta.shape[1]))
@@ -123,19 +125,36 @@ class RepeatedLaw(Law):
 class KaplanLaw(Law):
     """(A N^(-alpha / beta) + B / D)^beta: data and model joined in one power, without a floor."""
 
-    def evaluate(self, theta: Array, z: Array) -> tuple[Array, Array]:
-        """See `Law.evaluate`."""
+    def log_terms(self, theta: Array, z: Array) -> tuple[Array, Array]:
+        """See `Law.log_terms`; the terms are those under the common power."""
         log_a, log_b, alpha, beta = (theta[:, None, k] for k in range(4))
-        beta = np.where(np.abs(beta) < 1e-6, 1e-6, beta)
+        beta = _keep_from_zero(beta)
         ratio = alpha / beta
         logs = np.stack([log_a - ratio * z[..., 0], log_b - z[..., 1]])
+        gradients = np.zeros((*logs.shape, theta.shape[1]))
+        gradients[0, ..., 0] = gradients[1, ..., 1] = 1
+        gradients[0, ..., 2] = -z[..., 0] / beta
+        gradients[0, ..., 3] = ratio / beta * z[..., 0]
+        return logs, gradients
+
+    def evaluate(self, theta: Array, z: Array) -> tuple[Array, Array]:
+        """See `Law.evaluate`."""
+        beta = _keep_from_zero(theta[:, None, 3])
+        logs, gradients = self.log_terms(theta, z)
         log_sum = np.logaddexp(logs[0], logs[1])
-        share_a, share_b = np.exp(logs - log_sum)
+        shares = np.exp(logs - log_sum)
         y = np.exp(np.clip(beta * log_sum, -300, 300))
-        by_alpha = -share_a * z[..., 0]
-        by_beta = log_sum + share_a * ratio * z[..., 0]
-        slope = np.stack([beta * share_a, beta * share_b, by_alpha, by_beta], axis=-1)
+        slope = beta[..., None] * np.einsum("krn,krnp->rnp", shares, gradients)
+        slope[..., 3] += log_sum
         return y, y[..., None] * slope
+
+    def exponents_of_terms(self, parameters: Mapping[str, Array]) -> tuple[Array, ...]:
+        """See `Law.exponents_of_terms`."""
+        return parameters["alpha"] / parameters["beta"], np.ones_like(parameters["beta"])
+
+    def unit_of_terms(self, theta: Array, units: Units) -> Array:
+        """See `Law.unit_of_terms`."""
+        return np.asarray(units.scale ** (1 / theta[:, 3]))
 
     def columns(self, shape: Array, z: Array, y: Array) -> tuple[Array, Array]:
         """y^(1/beta) is linear in the amplitudes."""
@@ -207,6 +226,10 @@ def three_term(size: str = "N", seen: str = "T", unique: str = "U", *, chance: f
     third = ("G", ((0, "gamma", -1), (2, "delta", 1)))
     terms = (*_TWO, third)
     return Law(name="three_term", factors=(size, seen, unique), terms=terms, chance=_check_chance(chance))
+
+
+def _keep_from_zero(beta: Array) -> Array:
+    return np.where(np.abs(beta) < 1e-6, 1e-6, beta)
 
 
 def _check_chance(chance: float) -> float:

@@ -15,6 +15,9 @@ from hornet.errors import UserError
 
 Array = NDArray[np.float64]
 
+SAME_FACTOR = 1.01
+"""Ratio up to which a factor that a law does not know is the same in all runs of a cell."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measurement:
@@ -55,6 +58,8 @@ class Cells:
     seeds: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...]
     families: tuple[str, ...]
+    differing: tuple[str, ...]
+    """What is strange in runs that count as seeds of a cell, as "that differ in T"; empty where it is nothing."""
     image_values: Array | None
     """(n, m, images), where every run has them."""
     without_result: tuple[str, ...]
@@ -80,6 +85,7 @@ class Cells:
             seeds=tuple(self.seeds[index] for index in kept),
             labels=tuple(self.labels[index] for index in kept),
             families=tuple(self.families[index] for index in kept),
+            differing=tuple(self.differing[index] for index in kept),
             image_values=None if self.image_values is None else self.image_values[picked],
             digest=hashlib.sha256(text.encode()).hexdigest(),
         )
@@ -111,6 +117,7 @@ def gather(measurements: Sequence[Measurement], factors: Sequence[str]) -> Cells
         seeds=tuple(tuple(each.seed for each in group) for group in groups),
         labels=tuple(group[0].cell for group in groups),
         families=tuple(group[0].family for group in groups),
+        differing=tuple(_compare(group) for group in groups),
         image_values=_stack_image_values(groups, width),
         without_result=tuple(each.name for each in measurements if each.value is None),
         digest=_digest(with_result, factors),
@@ -136,6 +143,16 @@ def _check(measurements: Sequence[Measurement], factors: Sequence[str]) -> None:
                 f"run {each.name}: its value is {each.value:g}, but laws are of positive numbers; "
                 "give None for a run without a result"
             )
+
+
+def _compare(group: Sequence[Measurement]) -> str:
+    """Say what runs of one cell differ in beside their seed, or that they have the same one; else nothing."""
+    known = [name for name in sorted(group[0].factors) if all(name in each.factors for each in group)]
+    values = {name: [each.factors[name] for each in group] for name in known}
+    apart = [name for name, found in values.items() if not 0 < max(found) <= SAME_FACTOR * min(found)]
+    if apart:
+        return f"that differ in {', '.join(apart)}"
+    return "of the same seed" if len({each.seed for each in group}) < len(group) else ""
 
 
 def _stack_image_values(groups: Sequence[Sequence[Measurement]], width: int) -> Array | None:

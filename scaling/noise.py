@@ -12,6 +12,8 @@ from scaling.measurements import Array
 
 LEAST_SD = 1e-7
 """No metric is known to more digits."""
+OUTLYING = 3.0
+"""Robust standard deviations beyond which a residual counts as no more, or one outlier would be everybody's noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,23 +36,27 @@ class Noise:
 
 
 def estimate_sigma(values: Array) -> float | None:
-    """Pool the variance within cells (n, m), NaN where a run is not; None without a cell of two."""
-    counts = np.isfinite(values).sum(axis=1)
-    freedom = int((counts - 1).sum())
-    if freedom == 0:
+    """Pool the variance within cells (n, m), NaN where a run is not; None without a cell of two.
+
+    Runs beyond three robust standard deviations of their cell's mean count as three.
+    """
+    values = values[np.isfinite(values).sum(axis=1) > 1]
+    if not len(values):
         return None
-    centred = values - np.nanmean(values, axis=1, keepdims=True)
-    return float(np.sqrt(np.nansum(centred**2) / freedom))
+    counts = np.isfinite(values).sum(axis=1, keepdims=True)
+    alike = (values - np.nanmean(values, axis=1, keepdims=True)) * np.sqrt(counts / (counts - 1))  # sigma each
+    clipped = _clip(alike, 1.4826 * float(np.nanmedian(np.abs(alike))))
+    return float(np.sqrt(np.nansum(clipped**2 * (counts - 1) / counts) / (counts - 1).sum()))
 
 
 def estimate_tau(residuals: Array, slope: Array, *, sigma: float | None, num_runs: NDArray[np.int64]) -> float:
     """REML's tau from residuals of cell means (n,) and their gradients (n, p), in the units of sigma.
 
-    Residuals beyond three robust standard deviations count as three, or one outlier would be everybody's noise.
+    Residuals beyond three robust standard deviations count as three.
     """
     freedom = len(residuals) - slope.shape[1]
     spread = 1.4826 * np.median(np.abs(residuals)) * np.sqrt(len(residuals) / freedom)
-    clipped = np.clip(residuals, -3 * spread, 3 * spread) if spread > 0 else residuals
+    clipped = _clip(residuals, float(spread))
     seeds = (sigma or 0.0) ** 2 / num_runs + LEAST_SD**2
     columns, _ = np.linalg.qr(slope)  # parameters that do nothing do no harm
 
@@ -66,3 +72,8 @@ def estimate_tau(residuals: Array, slope: Array, *, sigma: float | None, num_run
     found = minimize_scalar(deviance, bounds=(np.log(scale) - 12, np.log(scale) + 2), method="bounded")
     tau = float(np.exp(found.x))
     return tau if deviance(found.x) < deviance(-40.0) else 0.0
+
+
+def _clip(residuals: Array, spread: float) -> Array:
+    limit = OUTLYING * spread
+    return np.clip(residuals, -limit, limit) if spread > 0 else residuals

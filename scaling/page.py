@@ -187,7 +187,12 @@ def _describe_predictions(judged: Sequence[dict[str, Any]]) -> Part:
     rows = []
     for each in judged:
         interval = "none" if each["low"] is None else f"{each['low']:.4g} to {each['high']:.4g}"
-        measured = "not yet" if each["measured"] is None else f"{each['measured']:.4g} ({each['ratio']:.3f} of it)"
+        measured = "not yet"
+        if each["measured"] is not None:
+            measured = f"{each['measured']:.4g} ({each['ratio']:.3f} of it)"
+        elif each["without_result"]:
+            lost, asked = ", ".join(each["without_result"]), each.get("num_runs", 1)
+            measured = f"not judged: no result of {lost}, and the mean of {asked} runs was foretold"
         verdict = {True: "inside", False: "outside", None: ""}[each["is_inside"]]
         rows.append((each["name"], f"{each['value']:.4g}", interval, measured, verdict, each["written_at"]))
     remarks = tuple(dict.fromkeys(each["remark"] for each in judged if each.get("remark")))

@@ -10,7 +10,7 @@ import numpy as np
 
 from hornet.errors import UserError
 from scaling.measurements import Measurement
-from scaling.resampling import Resampled
+from scaling.resampling import Resampled, hold_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +63,13 @@ def predict(
     evaluation_sd: float = 0.0,
     seed: int = 0,
 ) -> Prediction:
-    """Foretell the mean of `num_runs` runs at a point.
+    """Foretell the mean of `num_runs` runs at a point, measured on the images that the fit's runs were measured on.
 
     The interval holds what the fit does not know, the scatter of runs, the misfit of a cell, and `evaluation_sd`, the
-    relative standard deviation by which a validation set of this size errs, for a run on another one.
+    relative standard deviation by which a validation set of this size errs, for a run on another one. Validation images
+    that were sampled are held: all runs have the same ones.
     """
+    resampled = hold_images(resampled)
     fit = resampled.fit
     value = fit.predict(factors)
     curve = np.log(np.maximum(resampled.predict([factors])[:, 0], 1e-300))

@@ -67,16 +67,18 @@ def prove(problem: Problem, ends: Array, costs: Array) -> Proof:
 
 
 def find_flags(
-    law: Law, cells: Cells, problem: Problem, proof: Proof, *, noise: Noise, theta: Array
+    law: Law, cells: Cells, problem: Problem, proof: Proof, *, noise: Noise, sd: Array, theta: Array
 ) -> tuple[Flag, ...]:
-    """List all that speaks against taking the parameters at their word."""
+    """List all that speaks against taking the parameters at their word; `sd` (n,) is what residuals were divided by."""
     residuals, slope = problem.residuals(theta[None])
     found = [
         *_flag_optimum(law, proof, theta),
         *_flag_levels(law, cells),
         *_flag_identity(law, theta, slope[0], _variance(problem, residuals[0])),
         *_flag_misfit(cells, residuals[0], slope[0], noise),
+        *_flag_outliers(cells, residuals[0], expected=float(np.median(noise.of_cells(cells.num_runs) / sd))),
     ]
+    found += [_flag_mixed(cells, differing) for differing in dict.fromkeys(cells.differing) if differing]
     if cells.without_result:
         found.append(
             Flag(code="without_result", text=f"no result, so not in the fit: {', '.join(cells.without_result)}")
@@ -164,12 +166,22 @@ def _flag_misfit(cells: Cells, residuals: Array, slope: Array, noise: Noise) -> 
     if not any(flag.code == "lack_of_fit" for flag in found) and (chance := _bend(cells, residuals, slope)) < 0.01:
         text = f"residuals bend along the factors (p = {chance:.1g})"
         found.append(Flag(code="lack_of_fit", text=text))
-    spread = 1.4826 * float(np.median(np.abs(residuals)))
-    far = np.flatnonzero(np.abs(residuals) > OUTLYING * max(spread, LEAST_SD))
-    if len(far) and spread > 1e-3 * float(np.abs(residuals).max()):
-        names = ", ".join("/".join(cells.names[index]) for index in far)
-        found.append(Flag(code="outlier", text=f"far from the law: {names}"))
     return found
+
+
+def _flag_mixed(cells: Cells, differing: str) -> Flag:
+    names = ["/".join(names) for names, each in zip(cells.names, cells.differing, strict=True) if each == differing]
+    count = f"{len(names)} cell{'s' * (len(names) > 1)}"
+    return Flag(code="mixed_cells", text=f"runs {differing} count as seeds: in {count}, first {names[0]}")
+
+
+def _flag_outliers(cells: Cells, residuals: Array, *, expected: float) -> list[Flag]:
+    """Name cells far from the law; nothing where most lie on it exactly, by their `expected` residual."""
+    spread = 1.4826 * float(np.median(np.abs(residuals)))
+    far = np.flatnonzero(np.abs(residuals) > OUTLYING * spread)
+    if not len(far) or spread <= 1e-3 * expected:
+        return []
+    return [Flag(code="outlier", text=f"far from the law: {', '.join('/'.join(cells.names[index]) for index in far)}")]
 
 
 def _bend(cells: Cells, residuals: Array, slope: Array) -> float:

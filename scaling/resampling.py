@@ -7,7 +7,7 @@ offered: it is blind to what the seeds of a cell share, and too narrow even with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -97,6 +97,17 @@ def resample(
     return Resampled(fit=fit, theta=refit(fit, sample), scheme=scheme, level=level, seed=seed)
 
 
+def hold_images(resampled: Resampled) -> Resampled:
+    """Sample again without the validation images, for what is measured on the very same ones."""
+    fit = resampled.fit
+    if fit.cells.image_values is None:
+        return resampled
+    same = replace(fit, cells=replace(fit.cells, image_values=None))
+    return resample(
+        same, scheme=resampled.scheme, resamples=len(resampled.theta), level=resampled.level, seed=resampled.seed
+    )
+
+
 def check_number_of_cells(cells: Cells) -> None:
     """Refuse too few cells with a sentence."""
     if len(cells) < LEAST_CELLS:
@@ -143,7 +154,10 @@ def values_of_runs(fit: Fit, resamples: int, rng: np.random.Generator) -> Array:
     else:
         num_images = cells.image_values.shape[-1]
         shares = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=resamples) / num_images
-        sampled = np.einsum("nmi,ri->rnm", np.nan_to_num(cells.image_values), shares)
+        images = np.nan_to_num(cells.image_values)
+        sampled = np.einsum("nmi,ri->rnm", images, shares)
+        # Of a sample without a missed image no logarithm is known: it has missed half a one.
+        sampled = np.where(sampled > 0, sampled, 0.5 * images.max(axis=-1) / num_images)
         values = np.where(np.isnan(cells.values), np.nan, sampled)
         # Half precision, and a value that was computed otherwise: only the ratio of the two means is taken.
         values = values * (cells.values / cells.image_values.mean(axis=-1))

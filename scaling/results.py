@@ -7,9 +7,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from hornet.durable import write_text
+from hornet.errors import UserError
 from scaling.cells import Cell
 from scaling.config import Study
 from scaling.images import ImageValues, explain_images, read_image_values
@@ -151,7 +153,6 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, ent
             study.folder / cell.run, step=int(evaluation.get("step") or summary.get("steps") or 0),
             weights=study.config.measure.weights, metric=study.config.measure.metric, value=value,
         )  # fmt: skip
-    environment = read_json(study.folder / cell.run / "environment.json") if summary else {}
     return Result(
         name=cell.name,
         group=cell.group,
@@ -180,9 +181,17 @@ def _read(study: Study, cell: Cell, facts: NetworkFacts, standing: Standing, ent
         seconds_planned=entry.planned,
         images_per_second=summary.get("images_per_second"),
         digest=cell.digest,
-        commit=(environment.get("git") or {}).get("commit"),
+        commit=_find_commit(study.folder / cell.run) if summary else None,
         images=images,
     )
+
+
+def _find_commit(folder: Path) -> str | None:
+    try:
+        git = read_json(folder / "environment.json").get("git") or {}
+    except UserError:  # what it learned is known without
+        return None
+    return git.get("commit")
 
 
 def _find_evaluation(study: Study, summary: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:

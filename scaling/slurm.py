@@ -39,8 +39,6 @@ def submit(study: Study, cells: Sequence[Cell], runs: Sequence[Cell], *, options
         for group in dict.fromkeys(cell.group for cell in mine):
             queue.submit_behind([cell for cell in mine if cell.group == group], kind, f"{names} of {group}")
     lines = queue.lines
-    jobs = read_json(study.folder / SUBMITTED) | {run: job for run, (job, _) in queue.placed.items()}
-    write_json(study.folder / SUBMITTED, jobs)
     if waiting:
         lines.append(f"{len(waiting)} runs are in the queue already")
     if held_back:
@@ -101,6 +99,8 @@ class _Queue:
             lines[number - 1] = _format_line(self.study, cell)
         job = _call_sbatch(self.study, lines, sorted(elements), options)
         self.placed |= {cell.run: (job, number) for number, cell in elements.items()}
+        path = self.study.folder / SUBMITTED  # at once: sbatch may refuse the next one
+        write_json(path, read_json(path) | {cell.run: job for cell in elements.values()})
         return job
 
 

@@ -115,6 +115,13 @@ def _has_failed(name: str, standings: Mapping[str, Standing]) -> bool:
 
 
 def _look_at(folder: Path, cell: Cell, given_up: str | None) -> Standing:
+    try:
+        return _read_standing(folder, cell, given_up)
+    except UserError as error:  # a file of this run; the others stand as they do
+        return Standing(state="failed", reason=str(error), summary=None)
+
+
+def _read_standing(folder: Path, cell: Cell, given_up: str | None) -> Standing:
     summary = read_json(folder / "summary.json")
     if summary and summary.get("digest") is not None and summary["digest"] == cell.digest:
         return Standing(state="finished", reason="", summary=summary)

@@ -213,9 +213,12 @@ class RunDirectory:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """Return the summary.json of a run directory, which only a finished run has."""
+    """Return the summary.json of a run directory, which only a finished run has; raises UserError if it is damaged."""
     path = folder / "summary.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        return json.loads(path.read_text()) if path.exists() else None
+    except ValueError as error:
+        raise UserError(f"{path}: is not JSON ({error}); move the file away to go on") from error
 
 
 def describe_environment(world: World) -> dict[str, Any]:

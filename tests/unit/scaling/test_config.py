@@ -24,7 +24,8 @@ def test_all_problems_come_together_and_name_the_group(tmp_path):
         "tuned": TUNED | {"from": "absent"},
     }
     assert problems_of(write_study(tmp_path, groups=groups), "fit.laws=[powr]") == [
-        "fit.laws: 'powr' is not one of power, saturating, bounded, chinchilla, bounded_joint, kaplan",
+        "fit.laws: 'powr' is not one of power, saturating, bounded, shifted, chinchilla, bounded_joint, kaplan, "
+        "repeated, three_term",
         "groups.grid.famlies: unknown key; did you mean families?",
         "groups.grid.sizes: holds atto twice, so runs would stand twice in the study; name it once",
         "groups.grid.seeds: is empty, so the group has no runs; name at least one, or leave the key out",

@@ -59,6 +59,33 @@ def test_a_summary_that_lacks_its_speed_tells_no_costs(tmp_path):
     assert list(estimate(study, [cell], describe([cell]), look(study, [cell]))) == [cell.name]
 
 
+@pytest.mark.parametrize("name", ["summary.json", "status.json"])
+def test_a_run_whose_files_are_damaged_is_told_and_the_others_stand(tmp_path, name):
+    study = make_study(tmp_path, groups={"grid": SMALL | {"seeds": [0, 1]}})
+    cells = expand(study)
+    for cell in cells:
+        finish(study, cell)
+    broken = study.folder / cells[0].run / name
+    if name == "status.json":
+        (broken.parent / "summary.json").unlink()
+    broken.write_text('{"digest": "12')
+    standings = look(study, cells)
+    assert [standings[cell.name].state for cell in cells] == ["failed", "finished"]
+    assert standings[cells[0].name].reason.startswith(f"{broken}: is not JSON")
+    assert standings[cells[0].name].reason.endswith("move the file away to go on")
+    results = collect(study, cells, networks=describe(cells), standings=standings)
+    assert [result.value for result in results] == [None, 2.0]
+
+
+def test_a_commit_that_cannot_be_read_is_not_known_and_costs_no_result(tmp_path):
+    study = make_study(tmp_path, groups={"grid": SMALL})
+    (cell,) = expand(study)
+    finish(study, cell)
+    (study.folder / cell.run / "environment.json").write_text("{")
+    (result,) = collect(study, [cell], networks=describe([cell]), standings=look(study, [cell]))
+    assert (result.value, result.commit) == (2.0, None)
+
+
 def test_a_run_that_ended_on_a_set_that_is_not_here_is_not_called_unfinished_without_a_reason(tmp_path):
     study = make_study(tmp_path, groups={"grid": SMALL | {"fractions": [0.5]}})
     make_shares([cell.share for cell in expand(study)])

@@ -52,6 +52,26 @@ def test_units_do_not_change_predictions():
     assert other.proof.condition == pytest.approx(plain.proof.condition, rel=1e-5)
 
 
+def test_runs_that_differ_in_more_than_their_seed_are_no_seeds_of_a_cell():
+    """Two lengths of the same share, where the law knows the share alone: their difference is no noise."""
+    short, long = (
+        [
+            replace(run, name=f"{start}{run.name}", factors={**run.factors, "T": length * run.factors["D"]})
+            for run in make_study(noise=0.01, seeds=2, rng=rng)
+        ]
+        for rng, (start, length) in enumerate([("short-", 4), ("long-", 8)])
+    )
+    assert "mixed_cells" not in codes(fit(long, laws.chinchilla()))
+    both = fit([*short, *long], laws.chinchilla())
+    assert text_of(both, "mixed_cells") == (
+        "runs that differ in T count as seeds: in 16 cells, first long-n0d0s0/short-n0d0s0/long-n0d0s1/short-n0d0s1"
+    )
+    twins = [*long, *(replace(run, name=f"cosine-{run.name}") for run in long)]
+    assert text_of(fit(twins, laws.chinchilla()), "mixed_cells").startswith(
+        "runs of the same seed count as seeds: in 16 cells, first cosine-long-n0d0s0/long-n0d0s0/"
+    )
+
+
 def test_failed_runs_are_named():
     runs = make_study(noise=0.01)
     runs[5] = replace(runs[5], value=None)
@@ -71,6 +91,35 @@ def test_one_outlier_moves_the_fit_by_less_than_its_error_and_is_named():
     assert "n1d2s0/n1d2s1/n1d2s2" in text_of(fitted, "outlier")
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_noise_of_plain_residuals_is_in_the_units_of_the_values(seeds):
+    """tau beside sigma: of a value near 2.8, 3 % are 0.08."""
+    law, plain = laws.chinchilla(), Estimation(residual="plain")
+    runs = make_study(noise=0.003, tau=0.03, seeds=seeds)
+    one, hundred = (
+        fit([replace(run, value=unit * run.value) for run in runs], law, estimation=plain) for unit in (1, 100)
+    )
+    size = np.mean([run.value for run in runs])
+    assert one.noise.tau == pytest.approx(fit(runs, law).noise.tau * size, rel=0.3)
+    assert hundred.noise.tau == pytest.approx(100 * one.noise.tau, rel=1e-3)
+    assert hundred.predict({"N": 3e7, "D": 6376.0}) == pytest.approx(
+        100 * one.predict({"N": 3e7, "D": 6376.0}), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("value", [4.6, 1e6])
+def test_one_run_that_diverged_is_not_the_noise_of_all(seeds, value):
+    """Its twin has not; without seeds it would be one cell that Huber holds down, and more runs must not be worse."""
+    clean = make_study(noise=0.01, seeds=seeds)
+    bad = [replace(run, value=value) if run.name == "n2d1s0" else run for run in clean]
+    before, after = (fit(runs, laws.chinchilla()) for runs in (clean, bad))
+    assert after.noise.of_mean(1) < 1.5 * before.noise.of_mean(1)
+    point = {"N": 3e7, "D": 6376.0}
+    assert after.predict(point) == pytest.approx(before.predict(point), rel=0.01)
+    assert "n2d1s0/n2d1s1" in text_of(after, "outlier")
+
+
 @pytest.mark.slow
 def test_noise_is_divided_into_that_of_seeds_and_that_of_cells():
     alike = [fit(make_study(noise=0.01, rng=rng), laws.chinchilla()).noise for rng in range(5)]
@@ -84,6 +133,12 @@ def test_sigma_is_the_pooled_deviation():
     values = np.array([[1.0, 3.0, np.nan], [4.0, 4.0, 4.0], [7.0, np.nan, np.nan]])
     assert estimate_sigma(values) == pytest.approx(np.sqrt(2 / 3))
     assert estimate_sigma(values[2:]) is None
+
+
+@pytest.mark.parametrize(("num_cells", "num_seeds"), [(1, 2), (4, 2), (16, 2), (5, 3)])
+def test_sigma_of_normal_noise_is_hardly_changed_by_what_holds_outliers_down(num_cells, num_seeds):
+    draws = np.random.default_rng(0).standard_normal((2000, num_cells, num_seeds))
+    assert np.mean([estimate_sigma(each) ** 2 for each in draws]) == pytest.approx(1, abs=0.06)
 
 
 def test_tau_of_a_balanced_straight_line_is_the_textbook_number():

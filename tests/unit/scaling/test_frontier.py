@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -33,9 +35,48 @@ def test_resamples_give_the_frontier_a_band():
     assert np.nanstd(found.exponent) > 0
 
 
+def kaplan_of(size, data):
+    return (1e10 * size ** (-0.04 / 0.075) + 1.7e10 / data) ** 0.075
+
+
+def fit_kaplan():
+    runs = [
+        replace(run, value=kaplan_of(run.factors["N"], run.factors["D"]) * (1 + 1e-4 * (i % 3)))
+        for i, run in enumerate(make_study())
+    ]
+    return fit(runs, laws.kaplan(), estimation=FEW_STARTS)
+
+
+def test_the_frontier_of_kaplans_law_is_its_own_minimum():
+    """Its terms stand under a common power: N^(-alpha / beta) and 1 / D are what a budget trades."""
+    fitted = fit_kaplan()
+    found = find_frontier(fitted, [1e11, 1e13], flops_per_unit=80.0)
+    for index, budget in enumerate([1e11, 1e13]):
+        numeric = minimize_scalar(
+            lambda log_n, c=budget: fitted.predict({"N": np.exp(log_n), "D": c / 80 / np.exp(log_n)}),
+            bounds=(5, 25), method="bounded", options={"xatol": 1e-9},
+        )  # fmt: skip
+        assert np.log(found.size[0, index]) == pytest.approx(numeric.x, abs=1e-3)
+        assert found.value[0, index] == pytest.approx(numeric.fun, rel=1e-8)
+    found_alpha, found_beta = (fitted.parameters[name] for name in ("alpha", "beta"))
+    assert found.exponent[0] == pytest.approx(found_beta / (found_alpha + found_beta), rel=1e-9)
+
+
+def test_the_terms_of_kaplans_law_are_those_under_its_power():
+    fitted = fit_kaplan()
+    point = {"N": 3e6, "D": 1000.0}
+    terms = fitted.terms(point)
+    known = fitted.parameters
+    assert terms["A"] == pytest.approx(known["A"] * 3e6 ** (-known["alpha"] / known["beta"]), rel=1e-6)
+    assert terms["B"] == pytest.approx(known["B"] / 1000, rel=1e-6)
+    assert sum(terms.values()) ** known["beta"] == pytest.approx(fitted.predict(point), rel=1e-9)
+
+
 def test_laws_without_a_frontier_are_refused():
     curve = fit(make_curve(np.geomspace(1, 1e3, 9), np.geomspace(9, 1, 9)), laws.power("T"))
-    with pytest.raises(UserError, match="power has no frontier in closed form; chinchilla and bounded_joint have one"):
+    with pytest.raises(
+        UserError, match="power has no frontier in closed form; chinchilla, bounded_joint and kaplan have one"
+    ):
         find_frontier(curve, [1.0], flops_per_unit=6)
     rising = fit(make_study(truth={**TRUTH, "A": 0.01, "alpha": -0.2}), laws.chinchilla())
     with pytest.raises(UserError, match="alpha and beta must be positive: without, more of one factor is never better"):

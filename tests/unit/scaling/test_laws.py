@@ -128,6 +128,19 @@ def test_the_linear_problem_of_the_true_shape_gives_the_true_amplitudes(law, x, 
     np.testing.assert_allclose(np.log(found[first:]), theta[first:num_linear], rtol=1e-6, atol=1e-7)
 
 
+def test_of_less_than_one_epoch_repeated_data_are_worth_the_images_seen():
+    """Muennighoff et al. 2023: unique data are those that were seen, not the whole set that they are of."""
+    known = {"E": 0.4, "A": 40.0, "B": 30.0, "alpha": 0.3, "beta": 0.4, "R_star": 15.0}
+    x = np.array([[1e6, 1000.0, 1000.0], [1e6, 8000.0, 1000.0], [1e6, 8000.0, 8000.0]])
+    law = laws.repeated()
+    units = law.units(np.log(x), np.ones(3))
+    (once, part, whole), _ = (
+        each[0] for each in law.evaluate(law.in_own_units(known, units)[None], (np.log(x) - units.centres)[None])
+    )
+    assert part == pytest.approx(once)
+    assert whole < once
+
+
 def test_chance_is_a_positive_number():
     with pytest.raises(UserError, match="chance: -1, but the value of chance is positive: log K, or 1 - 1/K"):
         laws.bounded(chance=-1)

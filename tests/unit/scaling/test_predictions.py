@@ -50,6 +50,20 @@ def test_the_interval_holds_the_noise_of_runs_and_of_the_evaluation(resampled):
     assert four.high - four.low < one.high - one.low < (unsure.high - unsure.low) / 3
 
 
+def test_a_run_on_the_same_images_is_not_foretold_as_one_on_others():
+    """Which images are measured on moves curves and exponents, but not a run against runs on the very same ones."""
+    difficulty = np.exp(np.random.default_rng(0).normal(size=60))
+    difficulty /= difficulty.mean()
+    runs = make_study(noise=0.01)
+    with_images = [replace(run, image_values=run.value * difficulty) for run in runs]
+    alone, together = (
+        resample(fit(each, laws.chinchilla(), estimation=FEW_STARTS), resamples=100) for each in (runs, with_images)
+    )
+    first, second = foretell(alone), foretell(together)
+    assert (second.low, second.high, second.log_sd) == pytest.approx((first.low, first.high, first.log_sd), rel=1e-6)
+    assert together.curve(POINT).high - together.curve(POINT).low > 1.5 * (second.high - second.low)
+
+
 @pytest.mark.slow
 def test_most_predictions_come_true():
     inside = []

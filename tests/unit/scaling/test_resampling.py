@@ -7,7 +7,7 @@ from hornet.errors import UserError
 from scaling import laws
 from scaling.fitting import Estimation, fit
 from scaling.measurements import Measurement
-from scaling.resampling import resample
+from scaling.resampling import resample, values_of_runs
 from tests.unit.scaling.worlds import TRUTH, make_study, value_of
 
 FEW_STARTS = Estimation(num_starts=2)
@@ -86,6 +86,22 @@ def test_validation_images_are_a_level_that_all_runs_share():
     error = difficulty.std() / np.sqrt(60)
     assert np.log(wide).std() == pytest.approx(error, rel=0.15)
     assert np.log(narrow).std() < error / 10
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_none_of_which_is_missed_in_a_sample_count_as_half_an_image():
+    """A top-1 error of 3 images in 355: one sample in twenty has none of them, and no logarithm."""
+    rng = np.random.default_rng(0)
+    runs = []
+    for run in make_study(seeds=1):
+        missed = np.zeros(355)
+        missed[rng.choice(355, 3, replace=False)] = 1
+        runs.append(replace(run, value=missed.mean(), image_values=missed))
+    fitted = fit(runs, laws.chinchilla(), estimation=FEW_STARTS)
+    values = values_of_runs(fitted, 200, np.random.default_rng(1))
+    assert np.isfinite(values).all()
+    assert np.exp(values.min()) == pytest.approx(0.5 / 355)
+    assert np.isfinite(resample(fitted, resamples=50).theta).all()
 
 
 def test_too_few_cells_have_no_interval():

@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scaling.analysis import fit_study, judge_predictions, write_fits, write_predictions
+from scaling.analysis import fit_study, judge_predictions, list_laws, write_fits, write_predictions
 from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
 from scaling.charts import render_chart, save_charts
+from scaling.checklist import list_answers
+from scaling.config import LAWS
 from scaling.costs import estimate
 from scaling.expansion import expand
 from scaling.families import compare_families
@@ -158,6 +160,12 @@ def test_what_is_held_out_is_foretold_before_it_starts_unseen_and_never_again(st
     write_predictions(study, fit_study(study, results), results)
     assert json.loads((study.folder / "predictions.json").read_text())["predictions"] == [before]
     assert judge_predictions(study, results)[0]["measured"] is None  # one seed is still missing
+    finish(study, held[1], evaluations=[{"weights": "raw", "loss": float("nan"), "top1": 1.0}])  # it will never come
+    results = results_of(study, cells)
+    (prediction,) = judge_predictions(study, results)
+    assert (prediction["measured"], prediction["without_result"]) == (None, [held[1].name])
+    page = next(part for part in list_parts(study, [], results, [prediction]) if part.name == "Predictions")
+    assert page.table[1][0][3] == f"not judged: no result of {held[1].name}, and the mean of 2 runs was foretold"
     finish(study, held[1], evaluations=[{"weights": "raw", "loss": 0.003, "top1": 99.0}])
     (judged,) = judge_predictions(study, results_of(study, cells))
     assert judged["measured"] == pytest.approx(0.002)
@@ -189,6 +197,45 @@ def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
     assert "1 runs took 20 s and were said to take 15 s, 0.75 of it." in markdown
     assert "| grid/gf-atto_f0.25_e2_s1 | 15 s | 20 s | 0.75 |" in markdown
     assert "| held out and foretold | large/gf-nano_f1_e2_s0" in (study.folder / "checklist.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_of_shares_and_of_lengths_is_fitted_by_laws_of_both(study_of):
+    """Whatever `fit.data` says: with one of the two alone, runs of two lengths would pass for seeds of one cell."""
+    groups = {"grid": WIDE | {"epochs": [2, 4, 8]}}
+    for data, asked, laws in (
+        ("U", [], ["repeated", "three_term"]),
+        ("T", [], ["repeated", "three_term"]),
+        ("U", ["repeated"], ["repeated"]),
+        ("U", ["kaplan"], ["kaplan"]),
+    ):
+        study, cells = study_of(groups, fit={"data": data, "laws": asked})
+        measurements = list_measurements(results_of(study, cells))
+        found = list_laws(study, measurements, num_classes=3)
+        assert [law.name for law in found] == laws
+    study, _ = study_of(groups)
+    known = {law.name for law in list_laws(study, measurements, num_classes=3)}
+    same_length = [run for run in measurements if run.factors["T"] == 2 * run.factors["U"]]
+    known |= {law.name for law in list_laws(study, same_length, num_classes=3)}
+    known |= {
+        law.name for law in list_laws(study, [run for run in same_length if run.factors["U"] == 48], num_classes=3)
+    }
+    assert known == set(LAWS), "a study may ask for each law"
+    study, cells = study_of(groups, fit={"laws": ["kaplan"]})
+    results = results_of(study, cells)
+    (pooled,) = fit_study(study, results)
+    assert "mixed_cells" in {flag.code for flag in pooled.fit.flags}
+    study, cells = study_of(groups, fit={"laws": ["repeated"], "resamples": 20})
+    (found,) = fit_study(study, results_of(study, cells))
+    assert (found.fit.law.factors, len(found.fit.cells)) == (("N", "U", "T"), 36)
+    assert "mixed_cells" not in {flag.code for flag in found.fit.flags}
+    results = results_of(study, cells)
+    assert dict(list_answers(study, [found], results))["data"] == "U and T: unique images and images seen"
+    (text,) = describe_budgets(study, [], [found], results)
+    assert text.startswith("No frontier of gf: repeated has no frontier in closed form")
+    figures = {each.file: each for each in make_figures([found], results, metric="loss")}
+    assert not any(series.curve_x for series in figures["loss_U"].series), "of many lengths there is no one curve"
+    assert any(series.curve_x for series in figures["loss_T"].series)
 
 
 def finish_both(study, cells, *, better=0.0):
@@ -259,6 +306,9 @@ def test_families_without_enough_cells_are_compared_by_what_was_measured_alone(s
     (found,) = compare_families(study, fit_study(study, results), results)
     assert found.num_places == 6
     assert "By the laws: not compared: 6 cells are too few for an interval: 12 are the least." in say_difference(found)
+    assert dict(list_answers(study, [], results))["comparisons of families"] == "1"
+    third = [*results, *(replace(run, family="third") for run in results[:2])]
+    assert dict(list_answers(study, [], third))["comparisons of families"] == "3, none corrected for the others"
     (lonely,) = [compare_families(study, fits, results) for fits in [fit_study(study, results)[:1]]]
     assert lonely == []
 
@@ -285,9 +335,43 @@ def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
     assert "2 usable budgets: no line can be judged by its points" in text
     (figure,) = draw_budgets([found], metric="loss")
     assert [series.is_held_out for series in figure.series] == [(False, False, False, True)] * 2
+    # The same budgets on a quarter of the images, where the smallest is best, and the largest have failed.
+    fewer = [
+        replace(run, name=f"f0.25-{run.name}", U=run.U // 4, value=run.value + run.N / 1e6)
+        for run in made
+        if run.N < 4e6
+    ]
+    (of_all,) = find_budgets([*made, *fewer])
+    assert [curve.best_size for curve in of_all.curves.curves] == pytest.approx([2e6, 2e6], rel=1e-6)
+    assert not any(run.name.startswith("f0.25") for run in of_all.runs)
+    single_epoch = [replace(run, U=int(1e6 * run.C / run.N)) for run in made]  # each size has its own share
+    assert len(find_budgets(single_epoch)[0].runs) == 6
     (alone,) = find_budgets(made[:2])
     assert alone.curves is None
     assert "No budget of gf has 3 sizes" in describe_budgets(study, [alone], [], made)[0]
+
+
+@pytest.mark.slow
+def test_the_best_division_of_compute_has_an_interval_and_says_where_no_run_was(study_of):
+    groups = {"grid": WIDE | {"fractions": [1.0], "epochs": [4, 8, 16, 32]}}
+    study, cells = study_of(groups, fit={"data": "T", "laws": ["chinchilla"], "resamples": 100})
+    for cell in cells:
+        size, seen = SIZES[cell.size] / 1e6, cell.images_seen / 1000
+        noise = 0.002 * np.random.default_rng([cell.seed, len(cell.key)]).standard_normal()
+        loss = float((0.2 + 0.5 * size**-0.4 + 0.325 * seen**-0.4) * math.exp(noise))
+        row = {"weights": "raw", "loss": loss, "top1": 50.0}
+        finish(study, cell, evaluations=[row], training_flops=6 * SIZES[cell.size] * cell.images_seen)
+    results = results_of(study, cells)
+    (text,) = describe_budgets(study, [], fit_study(study, results), results)
+    found = re.search(r"C = 6 N T, size as C\^(\S+) \((\S+) to (\S+)\): ", text)
+    low, value, high = (float(found[index]) for index in (2, 1, 3))
+    assert 0 < low < value < high < 1
+    # Of equal exponents the best N / T is one number, whatever the budget.
+    ratio = (0.5 / 0.325) ** (1 / 0.4) * 1e6 / 1e3
+    best = [math.sqrt(edge([run.C for run in results]) / 6 * ratio) for edge in (min, max)]
+    assert best[0] < SIZES["atto"] < SIZES["pico"] < best[1]
+    points = re.findall(r"images \((.*?)\)", text)
+    assert ["beyond what was run" in point for point in points] == [True, False, False, False, True]
 
 
 @pytest.mark.slow

@@ -136,3 +136,21 @@ def test_what_sbatch_refuses_is_told(tmp_path, calls):
     (calls.folder / "sbatch").write_text("#!/bin/sh\necho 'invalid partition specified: x' >&2\nexit 1\n")
     with pytest.raises(UserError, match="--slurm: sbatch refused: invalid partition specified: x"):
         submit(study, cells, cells, options=[])
+
+
+def test_what_was_submitted_before_sbatch_refuses_is_remembered(tmp_path, calls):
+    """A queue takes only so many jobs of a user; the first array stands in it, and is not submitted again."""
+    study = make_study(tmp_path, groups={"grid": SMALL, "tuned": TUNED})
+    cells = expand(study)
+    program = calls.folder / "sbatch"
+    willing = program.read_text()
+    limit = "case \"$*\" in *aftercorr*) echo 'QOSMaxSubmitJobPerUserLimit' >&2; exit 1;; esac"
+    program.write_text(willing.replace("#!/bin/sh", f"#!/bin/sh\n{limit}"))
+    with pytest.raises(UserError, match="--slurm: sbatch refused: QOSMaxSubmitJobPerUserLimit"):
+        submit(study, cells, cells, options=[])
+    (calls.folder / "alive").write_text("101\n")
+    program.write_text(willing)
+    assert submit(study, cells, cells, options=[]).splitlines() == [
+        "4 finetunings of tuned wait for parents that were submitted before: this again, then",
+        "4 runs are in the queue already",
+    ]

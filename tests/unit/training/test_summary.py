@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hornet.errors import UserError
 from hornet.runs.directory import RunConfig, RunDirectory, read_summary
 from hornet.training import summary
 from hornet.training.loop import RunState
@@ -77,3 +78,9 @@ def test_summaries_of_earlier_releases_are_shown(run, monkeypatch):
     del old["mfu"]
     old["seconds_in_last_life"] = old.pop("seconds_in_last_attempt")
     assert "18 s in the last attempt" in format_summary(old, folder="r")
+
+
+def test_a_summary_that_is_damaged_is_named(tmp_path):
+    (tmp_path / "summary.json").write_text('{"steps": 1')
+    with pytest.raises(UserError, match=r"summary\.json: is not JSON \(.*\); move the file away to go on"):
+        read_summary(tmp_path)
