@@ -117,11 +117,12 @@ def make_listing(
 ) -> Listing:
     """List `source` into `folder`, going on where an earlier call was killed; raises UserError.
 
-    `spool` is the file for the contents of a streamed source; `identity` says what the source is.
+    `spool` is the file for the contents of a streamed source, which is read anew where that has gone; `identity` says
+    what the source is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     progress = _read_progress(folder) if (folder / "listing.json").exists() else Progress(source=identity)
-    if progress.source != identity:
+    if progress.source != identity or not _holds(spool, progress.spool_bytes):
         progress = Progress(source=identity)
     if not progress.complete:
         with _Writer(folder, spool, progress) as writer:
@@ -274,6 +275,11 @@ def _pack(
     return _PackedPart(
         name=part_name, items=items, names=b"".join(names), classes=tuple(classes), remarks=remarks, damage=damage
     )
+
+
+def _holds(spool: Path, num_bytes: int) -> bool:
+    """Whether the spool still has what was recorded; a disk of a node's own is another one on another node."""
+    return not num_bytes or (spool.exists() and spool.stat().st_size >= num_bytes)
 
 
 def _open_at(path: Path, num_bytes: int) -> IO[bytes]:
