@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,7 +31,7 @@ from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.selection import Uint32Array
 from hornet.shards.build.source import Source
 from hornet.shards.build.sources import open_source
-from hornet.shards.build.writing import RECORDS, build_shard, is_finished, order_path, start_process
+from hornet.shards.build.writing import RECORDS, ShardTask, build_shard, is_finished, order_path, start_process
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from hornet.shards.processes import count_cores, map_in_processes
@@ -174,9 +174,8 @@ def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
     place = arrangement.place
     todo = [task for task in arrangement.tasks if not is_finished(place, task)]
     total = sum(len(order) for order in arrangement.orders.values())
-    sizes = {split: len(order) for split, order in arrangement.orders.items()}
-    left = sum(min(plan.samples_per_shard, sizes[task.split] - task.number * plan.samples_per_shard) for task in todo)
-    _check_space(plan, arrangement, share=left / total)
+    left = sum(len(_list_items(plan, arrangement, task)) for task in todo)
+    _check_space(plan, arrangement, todo)
     done = get_context("fork").Value("q", 0)
     workers = plan.num_workers or count_cores()
     with tqdm(total=total, initial=total - left, desc="building", unit=" images", disable=None) as bar:
@@ -196,8 +195,16 @@ def _show(bar: tqdm[Any], num_done: int) -> None:
     bar.update(num_done - bar.n)
 
 
-def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> None:
-    needed = int(int(arrangement.listing.column("size").sum()) * share * (0.5 if plan.image.max_short_edge else 1))
+def _list_items(plan: BuildPlan, arrangement: Arrangement, task: ShardTask) -> Uint32Array:
+    first = task.number * plan.samples_per_shard
+    return arrangement.orders[task.split][first : first + plan.samples_per_shard]
+
+
+def _check_space(plan: BuildPlan, arrangement: Arrangement, todo: Sequence[ShardTask]) -> None:
+    """Refuse to begin what cannot fit. Only images that are taken count: a small label space may drop nearly all."""
+    sizes = arrangement.listing.column("size")
+    num_bytes = sum(int(sizes[_list_items(plan, arrangement, task)].sum()) for task in todo)
+    needed = num_bytes // 2 if plan.image.max_short_edge else num_bytes
     free = shutil.disk_usage(plan.output).free
     if needed > free:
         raise UserError(

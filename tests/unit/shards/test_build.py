@@ -8,6 +8,7 @@ import resource
 import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -333,6 +334,22 @@ def test_a_full_disk_is_said_and_gone_on_from(source: Path, tmp_path: Path, work
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     make(source, tmp_path / "out", samples_per_shard=30)
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_only_what_is_taken_needs_space(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.3 TB of ImageNet-22K hold 0.15 TB of ImageNet-1K."""
+    put(source, "whale/large.png", encode(make_image(0, width=900, height=900)))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    sizes = {path.parent.name: 0 for path in source.glob("*/*")}
+    for path in source.glob("*/*"):
+        sizes[path.parent.name] += path.stat().st_size
+    options = {"classes": str(tmp_path / "classes.txt"), "selection": Selection(other_classes="drop")}
+    has_free = SimpleNamespace(free=sizes["cat"] + sizes["dog"])
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda _: has_free)
+    make(source, tmp_path / "out", **options)
+    has_free.free -= 1
+    with pytest.raises(UserError, match=r"the shards need about .* GB, .* GB are free; make room, then start again"):
+        make(source, tmp_path / "other", **options)
 
 
 def test_another_meaning_of_the_labels_is_listed_anew(tmp_path: Path) -> None:
