@@ -68,7 +68,7 @@ def _build(plan: BuildPlan) -> BuildReport:
         arrangement = arrange(plan, source, there)
         write_plan(plan, arrangement)
         _write_shards(plan, arrangement)
-        report = finish_build(plan, arrangement, there)
+        report = finish_build(plan, arrangement)
         _clean(plan)
     return report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import resource
@@ -11,10 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import webdataset
 from timm.data import create_dataset
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.shards.build import build as build_module
 from hornet.shards.build.build import build
@@ -22,9 +25,11 @@ from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
+from hornet.shards.check.verify import VerifyPlan, VerifyReport, verify_set
+from hornet.shards.manifest import read_manifest, write_manifest
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
-from tests.unit.shards.making import encode, make_image, write_shards
+from tests.unit.shards.making import encode, index, make_image, write_shards
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -59,6 +64,24 @@ def make(source: Path, output: Path, **options: Any) -> BuildReport:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def forget_checksums(output: Path, split: str) -> None:
+    """As `index` leaves a split that it did not read whole."""
+    manifest = read_manifest(output)
+    records = np.load(output / manifest.splits[split].index)
+    records["crc"] = 0
+    np.save(output / manifest.splits[split].index, records)
+    known = {
+        "index_sha256": hash_file(output / manifest.splits[split].index),
+        "shard_sha256": (None,) * len(manifest.splits[split].shards),
+    }
+    write_manifest(manifest.with_split(dataclasses.replace(manifest.splits[split], **known)))  # type: ignore[arg-type]
+
+
+def fill_in(folder: Path) -> VerifyReport:
+    values: dict[str, Any] = {"split": None, "num_workers": 1, "report": None, "decode": True, "write_checksums": True}
+    return verify_set(VerifyPlan(folder=folder, **values))
 
 
 def keys(output: Path, split: str) -> set[str]:
@@ -403,6 +426,41 @@ def test_a_split_that_came_while_another_waited_is_kept(
     monkeypatch.setattr(build_module, "open_plan_source", open_late)
     report = make(source, tmp_path / "out", split="validation")
     assert set(report.manifest.splits) == {"train", "validation"}
+
+
+def test_what_became_of_other_splits_during_a_build_stays(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build lasts hours; `index` and `verify --write-checksums` may be at work on its set meanwhile."""
+    make(source, tmp_path / "out", split="validation")
+    forget_checksums(tmp_path / "out", "validation")
+    build_shards = build_module._write_shards
+
+    def verify_meanwhile(*values: Any) -> None:
+        build_shards(*values)
+        fill_in(tmp_path / "out")
+
+    monkeypatch.setattr(build_module, "_write_shards", verify_meanwhile)
+    report = make(source, tmp_path / "out")
+    assert set(report.manifest.splits) == {"train", "validation"}
+    for split in ("train", "validation"):
+        assert (open_shards(tmp_path / "out", split).records["crc"] != 0).all()
+
+
+def test_another_label_space_that_came_during_a_build_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path / "tars", num_shards=1)
+    build_shards = build_module._write_shards
+
+    def index_meanwhile(*values: Any) -> None:
+        build_shards(*values)
+        index(tmp_path / "tars", split="validation", output=tmp_path / "out")
+
+    monkeypatch.setattr(build_module, "_write_shards", index_meanwhile)
+    with pytest.raises(UserError, match=r"_info\.json: its label space 'numbered' .* is not that of the new split"):
+        make(source, tmp_path / "out")
+    assert set(read_manifest(tmp_path / "out").splits) == {"validation"}
 
 
 def test_an_output_within_the_source_and_classes_that_leave_nothing_are_refused(source: Path, tmp_path: Path) -> None:

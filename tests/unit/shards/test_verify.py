@@ -20,6 +20,7 @@ from hornet.shards.check import shard_check, verify
 from hornet.shards.check.set_repeats import find_repeats
 from hornet.shards.check.shard_check import ShardCheck, ShardTask
 from hornet.shards.check.verify import VerifyPlan, VerifyReport, describe_verification, verify_set
+from hornet.shards.manifest import read_manifest
 from hornet.shards.shard_set import open_shards
 from tests.unit.shards.making import encode, flip_bit, index, make_image, write_shard
 from tests.unit.shards.test_index_set import index as index_as
@@ -349,6 +350,27 @@ def test_unknown_checksums_are_remarked_and_may_be_filled_in(tmp_path: Path) -> 
     assert after.fingerprint != before
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == [after.split.index]
     assert verified(tmp_path, write_checksums=True).notes == ["checksums of split 'train' were all known"]
+
+
+@pytest.mark.parametrize("meanwhile", ["validation", "train"])
+def test_a_split_that_came_while_a_set_was_verified_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    write_tars(tmp_path)
+    index_as(tmp_path)
+    fill = verify.fill_checksums
+
+    def index_meanwhile(*values: Any) -> Any:
+        index_as(tmp_path, split=meanwhile, checksums=True)
+        return fill(*values)
+
+    monkeypatch.setattr(verify, "fill_checksums", index_meanwhile)
+    report = verified(tmp_path, write_checksums=True)
+    assert "train" in read_manifest(tmp_path).splits
+    assert meanwhile in read_manifest(tmp_path).splits
+    assert verified(tmp_path, split="train").counts == {}
+    is_changed = meanwhile == "train"
+    assert any("train' are not written: the split was changed meanwhile" in note for note in report.notes) == is_changed
 
 
 def test_checksums_of_a_damaged_split_are_not_written(tmp_path: Path) -> None:
