@@ -9,8 +9,10 @@ import errno
 import io
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from multiprocessing.sharedctypes import Synchronized
@@ -34,6 +36,9 @@ from hornet.shards.index import RECORD, ShardIndex
 
 NUM_READ_AHEAD = 32  # images the system is told of before they are read
 COUNT_EVERY = 16  # images between two reports of progress
+SECOND_READ_SECONDS = 1.0  # after a disk's error
+MAX_UNREADABLE_IN_A_ROW = 8
+"""In a random order so many are no bad places of a disk: a server is away (as a soft mount of NFS says it)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +104,7 @@ class _Process:
     place: Workplace
     done: Synchronized[int]
     descriptors: dict[Path, int] = field(default_factory=dict)
+    num_unreadable_in_a_row: int = 0
 
 
 _process: _Process | None = None
@@ -222,20 +228,38 @@ def _take(process: _Process, item: Item) -> bytes | DroppedImageError:
     if item.size > MAX_CONTENT_BYTES:
         return DroppedImageError("undecodable", f"{item.size} bytes; {MAX_CONTENT_BYTES} are the limit")
     try:
-        return read_content(place, item, process.descriptors)
+        content = _read_patiently(process, item)
     except OSError as error:
-        if error.errno == errno.EIO:
+        process.num_unreadable_in_a_row += 1
+        if error.errno == errno.EIO and process.num_unreadable_in_a_row < MAX_UNREADABLE_IN_A_ROW:
             return DroppedImageError("unreadable", "the disk cannot read it")
         raise UserError(  # a disk or mount that went away is not an image's fault
             f"{place.find_file(item)}: {item.name!r} cannot be read ({error.strerror}); start again when it can, "
             "finished shards stay"
         ) from error
+    process.num_unreadable_in_a_row = 0
+    return content
+
+
+def _read_patiently(process: _Process, item: Item) -> bytes:
+    """Read an image's bytes; where the disk gives an error, once more through a new handle, for servers hiccup."""
+    try:
+        return read_content(process.place, item, process.descriptors)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    descriptor = process.descriptors.pop(process.place.find_file(item), None)
+    if descriptor is not None:
+        os.close(descriptor)
+    time.sleep(SECOND_READ_SECONDS)
+    return read_content(process.place, item, process.descriptors)
 
 
 def _announce(process: _Process, item: Item) -> None:
     if item.offset >= 0 and hasattr(os, "posix_fadvise"):
-        descriptor = _open(process.place.find_file(item), process.descriptors)
-        os.posix_fadvise(descriptor, item.offset, item.size, os.POSIX_FADV_WILLNEED)
+        with suppress(OSError):  # told when it is read
+            descriptor = _open(process.place.find_file(item), process.descriptors)
+            os.posix_fadvise(descriptor, item.offset, item.size, os.POSIX_FADV_WILLNEED)
 
 
 def _encode(

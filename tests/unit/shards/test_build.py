@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
+import os
 import resource
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +23,14 @@ from timm.data import create_dataset
 from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.shards.build import build as build_module
+from hornet.shards.build import writing
 from hornet.shards.build.build import build
 from hornet.shards.build.image import ImageOptions
+from hornet.shards.build.listing import Item
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
+from hornet.shards.build.writing import Workplace
 from hornet.shards.check.verify import VerifyPlan, VerifyReport, verify_set
 from hornet.shards.manifest import read_manifest, write_manifest
 from hornet.shards.reader import ShardReader
@@ -373,6 +379,57 @@ def test_only_what_is_taken_needs_space(source: Path, tmp_path: Path, monkeypatc
     has_free.free -= 1
     with pytest.raises(UserError, match=r"the shards need about .* GB, .* GB are free; make room, then start again"):
         make(source, tmp_path / "other", **options)
+
+
+def fail_to_read(patch: pytest.MonkeyPatch, fails: Callable[[Item], bool]) -> None:
+    really_read = writing.read_content
+
+    def read(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
+        if fails(item):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return really_read(place, item, descriptors)
+
+    patch.setattr(writing, "read_content", read)
+    patch.setattr(writing, "SECOND_READ_SECONDS", 0.0)
+
+
+def test_an_error_of_the_disk_that_passes_costs_no_image(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(source, tmp_path / "undisturbed")
+    seen: set[str] = set()
+    fail_to_read(monkeypatch, lambda item: item.name not in seen and not seen.add(item.name))  # type: ignore[func-returns-value]
+    make(source, tmp_path / "out", num_workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_an_image_that_the_disk_cannot_read_is_dropped(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_read(monkeypatch, lambda item: item.name == "dog_3.jpg")
+    assert make(source, tmp_path / "out", num_workers=1).dropped == {"unreadable": 1}
+
+
+def test_a_disk_that_went_away_ends_the_build_and_drops_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(source, tmp_path / "undisturbed", samples_per_shard=9)
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, lambda _: True)
+        with pytest.raises(
+            UserError, match=r"cannot be read \(Input/output error\); start again when it can, finished"
+        ):
+            make(source, tmp_path / "out", samples_per_shard=9, num_workers=1)
+    make(source, tmp_path / "out", samples_per_shard=9)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_an_archive_that_went_away_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        tar.add(source, ".")
+    monkeypatch.setattr(build_module, "_check_space", lambda *_: (tmp_path / "pets.tar").unlink())
+    with pytest.raises(UserError, match=r"pets\.tar: '.*' cannot be read \(No such file or directory\); start again"):
+        make(tmp_path / "pets.tar", tmp_path / "out", num_workers=1)
 
 
 def test_another_meaning_of_the_labels_is_listed_anew(tmp_path: Path) -> None:
