@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from hornet.durable import hash_file, replacing, write_json
 from hornet.errors import UserError
+from hornet.runs.lock import Lock
 from hornet.shards.build.arrangement import Arrangement, arrange
 from hornet.shards.build.finish import finish_build
 from hornet.shards.build.plan import BuildPlan, BuildReport
@@ -122,8 +123,24 @@ def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
 
 @contextmanager
 def _lock(output: Path) -> Iterator[None]:
-    """Let one build at a time work in a folder; workers of a killed one hold the lock until they notice."""
+    """Let one build at a time work in a folder, also where the file system has no locks (Lustre without `flock`)."""
     output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_lock_by_system(output))
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                raise
+            try:
+                stack.enter_context(Lock(output))
+            except UserError as other:
+                raise _describe_other(output) from other
+        yield
+
+
+@contextmanager
+def _lock_by_system(output: Path) -> Iterator[None]:
+    """Hold a file's lock; workers of a killed build hold it until they notice."""
     path = output / LOCK_NAME
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -135,14 +152,21 @@ def _lock(output: Path) -> Iterator[None]:
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 file.close()
-                raise UserError(f"{output}: another build is at work there; wait for it, or stop it") from error
+                raise _describe_other(output) from error
             time.sleep(0.1)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         file.close()
     with file:
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _describe_other(output: Path) -> UserError:
+    return UserError(f"{output}: another build is at work there; wait for it, or stop it")
 
 
 def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:

@@ -28,10 +28,10 @@ def locked(home: Path, name: str) -> Iterator[None]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = (home / f"{name}.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Lustre may be mounted without locks
     except OSError as error:
         raise UserError(f"{home}: cannot be written to ({error.strerror}); give another folder as index") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -11,6 +11,7 @@ import resource
 import shutil
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -281,6 +282,26 @@ def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monk
         pytest.raises(UserError, match="another build is at work there"),
     ):
         make(source, tmp_path / "out")
+
+
+def test_a_file_system_without_locks_is_built_on_all_the_same(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lustre that is mounted without `flock`, as many are."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    make(source, tmp_path / "undisturbed")
+    monkeypatch.setattr(build_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(build_module, "Lock", partial(build_module.Lock, beat_seconds=0.05))
+    with (
+        build_module._lock(tmp_path / "out"),
+        pytest.raises(UserError, match="another build is at work there"),
+    ):
+        make(source, tmp_path / "out")
+    make(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 def test_a_image_that_changed_since_it_was_listed_is_an_error(
