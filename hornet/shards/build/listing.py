@@ -10,7 +10,8 @@ import json
 import os
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -165,7 +166,8 @@ class _Writer:
 
     def __exit__(self, *_: object) -> None:
         for file in (self._items, self._names, self.spool):
-            file.close()
+            with _naming(file):
+                file.close()
 
     def add(self, part: _PackedPart) -> None:
         """Append the items of a part to the files on disk."""
@@ -201,8 +203,9 @@ class _Writer:
 
     def _commit(self) -> None:
         for file in (self._items, self._names, self.spool):
-            file.flush()
-            os.fsync(file.fileno())
+            with _naming(file):
+                file.flush()
+                os.fsync(file.fileno())
         write_json(self._folder / "listing.json", vars(self.progress))
         self._next_commit = time.monotonic() + COMMIT_SECONDS
 
@@ -252,8 +255,9 @@ def _list_streamed(source: StreamedSource, writer: _Writer) -> None:
 def _spool_part(part: StreamedPart, spool: IO[bytes]) -> _PackedPart:
     rows = []
     for name, class_name, content in part.images:
-        rows.append((name, class_name, spool.tell(), len(content)))
-        spool.write(content)
+        with _naming(spool):
+            rows.append((name, class_name, spool.tell(), len(content)))
+            spool.write(content)
     return _pack(part.name, sorted(rows))
 
 
@@ -288,6 +292,16 @@ def _open_at(path: Path, num_bytes: int) -> IO[bytes]:
     file.truncate(num_bytes)
     file.seek(num_bytes)
     return file
+
+
+@contextmanager
+def _naming(file: IO[bytes]) -> Iterator[None]:
+    """Put the file's name into an error of writing, which has none: the spool may be on another disk than the rest."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or file.name
+        raise
 
 
 def _read_progress(folder: Path) -> Progress:

@@ -402,6 +402,24 @@ def test_only_what_is_taken_needs_space(source: Path, tmp_path: Path, monkeypatc
         make(source, tmp_path / "other", **options)
 
 
+def test_the_spools_full_disk_is_named(tmp_path: Path) -> None:
+    """It is another one than that of the shards, where there may be room."""
+    with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as tar:
+        for number in range(40):
+            content = encode(make_image(number, width=90, height=90))
+            member = tarfile.TarInfo(f"dog/{number}.png")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"scratch/pets-train-\w+-spool\.bin: File too large; make room and start"):
+            make(tmp_path / "pets.tar.gz", tmp_path / "out", spool=tmp_path / "scratch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert make(tmp_path / "pets.tar.gz", tmp_path / "out", spool=tmp_path / "scratch").manifest.splits["train"]
+
+
 def fail_to_read(patch: pytest.MonkeyPatch, fails: Callable[[Item], bool]) -> None:
     really_read = writing.read_content
 
