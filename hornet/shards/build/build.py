@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
@@ -37,6 +37,7 @@ from hornet.shards.imagenet import find_label_space
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from hornet.shards.processes import count_cores, map_in_processes
 
+PLAN_NAME = "plan.json"
 LOCK_NAME = ".build.lock"
 LOCK_SECONDS = 5.0  # how long workers of a killed build may take to notice
 
@@ -66,7 +67,7 @@ def _build(plan: BuildPlan) -> BuildReport:
         if there is not None and (source is None or plan.split in there.splits):
             return _report_complete(plan, there)
         assert source is not None
-        arrangement = arrange(plan, source, there)
+        arrangement = _arrange(plan, source, there)
         write_plan(plan, arrangement)
         _write_shards(plan, arrangement)
         report = finish_build(plan, arrangement)
@@ -77,7 +78,7 @@ def _build(plan: BuildPlan) -> BuildReport:
 def open_and_arrange(plan: BuildPlan, source: Source) -> Arrangement:
     """List the source and decide what goes where, without writing shards."""
     with _lock(plan.output):
-        return arrange(plan, source, _read_output(plan))
+        return _arrange(plan, source, _read_output(plan))
 
 
 def open_plan_source(plan: BuildPlan) -> Source:
@@ -117,7 +118,9 @@ def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
             f"{manifest.path}: split {plan.split!r} is already there, and was made from another source or with other "
             "options; choose another --split or output folder"
         )
-    _clean(plan)
+    kept = _read_plan(plan)
+    if kept.items() >= _describe_plan(plan).items():  # else it is of a build of another split, which will go on
+        _clean(plan)
     return BuildReport(manifest=manifest, was_complete=True)
 
 
@@ -171,22 +174,46 @@ def _describe_other(output: Path) -> UserError:
 
 def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:
     """Keep the plan and the orders for the processes; refuse other options than those of shards that are there."""
-    path = arrangement.place.work / "plan.json"
     listing = hash_file(arrangement.place.work / "listing" / "items.bin")
     space = arrangement.labels.label_space.fingerprint
-    wanted = json.loads(json.dumps({**plan.describe(), "listing": listing, "label_space": space}))
-    if path.exists() and any(plan.work.glob(RECORDS)):
-        found = json.loads(path.read_text())
-        changed = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)]
-        if changed:
-            raise UserError(
-                f"{arrangement.place.work}: holds shards of a build that was stopped and had other options or another "
-                f"source ({', '.join(f'{key}: {found.get(key)}, now {wanted.get(key)}' for key in sorted(changed))}); "
-                "go on with those, or remove the folder and its tars"
-            )
+    wanted = _describe_plan(plan) | {"listing": listing, "label_space": space}
+    _refuse_other(plan, wanted)
     for split, order in arrangement.orders.items():
         _write_order(order_path(arrangement.place.work, split), order)
-    write_json(path, wanted)
+    write_json(plan.work / PLAN_NAME, wanted)
+
+
+def _describe_plan(plan: BuildPlan) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads(json.dumps(plan.describe()))
+    return described
+
+
+def _read_plan(plan: BuildPlan) -> dict[str, Any]:
+    """Return what is kept of the build that the working folder belongs to; empty if none has come so far."""
+    path = plan.work / PLAN_NAME
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _refuse_other(plan: BuildPlan, wanted: Mapping[str, Any]) -> None:
+    """Raise UserError if the working folder holds shards of a build that was asked for otherwise."""
+    found = _read_plan(plan)
+    if not found or not any(plan.work.glob(RECORDS)):
+        return
+    changed = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)]
+    if changed:
+        raise UserError(
+            f"{plan.work}: holds shards of a build that was stopped and had other options or another "
+            f"source ({', '.join(f'{key}: {found.get(key)}, now {wanted.get(key)}' for key in sorted(changed))}); "
+            "go on with those, or remove the folder and its tars"
+        )
+
+
+def _arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangement:
+    """List and decide, but not over the work of another build, which may have taken hours."""
+    known = _read_plan(plan)
+    _refuse_other(plan, _describe_plan(plan) | {key: known.get(key) for key in ("listing", "label_space")})
+    return arrange(plan, source, there)
 
 
 def _write_order(path: Path, order: Uint32Array) -> None:
@@ -243,4 +270,7 @@ def _clean(plan: BuildPlan) -> None:
         for path in plan.output.glob(pattern):
             path.unlink()
     plan.spool_path.unlink(missing_ok=True)
+    for path in plan.work.glob("*"):
+        if path.name != PLAN_NAME:  # the last to go: it says whose work this is
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(plan.work, ignore_errors=True)

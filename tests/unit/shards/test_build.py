@@ -275,6 +275,53 @@ def test_a_stopped_build_goes_on_only_with_its_own_options(
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+def stop_before_the_end(monkeypatch: pytest.MonkeyPatch, source: Path, output: Path, **options: Any) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "finish_build", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(source, output, **options)
+
+
+def test_a_finished_split_asked_for_again_leaves_the_work_on_another_alone(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script does that is started again after a kill: its first build is done, its second half done."""
+    make(source, tmp_path / "out", split="validation")
+    stop_before_the_end(monkeypatch, source, tmp_path / "out")
+    work = {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()}
+    assert make(source, tmp_path / "out", split="validation").was_complete
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()} == work
+    make(source, tmp_path / "out")
+    assert not (tmp_path / "out" / ".build").exists()
+
+
+def test_what_a_finished_build_left_is_removed_by_the_next(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "_clean", lambda _: None)  # killed just before
+        make(source, tmp_path / "out")
+    assert (tmp_path / "out" / ".build").exists()
+    assert make(source, tmp_path / "out").was_complete
+    assert not (tmp_path / "out" / ".build").exists()
+
+
+@pytest.mark.parametrize("is_dry_run", [False, True])
+def test_another_build_is_refused_before_it_touches_the_work_of_a_stopped_one(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dry_run: bool
+) -> None:
+    stop_before_the_end(monkeypatch, source, tmp_path / "out")
+    work = {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()}
+    shutil.copytree(source, tmp_path / "other")
+    wanted = plan(tmp_path / "other", tmp_path / "out", split="validation")
+    with pytest.raises(UserError, match=r"had other options or another source \(source: .*, split: train, now valid"):
+        describe_plan(wanted) if is_dry_run else build(wanted)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()} == work
+
+
 def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "LOCK_SECONDS", 0.1)
     with (
