@@ -244,6 +244,16 @@ def animated() -> bytes:
     return buffer.getvalue()
 
 
+def cut_animation() -> bytes:
+    """A GIF whose first frame is whole and whose second has just begun."""
+    frames = [make_image(number, width=EDGE, height=EDGE).convert("P") for number in range(2)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    content = buffer.getvalue()
+    second = content.rindex(b",\0\0\0\0")  # the frame's own header: its place, and behind it its size
+    return content[: second + 9]
+
+
 SIXTEEN = encode(Image.fromarray(np.arange(EDGE * EDGE, dtype=np.uint16).reshape(EDGE, EDGE)))
 PLAIN = make_image(50, width=EDGE, height=EDGE)
 
@@ -257,6 +267,7 @@ PLAIN = make_image(50, width=EDGE, height=EDGE)
         ("jpg", encode(PLAIN), ["format"]),
         ("png", encode(PLAIN), []),
         ("webp", animated(), ["animated"]),
+        ("jpg", cut_animation(), ["animated", "format", "mode-P"]),
         ("png", SIXTEEN, ["16-bit", "mode-I;16"]),
         ("jpg", encode(make_image(1, width=31, height=60), "JPEG"), ["small"]),
         ("jpg", encode(make_image(1, width=32, height=60), "JPEG"), []),
