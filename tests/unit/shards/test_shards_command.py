@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -139,3 +140,18 @@ def test_a_script_that_fails_with_open_streams_ends_at_once(toy_set: Path) -> No
     )
     assert done.returncode == 1
     assert done.stderr.strip().endswith("RuntimeError: training failed")
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "build", source, tmp_path / "pets")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(monkeypatch, "subset", tmp_path / "pets", tmp_path / "half", "--fraction", "0.5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ended.value.code == 2
+    assert "half: File too large; make room, then start the command again" in capsys.readouterr().err
