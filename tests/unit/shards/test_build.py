@@ -24,14 +24,14 @@ from timm.data import create_dataset
 from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.shards.build import build as build_module
-from hornet.shards.build import writing
+from hornet.shards.build import workplace
 from hornet.shards.build.build import build
 from hornet.shards.build.image import ImageOptions
 from hornet.shards.build.listing import Item
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
-from hornet.shards.build.writing import Workplace
+from hornet.shards.build.workplace import Workplace
 from hornet.shards.check.verify import VerifyPlan, VerifyReport, verify_set
 from hornet.shards.manifest import read_manifest, write_manifest
 from hornet.shards.reader import ShardReader
@@ -468,15 +468,15 @@ def test_the_spools_full_disk_is_named(tmp_path: Path) -> None:
 
 
 def fail_to_read(patch: pytest.MonkeyPatch, fails: Callable[[Item], bool]) -> None:
-    really_read = writing.read_content
+    really_read = workplace.read_content
 
     def read(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
         if fails(item):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return really_read(place, item, descriptors)
 
-    patch.setattr(writing, "read_content", read)
-    patch.setattr(writing, "SECOND_READ_SECONDS", 0.0)
+    patch.setattr(workplace, "read_content", read)
+    patch.setattr(workplace, "SECOND_READ_SECONDS", 0.0)
 
 
 def test_an_error_of_the_disk_that_passes_costs_no_image(
