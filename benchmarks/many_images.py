@@ -68,7 +68,7 @@ def arrange_many(folder: Path, *, num_classes: int = NUM_CLASSES) -> dict[str, f
         index = ShardIndex(records=records, num_bytes=count * MEAN_BYTES, sha256=digest)
         write_record(record_path(plan.work, task), ShardRecord(index=index))
     start = time.perf_counter()
-    report = finish_build(plan, arrangement, None)
+    report = finish_build(plan, arrangement)
     seconds["finish_seconds"] = time.perf_counter() - start
     seconds["finish_peak_mib"] = _peak_mib()
     return {"num_images": sum(split.num_samples for split in report.manifest.splits.values()), **seconds}

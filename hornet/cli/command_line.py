@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -155,7 +156,12 @@ def read_window(text: str) -> tuple[int, int]:
 
 
 def exit_on_bad_input(run: Callable[[], None]) -> None:
-    """Call `run`; a UserError is shown without a traceback, and ends the process with 2, Ctrl-C with 130."""
+    """Call `run`; a UserError is shown without a traceback, and ends the process with 2, Ctrl-C with 130.
+
+    What is printed may name files, whose names are bytes: what the terminal has no letter for is escaped.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run()
     except UserError as error:

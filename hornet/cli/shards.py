@@ -12,12 +12,14 @@ Some uses:
 """
 
 import argparse
+import errno
 
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.shard_commands.bench import add_bench
 from hornet.cli.shard_commands.build import add_build
 from hornet.cli.shard_commands.sets import add_index, add_info, add_verify
 from hornet.cli.shard_commands.views import add_duplicates, add_labels, add_subset
+from hornet.errors import UserError
 
 
 def main() -> None:
@@ -27,7 +29,18 @@ def main() -> None:
     for add in (add_build, add_index, add_verify, add_info, add_subset, add_duplicates, add_bench, add_labels):
         add(commands)
     options = parser.parse_args()
-    exit_on_bad_input(lambda: options.run(options))
+    exit_on_bad_input(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Call the command; a full disk is a UserError."""
+    try:
+        options.run(options)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = error.filename or vars(options).get("output") or "the disk"
+        raise UserError(f"{place}: {error.strerror}; make room, then start the command again") from error
 
 
 if __name__ == "__main__":

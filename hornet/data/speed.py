@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 from tqdm import tqdm
 
 from hornet.data.augment.sampling import unchanged_randomness
@@ -70,7 +71,7 @@ def measure_speed(
         speeds=speeds,
         read_seconds_per_image=read,
         transform_seconds_per_image=transform,
-        bytes_per_image=sum(shards.split.shard_bytes) / max(1, shards.num_samples),
+        bytes_per_image=float(shards.records["span"].mean(dtype=np.float64)),
     )
 
 

@@ -11,7 +11,8 @@ from hornet.planning.question import Question
 from hornet.shards.imagenet import LAYOUTS
 from hornet.shards.indexing.on_demand import describe_tars
 from hornet.shards.indexing.tar_list import is_tar_list, list_tars
-from hornet.shards.manifest import MANIFEST_NAME, is_url, read_manifest
+from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, is_url, read_manifest
+from hornet.shards.summary import read_image_bytes
 
 KNOWN_SIZES = {
     # Training images, as LAYOUTS' remarks have them.
@@ -29,7 +30,7 @@ class Samples:
     num_samples: int
     num_classes: int
     num_bytes: int
-    """Bytes of all its tars."""
+    """Bytes of all its tars; of a view of a larger set, of its own images in them."""
     source: str
     """Where the numbers are from, for people."""
 
@@ -50,7 +51,7 @@ def find_samples(config: StreamConfig, question: Question) -> Samples:
         return Samples(
             num_samples=num_samples,
             num_classes=question.num_classes or len(manifest.label_space),
-            num_bytes=sum(split.shard_bytes) * num_samples // split.num_samples,
+            num_bytes=_count_bytes(manifest, split) * num_samples // split.num_samples,
             source=str(manifest.path),
         )
     name = Path(place).name
@@ -65,6 +66,11 @@ def find_samples(config: StreamConfig, question: Question) -> Samples:
         question.num_classes or LAYOUTS[name].num_classes,
         source=f"{place} is not here: assumed to be the known {name}, {question.bytes_per_image / 1e3:.0f} kB an image",
     )
+
+
+def _count_bytes(manifest: Manifest, split: Split) -> int:
+    sizes = read_image_bytes(manifest, split) if split.is_view else None
+    return sum(split.shard_bytes) if sizes is None else int(sizes.sum())
 
 
 def _find_set(config: StreamConfig, place: str) -> Path | None:

@@ -23,6 +23,7 @@ from hornet.shards.label_space import LabelSpace, read_label_space
 MANIFEST_NAME = "_info.json"
 
 INDEX_COMMAND = "python launch/shards.py index"
+VIEW_COMMAND = "subset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,7 @@ class Split:
     class_counts: tuple[int, ...]
     """Samples of each class of the label space."""
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """How the split was made: the command, what it was given, what it dropped. For people; only `verify` asks it,
-    whether the split is a view of a larger one (`subset`)."""
+    """How the split was made: the command, what it was given, what it dropped. For people, but for `is_view`."""
     label_key: str | None = None
     """Key of the .json members that the labels come from, timm's `alt_label`; None for the .cls members."""
 
@@ -57,6 +57,11 @@ class Split:
     def num_samples(self) -> int:
         """Samples in the split."""
         return sum(self.shard_lengths)
+
+    @property
+    def is_view(self) -> bool:
+        """Whether its samples were chosen from a larger split, whose tars hold more than them."""
+        return self.origin.get("command") == VIEW_COMMAND
 
     def to_json(self) -> dict[str, Any]:
         """Return the form the manifest holds."""

@@ -68,9 +68,11 @@ def open_whole_set(
         images = open_shards(place, split_name, remote=remote, world=world)
         folder, shards = open_tar_folder(images.place), images.split.shards
     name = _name_index(folder, shards, images, checksums=checksums)
-    with locked(home, name):
-        if not (home / f"{name}.json").exists():
-            _write(home, name, folder, shards, images, checksums=checksums)
+    made = home / f"{name}.json"
+    if not made.exists():  # else perhaps by somebody else, whose folder may only be read
+        with locked(home, name):
+            if not made.exists():
+                _write(home, name, folder, shards, images, checksums=checksums)
     opened = _open(home, name, folder, remote)
     if folder.remote is None and images is None:
         check_sizes(Path(folder.place), opened.split, world, remedy=f"remove {home / name}.json")

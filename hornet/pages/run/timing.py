@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
 from hornet.runs.attempts import Attempt, find_step_seconds
@@ -25,7 +26,8 @@ def split_time(attempts: Sequence[Attempt], metrics: Sequence[Row], events: Sequ
     """Return the seconds of all attempts by what they were spent on; between two attempts no time is counted.
 
     Nothing is counted twice; `other` is what is left of the total. A row of metrics stands for the steps since the row
-    before. Steps that were lost, of which no rows are left, are counted with the usual time of a step.
+    before. Steps that were lost, of which no rows are left, are counted with the usual time of a step. `metrics` are in
+    the order of their steps, `events` of their times.
     """
     usual = find_step_seconds(metrics)
     parts = dict.fromkeys((*PHASES.values(), REST_OF_STEP), 0.0)
@@ -53,7 +55,8 @@ def _sum_seconds(events: Sequence[Row], kind: str) -> float:
 def _measure_start_up(attempt: Attempt, metrics: Sequence[Row], events: Sequence[Row], *, usual: float) -> float:
     """Return the time before the first step of an attempt; the whole attempt if it never came so far."""
     end = attempt.last_sign if attempt.running is None else attempt.running
-    within = [event for event in events if attempt.start <= event["time"] <= end]
+    # A run of a million steps may have hundreds of attempts: none of them looks at all rows.
+    within = events[bisect_left(events, attempt.start, key=_get_time) : bisect_right(events, end, key=_get_time)]
     seconds = end - attempt.start - _sum_seconds(within, "save") - _sum_seconds(within, "evaluate")
     if attempt.running is not None:
         seconds -= _estimate_first_step(attempt, metrics, usual=usual)
@@ -62,12 +65,21 @@ def _measure_start_up(attempt: Attempt, metrics: Sequence[Row], events: Sequence
 
 def _estimate_first_step(attempt: Attempt, metrics: Sequence[Row], *, usual: float) -> float:
     """Return the time of an attempt's first step: what its first row took beyond as many usual steps less one."""
-    for row in metrics:
-        num_steps = int(row["step"]) - attempt.first_step
-        if num_steps < 1:
-            continue
-        time, seconds = number(row.get("time")), number(row.get("step_seconds"))
-        if time is None or seconds is None or not attempt.start <= time <= attempt.last_sign:
-            break
-        return max(0.0, num_steps * seconds - (num_steps - 1) * usual)
-    return usual
+    first = bisect_right(metrics, attempt.first_step, key=_get_step)
+    if first == len(metrics):
+        return usual
+    row = metrics[first]
+    num_steps = _get_step(row) - attempt.first_step
+    time, seconds = number(row.get("time")), number(row.get("step_seconds"))
+    if time is None or seconds is None or not attempt.start <= time <= attempt.last_sign:
+        return usual
+    return max(0.0, num_steps * seconds - (num_steps - 1) * usual)
+
+
+def _get_time(event: Row) -> float:
+    time: float = event["time"]
+    return time
+
+
+def _get_step(row: Row) -> int:
+    return int(row["step"])

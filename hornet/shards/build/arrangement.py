@@ -17,7 +17,8 @@ from hornet.shards.build.masks import MaskRule, name_pixels, require_plain_image
 from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.selection import Labels, Uint32Array, assign_labels, shuffle, split_items
 from hornet.shards.build.source import AnnotationFile, SeekableSource, Source
-from hornet.shards.build.writing import ShardTask, Workplace
+from hornet.shards.build.workplace import Workplace
+from hornet.shards.build.writing import ShardTask
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import Manifest

@@ -14,8 +14,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,19 @@ from tqdm import tqdm
 
 from hornet.durable import hash_file, replacing, write_json
 from hornet.errors import UserError
+from hornet.runs.lock import Lock
 from hornet.shards.build.arrangement import Arrangement, arrange
 from hornet.shards.build.finish import finish_build
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.selection import Uint32Array
 from hornet.shards.build.source import Source
 from hornet.shards.build.sources import open_source
-from hornet.shards.build.writing import RECORDS, build_shard, is_finished, order_path, start_process
+from hornet.shards.build.writing import RECORDS, ShardTask, build_shard, is_finished, order_path, start_process
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from hornet.shards.processes import count_cores, map_in_processes
 
+PLAN_NAME = "plan.json"
 LOCK_NAME = ".build.lock"
 LOCK_SECONDS = 5.0  # how long workers of a killed build may take to notice
 
@@ -65,10 +67,10 @@ def _build(plan: BuildPlan) -> BuildReport:
         if there is not None and (source is None or plan.split in there.splits):
             return _report_complete(plan, there)
         assert source is not None
-        arrangement = arrange(plan, source, there)
+        arrangement = _arrange(plan, source, there)
         write_plan(plan, arrangement)
         _write_shards(plan, arrangement)
-        report = finish_build(plan, arrangement, there)
+        report = finish_build(plan, arrangement)
         _clean(plan)
     return report
 
@@ -76,7 +78,7 @@ def _build(plan: BuildPlan) -> BuildReport:
 def open_and_arrange(plan: BuildPlan, source: Source) -> Arrangement:
     """List the source and decide what goes where, without writing shards."""
     with _lock(plan.output):
-        return arrange(plan, source, _read_output(plan))
+        return _arrange(plan, source, _read_output(plan))
 
 
 def open_plan_source(plan: BuildPlan) -> Source:
@@ -116,14 +118,32 @@ def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
             f"{manifest.path}: split {plan.split!r} is already there, and was made from another source or with other "
             "options; choose another --split or output folder"
         )
-    _clean(plan)
+    kept = _read_plan(plan)
+    if kept.items() >= _describe_plan(plan).items():  # else it is of a build of another split, which will go on
+        _clean(plan)
     return BuildReport(manifest=manifest, was_complete=True)
 
 
 @contextmanager
 def _lock(output: Path) -> Iterator[None]:
-    """Let one build at a time work in a folder; workers of a killed one hold the lock until they notice."""
+    """Let one build at a time work in a folder, also where the file system has no locks (Lustre without `flock`)."""
     output.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_lock_by_system(output))
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK):
+                raise
+            try:
+                stack.enter_context(Lock(output))
+            except UserError as other:
+                raise _describe_other(output) from other
+        yield
+
+
+@contextmanager
+def _lock_by_system(output: Path) -> Iterator[None]:
+    """Hold a file's lock; workers of a killed build hold it until they notice."""
     path = output / LOCK_NAME
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -135,8 +155,11 @@ def _lock(output: Path) -> Iterator[None]:
         except BlockingIOError as error:
             if time.monotonic() > deadline:
                 file.close()
-                raise UserError(f"{output}: another build is at work there; wait for it, or stop it") from error
+                raise _describe_other(output) from error
             time.sleep(0.1)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
         file.close()
     with file:
         try:
@@ -145,24 +168,52 @@ def _lock(output: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def _describe_other(output: Path) -> UserError:
+    return UserError(f"{output}: another build is at work there; wait for it, or stop it")
+
+
 def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:
     """Keep the plan and the orders for the processes; refuse other options than those of shards that are there."""
-    path = arrangement.place.work / "plan.json"
     listing = hash_file(arrangement.place.work / "listing" / "items.bin")
     space = arrangement.labels.label_space.fingerprint
-    wanted = json.loads(json.dumps({**plan.describe(), "listing": listing, "label_space": space}))
-    if path.exists() and any(plan.work.glob(RECORDS)):
-        found = json.loads(path.read_text())
-        changed = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)]
-        if changed:
-            raise UserError(
-                f"{arrangement.place.work}: holds shards of a build that was stopped and had other options or another "
-                f"source ({', '.join(f'{key}: {found.get(key)}, now {wanted.get(key)}' for key in sorted(changed))}); "
-                "go on with those, or remove the folder and its tars"
-            )
+    wanted = _describe_plan(plan) | {"listing": listing, "label_space": space}
+    _refuse_other(plan, wanted)
     for split, order in arrangement.orders.items():
         _write_order(order_path(arrangement.place.work, split), order)
-    write_json(path, wanted)
+    write_json(plan.work / PLAN_NAME, wanted)
+
+
+def _describe_plan(plan: BuildPlan) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads(json.dumps(plan.describe()))
+    return described
+
+
+def _read_plan(plan: BuildPlan) -> dict[str, Any]:
+    """Return what is kept of the build that the working folder belongs to; empty if none has come so far."""
+    path = plan.work / PLAN_NAME
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
+def _refuse_other(plan: BuildPlan, wanted: Mapping[str, Any]) -> None:
+    """Raise UserError if the working folder holds shards of a build that was asked for otherwise."""
+    found = _read_plan(plan)
+    if not found or not any(plan.work.glob(RECORDS)):
+        return
+    changed = [key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key)]
+    if changed:
+        raise UserError(
+            f"{plan.work}: holds shards of a build that was stopped and had other options or another "
+            f"source ({', '.join(f'{key}: {found.get(key)}, now {wanted.get(key)}' for key in sorted(changed))}); "
+            "go on with those, or remove the folder and its tars"
+        )
+
+
+def _arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangement:
+    """List and decide, but not over the work of another build, which may have taken hours."""
+    known = _read_plan(plan)
+    _refuse_other(plan, _describe_plan(plan) | {key: known.get(key) for key in ("listing", "label_space")})
+    return arrange(plan, source, there)
 
 
 def _write_order(path: Path, order: Uint32Array) -> None:
@@ -174,9 +225,8 @@ def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
     place = arrangement.place
     todo = [task for task in arrangement.tasks if not is_finished(place, task)]
     total = sum(len(order) for order in arrangement.orders.values())
-    sizes = {split: len(order) for split, order in arrangement.orders.items()}
-    left = sum(min(plan.samples_per_shard, sizes[task.split] - task.number * plan.samples_per_shard) for task in todo)
-    _check_space(plan, arrangement, share=left / total)
+    left = sum(len(_list_items(plan, arrangement, task)) for task in todo)
+    _check_space(plan, arrangement, todo)
     done = get_context("fork").Value("q", 0)
     workers = plan.num_workers or count_cores()
     with tqdm(total=total, initial=total - left, desc="building", unit=" images", disable=None) as bar:
@@ -196,8 +246,16 @@ def _show(bar: tqdm[Any], num_done: int) -> None:
     bar.update(num_done - bar.n)
 
 
-def _check_space(plan: BuildPlan, arrangement: Arrangement, *, share: float) -> None:
-    needed = int(int(arrangement.listing.column("size").sum()) * share * (0.5 if plan.image.max_short_edge else 1))
+def _list_items(plan: BuildPlan, arrangement: Arrangement, task: ShardTask) -> Uint32Array:
+    first = task.number * plan.samples_per_shard
+    return arrangement.orders[task.split][first : first + plan.samples_per_shard]
+
+
+def _check_space(plan: BuildPlan, arrangement: Arrangement, todo: Sequence[ShardTask]) -> None:
+    """Refuse to begin what cannot fit. Only images that are taken count: a small label space may drop nearly all."""
+    sizes = arrangement.listing.column("size")
+    num_bytes = sum(int(sizes[_list_items(plan, arrangement, task)].sum()) for task in todo)
+    needed = num_bytes // 2 if plan.image.max_short_edge else num_bytes
     free = shutil.disk_usage(plan.output).free
     if needed > free:
         raise UserError(
@@ -212,4 +270,7 @@ def _clean(plan: BuildPlan) -> None:
         for path in plan.output.glob(pattern):
             path.unlink()
     plan.spool_path.unlink(missing_ok=True)
+    for path in plan.work.glob("*"):
+        if path.name != PLAN_NAME:  # the last to go: it says whose work this is
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.rmtree(plan.work, ignore_errors=True)

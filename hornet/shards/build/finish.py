@@ -14,16 +14,20 @@ from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.selection import Labels
 from hornet.shards.build.writing import read_record, shard_name
 from hornet.shards.check.image_check import MIN_EDGE_PIXELS
-from hornet.shards.manifest import MANIFEST_NAME, Manifest, write_manifest
-from hornet.shards.split_writing import put_split
+from hornet.shards.manifest import write_manifest
+from hornet.shards.split_writing import open_set, put_split
 
 
-def finish_build(plan: BuildPlan, arrangement: Arrangement, there: Manifest | None) -> BuildReport:
-    """Collect what the processes recorded; the manifest comes last."""
+def finish_build(plan: BuildPlan, arrangement: Arrangement) -> BuildReport:
+    """Collect what the processes recorded; the manifest comes last, with what others put into it meanwhile.
+
+    Raises UserError if that is a split of ours, or one with another label space.
+    """
     labels = arrangement.labels
-    manifest = there or Manifest(
-        path=plan.output / MANIFEST_NAME, name=plan.name, label_space=labels.label_space, splits={}
-    )
+    manifest = open_set(plan.output, name=plan.name, label_space=labels.label_space)
+    for split in plan.splits:
+        if split in manifest.splits:
+            raise UserError(f"{manifest.path}: split {split!r} came during the build; choose another --split")
     totals: Counter[str] = Counter()
     mended = num_small = 0
     paths = []

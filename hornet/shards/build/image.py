@@ -251,4 +251,7 @@ def _repair(content: bytes, options: ImageOptions, cause: UndecodableImageError)
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     if options.max_short_edge is not None and min(image.size) > options.max_short_edge:
         image = _shrink(image, options.max_short_edge)
-    return _write_anew(image, options, f"decoded as far as it goes: {cause}")
+    try:
+        return _write_anew(image, options, f"decoded as far as it goes: {cause}")
+    except UndecodableImageError as error:
+        raise DroppedImageError("undecodable", str(error)) from error

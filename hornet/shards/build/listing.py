@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from hornet.durable import write_json
 from hornet.errors import UserError
+from hornet.shards.build.growing import holds, naming, open_at
 from hornet.shards.build.keys import make_plain, name_keys
 from hornet.shards.build.source import Part, SeekableSource, Source, StreamedPart, StreamedSource
 from hornet.shards.processes import map_in_processes
@@ -117,11 +118,12 @@ def make_listing(
 ) -> Listing:
     """List `source` into `folder`, going on where an earlier call was killed; raises UserError.
 
-    `spool` is the file for the contents of a streamed source; `identity` says what the source is.
+    `spool` is the file for the contents of a streamed source, which is read anew where that has gone; `identity` says
+    what the source is.
     """
     folder.mkdir(parents=True, exist_ok=True)
     progress = _read_progress(folder) if (folder / "listing.json").exists() else Progress(source=identity)
-    if progress.source != identity:
+    if progress.source != identity or not holds(spool, progress.spool_bytes):
         progress = Progress(source=identity)
     if not progress.complete:
         with _Writer(folder, spool, progress) as writer:
@@ -154,9 +156,9 @@ class _Writer:
         self.progress = progress
         self._class_ids = {name: number for number, name in enumerate(progress.classes)}
         self._part_names = {make_plain(name) for name in progress.part_names}
-        self._items = _open_at(folder / "items.bin", progress.num_items * ITEM.itemsize)
-        self._names = _open_at(folder / "names.bin", progress.names_bytes)
-        self.spool = _open_at(spool, progress.spool_bytes)
+        self._items = open_at(folder / "items.bin", progress.num_items * ITEM.itemsize)
+        self._names = open_at(folder / "names.bin", progress.names_bytes)
+        self.spool = open_at(spool, progress.spool_bytes)
         self._next_commit = time.monotonic() + COMMIT_SECONDS
 
     def __enter__(self) -> _Writer:
@@ -164,7 +166,8 @@ class _Writer:
 
     def __exit__(self, *_: object) -> None:
         for file in (self._items, self._names, self.spool):
-            file.close()
+            with naming(file):
+                file.close()
 
     def add(self, part: _PackedPart) -> None:
         """Append the items of a part to the files on disk."""
@@ -200,8 +203,9 @@ class _Writer:
 
     def _commit(self) -> None:
         for file in (self._items, self._names, self.spool):
-            file.flush()
-            os.fsync(file.fileno())
+            with naming(file):
+                file.flush()
+                os.fsync(file.fileno())
         write_json(self._folder / "listing.json", vars(self.progress))
         self._next_commit = time.monotonic() + COMMIT_SECONDS
 
@@ -251,8 +255,9 @@ def _list_streamed(source: StreamedSource, writer: _Writer) -> None:
 def _spool_part(part: StreamedPart, spool: IO[bytes]) -> _PackedPart:
     rows = []
     for name, class_name, content in part.images:
-        rows.append((name, class_name, spool.tell(), len(content)))
-        spool.write(content)
+        with naming(spool):
+            rows.append((name, class_name, spool.tell(), len(content)))
+            spool.write(content)
     return _pack(part.name, sorted(rows))
 
 
@@ -274,14 +279,6 @@ def _pack(
     return _PackedPart(
         name=part_name, items=items, names=b"".join(names), classes=tuple(classes), remarks=remarks, damage=damage
     )
-
-
-def _open_at(path: Path, num_bytes: int) -> IO[bytes]:
-    """Open a growing file at the place up to which it is good; what stands behind came from a killed attempt."""
-    file = path.open("r+b" if path.exists() else "w+b")
-    file.truncate(num_bytes)
-    file.seek(num_bytes)
-    return file
 
 
 def _read_progress(folder: Path) -> Progress:

@@ -18,7 +18,7 @@ from hornet.shards.build.image import DroppedImageError, prepare_image
 from hornet.shards.build.known_damage import count_known
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.source import SeekableSource, StreamedSource
-from hornet.shards.build.writing import read_content
+from hornet.shards.build.workplace import read_content
 from hornet.shards.processes import count_cores
 from hornet.shards.summary import describe_set
 

@@ -11,6 +11,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from multiprocessing.sharedctypes import Synchronized
@@ -21,51 +22,20 @@ import numpy as np
 
 from hornet.durable import write_bytes
 from hornet.errors import UserError
-from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, ImageOptions, prepare_image
+from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, prepare_image
 from hornet.shards.build.instances import prepare_instances
 from hornet.shards.build.keys import make_key
-from hornet.shards.build.listing import Item, Listing
-from hornet.shards.build.masks import MaskRule, describe_turn, prepare_mask
-from hornet.shards.build.selection import Int32Array
-from hornet.shards.build.source import AnnotationFile
+from hornet.shards.build.listing import Item
+from hornet.shards.build.masks import describe_turn, prepare_mask
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
+from hornet.shards.build.workplace import Workplace, open_file, read_patiently
 from hornet.shards.check.image_check import MIN_EDGE_PIXELS
 from hornet.shards.index import RECORD, ShardIndex
 
 NUM_READ_AHEAD = 32  # images the system is told of before they are read
 COUNT_EVERY = 16  # images between two reports of progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workplace:
-    """What all shards of a build share."""
-
-    output: Path
-    """Folder of the set, where its tars go."""
-    work: Path
-    """The working folder: listing, orders, records of finished shards."""
-    name: str
-    """First part of the tars' names."""
-    listing: Listing
-    """All images of the source, on disk."""
-    part_paths: tuple[Path, ...] | None
-    """The file or folder of each part; None if the contents are in the spool."""
-    spool: Path
-    """Contents of a streamed source."""
-    labels: Int32Array
-    """Label of each class of the source."""
-    samples_per_shard: int
-    """In each tar, before drops."""
-    image: ImageOptions
-    """What is done to images."""
-    masks: MaskRule | None = None
-    """Where the images' masks are, if they have some."""
-    annotations: AnnotationFile | None = None
-    """The images' objects, if they have some."""
-
-    def find_file(self, item: Item) -> Path:
-        """Return the file or folder that an image is read from."""
-        return self.spool if self.part_paths is None else self.part_paths[item.part]
+MAX_UNREADABLE_IN_A_ROW = 8
+"""In a random order so many are no bad places of a disk: a server is away (as a soft mount of NFS says it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +69,7 @@ class _Process:
     place: Workplace
     done: Synchronized[int]
     descriptors: dict[Path, int] = field(default_factory=dict)
+    num_unreadable_in_a_row: int = 0
 
 
 _process: _Process | None = None
@@ -167,25 +138,6 @@ def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
     )
 
 
-def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
-    """Read an image's bytes as the source holds them; raises UserError if they are no longer what was listed."""
-    path = place.find_file(item)
-    if item.offset < 0:
-        descriptor = os.open(f"{path}/{item.name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            content = os.read(descriptor, item.size + 1)
-        finally:
-            os.close(descriptor)
-    else:
-        content = os.pread(_open(path, descriptors), item.size, item.offset)
-    if len(content) != item.size:
-        raise UserError(
-            f"{path}: {item.name!r} has {len(content)} bytes, {item.size} when it was listed; the source was changed "
-            f"during the build: remove {place.work} and the unfinished tars, and start again"
-        )
-    return content
-
-
 def write_record(path: Path, record: ShardRecord) -> None:
     """Keep what became of a shard's images; the shard counts as finished from then on."""
     index = record.index
@@ -222,20 +174,24 @@ def _take(process: _Process, item: Item) -> bytes | DroppedImageError:
     if item.size > MAX_CONTENT_BYTES:
         return DroppedImageError("undecodable", f"{item.size} bytes; {MAX_CONTENT_BYTES} are the limit")
     try:
-        return read_content(place, item, process.descriptors)
+        content = read_patiently(place, item, process.descriptors)
     except OSError as error:
-        if error.errno == errno.EIO:
+        process.num_unreadable_in_a_row += 1
+        if error.errno == errno.EIO and process.num_unreadable_in_a_row < MAX_UNREADABLE_IN_A_ROW:
             return DroppedImageError("unreadable", "the disk cannot read it")
         raise UserError(  # a disk or mount that went away is not an image's fault
             f"{place.find_file(item)}: {item.name!r} cannot be read ({error.strerror}); start again when it can, "
             "finished shards stay"
         ) from error
+    process.num_unreadable_in_a_row = 0
+    return content
 
 
 def _announce(process: _Process, item: Item) -> None:
     if item.offset >= 0 and hasattr(os, "posix_fadvise"):
-        descriptor = _open(process.place.find_file(item), process.descriptors)
-        os.posix_fadvise(descriptor, item.offset, item.size, os.POSIX_FADV_WILLNEED)
+        with suppress(OSError):  # told when it is read
+            descriptor = open_file(process.place.find_file(item), process.descriptors)
+            os.posix_fadvise(descriptor, item.offset, item.size, os.POSIX_FADV_WILLNEED)
 
 
 def _encode(
@@ -276,11 +232,3 @@ def _encode(
             mask=mask.content if mask else None,
             instances=found.content if found else None,
         )
-
-
-def _open(path: Path, descriptors: dict[Path, int]) -> int:
-    if path not in descriptors:
-        while len(descriptors) >= 256:
-            os.close(descriptors.pop(next(iter(descriptors))))
-        descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    return descriptors[path]

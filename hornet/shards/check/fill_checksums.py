@@ -12,7 +12,7 @@ import numpy as np
 from hornet.durable import write_bytes
 from hornet.shards.check.set_repeats import CheckedSplit
 from hornet.shards.index import UNKNOWN_CRC
-from hornet.shards.manifest import Manifest, Split, write_manifest
+from hornet.shards.manifest import Manifest, Split, read_manifest, write_manifest
 
 
 def fill_checksums(manifest: Manifest, splits: Sequence[CheckedSplit]) -> tuple[Manifest, list[str]]:
@@ -26,11 +26,14 @@ def fill_checksums(manifest: Manifest, splits: Sequence[CheckedSplit]) -> tuple[
         if checked.index is None or checked.num_errors:
             notes.append(f"checksums of split {name!r} are not written: it has errors, and they would be sealed in")
             continue
+        if read_manifest(manifest.path.parent).splits.get(name) != checked.split:
+            notes.append(f"checksums of split {name!r} are not written: the split was changed meanwhile; verify again")
+            continue
         split = _fill(manifest, checked)
         if split == checked.split:
             notes.append(f"checksums of split {name!r} were all known")
             continue
-        manifest = manifest.with_split(split)
+        manifest = read_manifest(manifest.path.parent).with_split(split)  # others may have added splits
         write_manifest(manifest)
         if split.index != checked.split.index:
             checked.index.unlink(missing_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from PIL import Image
+
 from hornet.shards.decode import UndecodableImageError, decode_image, open_image
 
 FORMATS_OF_EXTENSIONS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP"}
@@ -25,8 +27,15 @@ def check_image(content: bytes, *, extension: str) -> list[tuple[str, str]]:
     is_deep_png = image_format == "PNG" and content[PNG_DEPTH_BYTE : PNG_DEPTH_BYTE + 1] == b"\x10"
     if is_deep_png or image.mode.startswith("I;16"):
         found.append(("16-bit", "16 bits a channel; the upper 8 are used"))
-    if image_format != "JPEG" and getattr(image, "is_animated", False):
+    if image_format != "JPEG" and _is_animated(image):
         found.append(("animated", f"{image_format} of several frames; the first is used"))
     if min(image.size) < MIN_EDGE_PIXELS:
         found.append(("small", f"{image.width} x {image.height} pixels"))
     return found
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # Pillow looks at the second frame; where that is damaged its plugins raise anything
+        return True

@@ -25,7 +25,6 @@ from hornet.shards.sample_parts import SampleRule
 from hornet.shards.shard_set import open_index
 
 NUM_EXAMPLES = 20
-VIEW_COMMAND = "subset"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +142,7 @@ def _list_tasks(plan: VerifyPlan, manifest: Manifest, split: Split, index: Path 
                 index=index,
                 samples=(first, end) if index else (0, 0),
                 rule=rule,
-                is_view=split.origin.get("command") == VIEW_COMMAND,
+                is_view=split.is_view,
                 num_classes=len(manifest.label_space),
                 decode=plan.decode,
                 hash_tar=plan.write_checksums,

@@ -28,10 +28,10 @@ def locked(home: Path, name: str) -> Iterator[None]:
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = (home / f"{name}.lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Lustre may be mounted without locks
     except OSError as error:
         raise UserError(f"{home}: cannot be written to ({error.strerror}); give another folder as index") from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -44,11 +44,14 @@ def describe_tars(place: Tars, split_name: str, *, index: Path | str | None) -> 
     parts = [split_name, [tars.folder.locate(shard) for shard in tars.shards]]
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
     home = find_home(index)
+    made = home / name / MANIFEST_NAME
+    if made.exists():  # perhaps by somebody else, whose folder may only be read
+        return made.parent
     with locked(home, name):
-        if not (home / name / MANIFEST_NAME).exists():
+        if not made.exists():
             plan = IndexPlan(
                 folder=tars.folder.place,
-                output=home / name,
+                output=made.parent,
                 split=split_name,
                 pattern=tars.shards,
                 classes=None,
@@ -56,4 +59,4 @@ def describe_tars(place: Tars, split_name: str, *, index: Path | str | None) -> 
                 num_workers=None,
             )
             index_folder(plan)
-    return home / name
+    return made.parent

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
 from hornet.errors import UserError
-from hornet.shards.remote.files import open_file_system
+from hornet.shards.remote.files import PERMANENT, open_file_system
 from hornet.shards.tar import TarSource
 
 READ_AHEAD_BYTES = 8192
 """The small members between two images (.json, .cls, their headers) come with one request: 2.5 to 5.6 KiB."""
 WHOLE_READ_AHEAD_BYTES = 4 << 20
-NUM_TRIES = 4
-FIRST_WAIT_SECONDS = 0.5  # doubled at each further try
+NUM_TRIES_AT_FIRST, NUM_TRIES = 4, 12
+"""Of a server that has not answered yet, whose address may be wrong, and of one that has: for 4 seconds, for 3 minutes.
+14 million requests take hours, and a failure of the last costs all."""
+FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS = 0.5, 30.0
+"""Doubled at each further try."""
 
 
 class RemoteFolder:
@@ -29,6 +31,7 @@ class RemoteFolder:
         self._files: Any = open_file_system(self.url)
         self._is_http = scheme in ("http", "https")
         self._stopped = threading.Event()
+        self._has_answered = False
 
     def locate(self, name: str) -> str:
         """Return the URL of a file of the folder."""
@@ -104,14 +107,17 @@ class RemoteFolder:
             if self._stopped.is_set():
                 raise UserError(f"{url}: no longer read, after an error elsewhere")
             try:
-                return request()
+                answer = request()
+                self._has_answered = True
+                return answer
             except (FileNotFoundError, UserError):
                 raise
             except Exception as error:  # aiohttp, botocore and others have errors of their own
-                if number + 1 == NUM_TRIES or isinstance(error, PermissionError):
+                is_refused = isinstance(error, PermissionError) or getattr(error, "status", None) in PERMANENT
+                if is_refused or number + 1 >= (NUM_TRIES if self._has_answered else NUM_TRIES_AT_FIRST):
                     text = str(error) or type(error).__name__
                     raise UserError(f"{url}: cannot be read, tried {number + 1} times ({text[:200]})") from error
-                time.sleep(FIRST_WAIT_SECONDS * 2**number)
+                self._stopped.wait(min(FIRST_WAIT_SECONDS * 2**number, MAX_WAIT_SECONDS))
         raise AssertionError("not reached")
 
 

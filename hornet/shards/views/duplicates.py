@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hornet.durable import write_json_lines
 from hornet.errors import UserError
+from hornet.shards.index import UNKNOWN_CRC
 from hornet.shards.processes import map_in_processes
 from hornet.shards.reader import ShardReader, UnreadableSampleError
 from hornet.shards.shard_set import ShardSet, open_shards
@@ -33,8 +34,6 @@ from hornet.shards.views.image_hash import (
 
 DEFAULT_DISTANCE = 48
 """Of 256 bits. Measured on 2,500 drawings of openclipart: see docs/data.md."""
-
-ROWS_AT_ONCE = 1 << 18  # of an index, so that 14 million take no more memory than a few
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +106,7 @@ def find_duplicates(plan: DuplicatesPlan) -> DuplicatesReport:
     for cache in caches:
         hash_split(cache, num_workers=plan.num_workers)
     found = {match.sample: match for match in _match_hashes(caches[0], caches[1], plan)}
-    found |= {match.sample: match for match in _match_bytes(train, validation)}
+    found |= {match.sample: match for match in _match_bytes(caches[0], caches[1])}
     matches = tuple(found[sample] for sample in sorted(found))
     states = [np.concatenate([hashes["state"] for hashes in read_hashes(cache)]) for cache in caches]
     flat_list = plan.output.with_name(f"{plan.output.stem}-flat.jsonl")
@@ -184,21 +183,23 @@ def _match_hashes(cache: HashCache, other: HashCache, plan: DuplicatesPlan) -> I
             progress.update(split.shard_lengths[number])
 
 
-def _match_bytes(train: ShardSet, validation: ShardSet) -> Iterator[Match]:
-    """Find images of equal bytes: those of equal checksums in the indexes are read and compared."""
+def _match_bytes(train: HashCache, validation: HashCache) -> Iterator[Match]:
+    """Find images of equal bytes: those of equal checksums are read and compared."""
     crcs: dict[int, list[int]] = {}
-    for sample, crc in enumerate(validation.records["crc"].tolist()):
-        crcs.setdefault(crc, []).append(sample)
+    for sample, crc in enumerate(np.concatenate([hashes["crc"] for hashes in read_hashes(validation)]).tolist()):
+        if crc != UNKNOWN_CRC:
+            crcs.setdefault(crc, []).append(sample)
+    wanted = np.array(list(crcs), np.uint32)
     candidates = [
-        start + row
-        for start in range(0, train.num_samples, ROWS_AT_ONCE)
-        for row in np.nonzero(np.isin(train.records["crc"][start : start + ROWS_AT_ONCE], list(crcs)))[0].tolist()
+        (int(start) + row, crcs[int(hashes["crc"][row])])
+        for start, hashes in zip(train.shards.starts[:-1], read_hashes(train), strict=True)
+        for row in np.nonzero(np.isin(hashes["crc"], wanted))[0].tolist()
     ]
-    one, other = ShardReader(train), ShardReader(validation)
+    one, other = ShardReader(train.shards), ShardReader(validation.shards)
     try:
-        for sample in candidates:
+        for sample, others in candidates:
             image = _read(one, sample)
-            for match in crcs[int(train.records["crc"][sample])]:
+            for match in others:
                 if image is not None and image == _read(other, match):
                     yield Match(sample=sample, other=match, distance=0, same_bytes=True)
                     break

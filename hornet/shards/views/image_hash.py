@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from isal.isal_zlib import crc32
 from PIL import Image
 from tqdm import tqdm
 
@@ -35,8 +36,9 @@ FLAT_CONTRAST = 5.0
 """Standard deviation of the grey image, of 255, below which noise decides the hash: blank and plain images."""
 
 USABLE, FLAT, DAMAGED = range(3)
-HASH_RECORD = np.dtype([("words", "<u8", (NUM_WORDS,)), ("state", "u1")])
-"""words: the hash's bits; state: USABLE, FLAT (not to be compared) or DAMAGED (no hash)."""
+HASH_RECORD = np.dtype([("words", "<u8", (NUM_WORDS,)), ("crc", "<u4"), ("state", "u1")])
+"""words: the hash's bits; crc: zlib.crc32 of the image's bytes, which an index may lack, or UNKNOWN_CRC if they cannot
+be read; state: USABLE, FLAT (not to be compared) or DAMAGED (no hash)."""
 
 Hashes = npt.NDArray[np.void]
 
@@ -145,7 +147,9 @@ def _hash_shard(number: int) -> int:
     try:
         for row in range(stop - first):
             try:
-                hashes[row] = hash_image(reader.read(first + row).image)
+                image = reader.read(first + row).image
+                hashes[row]["crc"] = crc32(image)
+                hashes[row]["words"], hashes[row]["state"] = hash_image(image)
             except (UnreadableSampleError, UndecodableImageError):
                 hashes[row]["state"] = DAMAGED
     finally:

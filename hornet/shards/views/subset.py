@@ -18,7 +18,7 @@ from hornet.errors import UserError
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.index import Records, ShardIndex
 from hornet.shards.label_space import LabelSpace, map_classes
-from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, read_manifest
+from hornet.shards.manifest import MANIFEST_NAME, VIEW_COMMAND, Manifest, Split, read_manifest
 from hornet.shards.shard_set import ShardSet, open_shards
 from hornet.shards.split_writing import add_split
 from hornet.shards.views.choosing import rank_in_class, score_samples, share_classes
@@ -271,7 +271,7 @@ def _describe_origin(plan: SubsetPlan, source: Manifest, split: Split, shards: S
             options |= {"seed": plan.seed, "allow_empty_classes": plan.allow_empty_classes}
     kept = {key: split.origin[key] for key in ("category_ids",) if key in split.origin}
     return kept | {
-        "command": "subset",
+        "command": VIEW_COMMAND,
         "source": str(plan.source.resolve()),
         "source_name": source.name,
         "source_fingerprint": shards.fingerprint,

@@ -13,6 +13,7 @@ from hornet.cli.shard_commands.bench import add_bench, bench
 from hornet.data.config import StreamConfig, TransformConfig
 from hornet.data.speed import Speed, SpeedReport, describe_speed, measure_speed
 from hornet.errors import UserError
+from hornet.shards.shard_set import open_shards
 from tests.integration.conftest import ROOT
 from tests.patience import PATIENCE
 
@@ -40,6 +41,7 @@ def test_a_set_is_streamed(toy_set: Path) -> None:
     assert [speed.num_workers for speed in found.speeds] == [0, 1]
     assert all(speed.images_per_second > 0 and speed.cpu_seconds_per_image > 0 for speed in found.speeds)
     assert found.read_seconds_per_image > 0
+    assert found.bytes_per_image == open_shards(toy_set, "train").records["span"].mean(), "of images, not of tars"
     with pytest.raises(UserError, match="must be more than 0"):
         measure_speed(config, batch_size=4, seconds=0, worker_counts=[0])
 

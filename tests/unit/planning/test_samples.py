@@ -10,7 +10,8 @@ from hornet.planning.samples import find_samples
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import MANIFEST_NAME, Manifest, Split, write_manifest
 from hornet.shards.shard_set import open_shards
-from tests.unit.shards.making import write_shards
+from hornet.shards.views.subset import SubsetPlan, make_subset
+from tests.unit.shards.making import make_set, write_shards
 
 
 def find(place, *, index=None, **known):
@@ -84,3 +85,15 @@ def test_tars_that_are_elsewhere_must_be_described(tmp_path):
     with pytest.raises(UserError, match=r"data\.shards: .*none-\*\.tar: names no tar.*; or give --samples"):
         find(f"{tmp_path}/none-*.tar", index=tmp_path)
     assert find("tars/a-{0..9}.tar", num_samples=10, num_classes=3).source == "given"
+
+
+def test_a_view_is_as_large_as_its_own_images(tmp_path):
+    """A tenth of ImageNet-22K names all of its tars, and reads a tenth of them."""
+    whole = make_set(tmp_path / "whole", num_shards=3, samples_per_shard=40)
+    plan = dict.fromkeys(("split", "per_class", "classes", "exclude"))
+    plan |= {"name": "tenth", "seed": 0, "allow_empty_classes": False, "allow_unmatched": False}
+    make_subset(SubsetPlan(source=whole, output=tmp_path / "tenth", fraction=0.1, **plan))
+    found = find(tmp_path / "tenth")
+    records = open_shards(tmp_path / "tenth", "train").records
+    assert (found.num_samples, found.num_bytes) == (12, records["span"].sum())
+    assert found.num_bytes < 0.12 * find(whole).num_bytes

@@ -53,10 +53,15 @@ def write_shards(
 
 
 def index(
-    folder: Path, *, split: str | None = "train", classes: Path | None = None, output: Path | None = None
+    folder: Path,
+    *,
+    split: str | None = "train",
+    classes: Path | None = None,
+    output: Path | None = None,
+    checksums: bool = True,
 ) -> Path:
     values = {"folder": folder, "output": output or folder, "split": split, "pattern": "*.tar", "classes": classes}
-    index_folder(IndexPlan(**values, name=None, checksums=True))  # type: ignore[arg-type]
+    index_folder(IndexPlan(**values, name=None, checksums=checksums))  # type: ignore[arg-type]
     return output or folder
 
 

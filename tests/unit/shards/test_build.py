@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import io
 import json
+import os
 import resource
 import shutil
 import tarfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import webdataset
 from timm.data import create_dataset
 
+from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.shards.build import build as build_module
+from hornet.shards.build import workplace
 from hornet.shards.build.build import build
 from hornet.shards.build.image import ImageOptions
+from hornet.shards.build.listing import Item
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
+from hornet.shards.build.workplace import Workplace
+from hornet.shards.check.verify import VerifyPlan, VerifyReport, verify_set
+from hornet.shards.manifest import read_manifest, write_manifest
 from hornet.shards.reader import ShardReader
 from hornet.shards.shard_set import open_shards
-from tests.unit.shards.making import encode, make_image, write_shards
+from tests.unit.shards.making import encode, index, make_image, write_shards
 
 FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -58,6 +71,24 @@ def make(source: Path, output: Path, **options: Any) -> BuildReport:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def forget_checksums(output: Path, split: str) -> None:
+    """As `index` leaves a split that it did not read whole."""
+    manifest = read_manifest(output)
+    records = np.load(output / manifest.splits[split].index)
+    records["crc"] = 0
+    np.save(output / manifest.splits[split].index, records)
+    known = {
+        "index_sha256": hash_file(output / manifest.splits[split].index),
+        "shard_sha256": (None,) * len(manifest.splits[split].shards),
+    }
+    write_manifest(manifest.with_split(dataclasses.replace(manifest.splits[split], **known)))  # type: ignore[arg-type]
+
+
+def fill_in(folder: Path) -> VerifyReport:
+    values: dict[str, Any] = {"split": None, "num_workers": 1, "report": None, "decode": True, "write_checksums": True}
+    return verify_set(VerifyPlan(folder=folder, **values))
 
 
 def keys(output: Path, split: str) -> set[str]:
@@ -244,6 +275,53 @@ def test_a_stopped_build_goes_on_only_with_its_own_options(
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+def stop_before_the_end(monkeypatch: pytest.MonkeyPatch, source: Path, output: Path, **options: Any) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "finish_build", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(source, output, **options)
+
+
+def test_a_finished_split_asked_for_again_leaves_the_work_on_another_alone(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a script does that is started again after a kill: its first build is done, its second half done."""
+    make(source, tmp_path / "out", split="validation")
+    stop_before_the_end(monkeypatch, source, tmp_path / "out")
+    work = {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()}
+    assert make(source, tmp_path / "out", split="validation").was_complete
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()} == work
+    make(source, tmp_path / "out")
+    assert not (tmp_path / "out" / ".build").exists()
+
+
+def test_what_a_finished_build_left_is_removed_by_the_next(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(build_module, "_clean", lambda _: None)  # killed just before
+        make(source, tmp_path / "out")
+    assert (tmp_path / "out" / ".build").exists()
+    assert make(source, tmp_path / "out").was_complete
+    assert not (tmp_path / "out" / ".build").exists()
+
+
+@pytest.mark.parametrize("is_dry_run", [False, True])
+def test_another_build_is_refused_before_it_touches_the_work_of_a_stopped_one(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_dry_run: bool
+) -> None:
+    stop_before_the_end(monkeypatch, source, tmp_path / "out")
+    work = {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()}
+    shutil.copytree(source, tmp_path / "other")
+    wanted = plan(tmp_path / "other", tmp_path / "out", split="validation")
+    with pytest.raises(UserError, match=r"had other options or another source \(source: .*, split: train, now valid"):
+        describe_plan(wanted) if is_dry_run else build(wanted)
+    assert {path: path.read_bytes() for path in (tmp_path / "out" / ".build").rglob("*") if path.is_file()} == work
+
+
 def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build_module, "LOCK_SECONDS", 0.1)
     with (
@@ -251,6 +329,26 @@ def test_two_builds_in_one_folder_are_refused(source: Path, tmp_path: Path, monk
         pytest.raises(UserError, match="another build is at work there"),
     ):
         make(source, tmp_path / "out")
+
+
+def test_a_file_system_without_locks_is_built_on_all_the_same(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lustre that is mounted without `flock`, as many are."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    make(source, tmp_path / "undisturbed")
+    monkeypatch.setattr(build_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(build_module, "Lock", partial(build_module.Lock, beat_seconds=0.05))
+    with (
+        build_module._lock(tmp_path / "out"),
+        pytest.raises(UserError, match="another build is at work there"),
+    ):
+        make(source, tmp_path / "out")
+    make(source, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 def test_a_image_that_changed_since_it_was_listed_is_an_error(
@@ -335,6 +433,91 @@ def test_a_full_disk_is_said_and_gone_on_from(source: Path, tmp_path: Path, work
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+def test_only_what_is_taken_needs_space(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.3 TB of ImageNet-22K hold 0.15 TB of ImageNet-1K."""
+    put(source, "whale/large.png", encode(make_image(0, width=900, height=900)))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    sizes = {path.parent.name: 0 for path in source.glob("*/*")}
+    for path in source.glob("*/*"):
+        sizes[path.parent.name] += path.stat().st_size
+    options = {"classes": str(tmp_path / "classes.txt"), "selection": Selection(other_classes="drop")}
+    has_free = SimpleNamespace(free=sizes["cat"] + sizes["dog"])
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda _: has_free)
+    make(source, tmp_path / "out", **options)
+    has_free.free -= 1
+    with pytest.raises(UserError, match=r"the shards need about .* GB, .* GB are free; make room, then start again"):
+        make(source, tmp_path / "other", **options)
+
+
+def test_the_spools_full_disk_is_named(tmp_path: Path) -> None:
+    """It is another one than that of the shards, where there may be room."""
+    with tarfile.open(tmp_path / "pets.tar.gz", "w:gz") as tar:
+        for number in range(40):
+            content = encode(make_image(number, width=90, height=90))
+            member = tarfile.TarInfo(f"dog/{number}.png")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"scratch/pets-train-\w+-spool\.bin: File too large; make room and start"):
+            make(tmp_path / "pets.tar.gz", tmp_path / "out", spool=tmp_path / "scratch")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert make(tmp_path / "pets.tar.gz", tmp_path / "out", spool=tmp_path / "scratch").manifest.splits["train"]
+
+
+def fail_to_read(patch: pytest.MonkeyPatch, fails: Callable[[Item], bool]) -> None:
+    really_read = workplace.read_content
+
+    def read(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
+        if fails(item):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return really_read(place, item, descriptors)
+
+    patch.setattr(workplace, "read_content", read)
+    patch.setattr(workplace, "SECOND_READ_SECONDS", 0.0)
+
+
+def test_an_error_of_the_disk_that_passes_costs_no_image(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(source, tmp_path / "undisturbed")
+    seen: set[str] = set()
+    fail_to_read(monkeypatch, lambda item: item.name not in seen and not seen.add(item.name))  # type: ignore[func-returns-value]
+    make(source, tmp_path / "out", num_workers=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_an_image_that_the_disk_cannot_read_is_dropped(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_read(monkeypatch, lambda item: item.name == "dog_3.jpg")
+    assert make(source, tmp_path / "out", num_workers=1).dropped == {"unreadable": 1}
+
+
+def test_a_disk_that_went_away_ends_the_build_and_drops_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(source, tmp_path / "undisturbed", samples_per_shard=9)
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, lambda _: True)
+        with pytest.raises(
+            UserError, match=r"cannot be read \(Input/output error\); start again when it can, finished"
+        ):
+            make(source, tmp_path / "out", samples_per_shard=9, num_workers=1)
+    make(source, tmp_path / "out", samples_per_shard=9)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_an_archive_that_went_away_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+        tar.add(source, ".")
+    monkeypatch.setattr(build_module, "_check_space", lambda *_: (tmp_path / "pets.tar").unlink())
+    with pytest.raises(UserError, match=r"pets\.tar: '.*' cannot be read \(No such file or directory\); start again"):
+        make(tmp_path / "pets.tar", tmp_path / "out", num_workers=1)
+
+
 def test_another_meaning_of_the_labels_is_listed_anew(tmp_path: Path) -> None:
     write_shards(tmp_path / "tars", num_shards=1)
     for name, classes in (("first", "abcde"), ("second", "edcba")):
@@ -386,6 +569,41 @@ def test_a_split_that_came_while_another_waited_is_kept(
     monkeypatch.setattr(build_module, "open_plan_source", open_late)
     report = make(source, tmp_path / "out", split="validation")
     assert set(report.manifest.splits) == {"train", "validation"}
+
+
+def test_what_became_of_other_splits_during_a_build_stays(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build lasts hours; `index` and `verify --write-checksums` may be at work on its set meanwhile."""
+    make(source, tmp_path / "out", split="validation")
+    forget_checksums(tmp_path / "out", "validation")
+    build_shards = build_module._write_shards
+
+    def verify_meanwhile(*values: Any) -> None:
+        build_shards(*values)
+        fill_in(tmp_path / "out")
+
+    monkeypatch.setattr(build_module, "_write_shards", verify_meanwhile)
+    report = make(source, tmp_path / "out")
+    assert set(report.manifest.splits) == {"train", "validation"}
+    for split in ("train", "validation"):
+        assert (open_shards(tmp_path / "out", split).records["crc"] != 0).all()
+
+
+def test_another_label_space_that_came_during_a_build_is_refused(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(tmp_path / "tars", num_shards=1)
+    build_shards = build_module._write_shards
+
+    def index_meanwhile(*values: Any) -> None:
+        build_shards(*values)
+        index(tmp_path / "tars", split="validation", output=tmp_path / "out")
+
+    monkeypatch.setattr(build_module, "_write_shards", index_meanwhile)
+    with pytest.raises(UserError, match=r"_info\.json: its label space 'numbered' .* is not that of the new split"):
+        make(source, tmp_path / "out")
+    assert set(read_manifest(tmp_path / "out").splits) == {"validation"}
 
 
 def test_an_output_within_the_source_and_classes_that_leave_nothing_are_refused(source: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from PIL import Image, ImageEnhance
 
 from hornet.errors import UserError
 from hornet.pages.set.pairs import write_pairs_page
-from hornet.shards.reader import ShardReader
+from hornet.shards.reader import RawSample, ShardReader
 from hornet.shards.shard_set import open_shards
 from hornet.shards.views import hash_matching
 from hornet.shards.views import image_hash as image_hash
@@ -186,6 +186,31 @@ def test_the_list_is_what_subset_takes_without_reading_headers(
     reader = ShardReader(shards)
     keys = {reader.read(sample).key for sample in range(shards.num_samples)}
     assert keys == {f"t-00/stranger{n}" for n in range(NUM_IMAGES)} | {"t-01/blank", "t-01/broken"}
+
+
+def test_indexes_without_checksums_change_nothing(
+    sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown checksums are all alike; comparing the bytes behind them would be reading every pair of images."""
+    quick = tuple(index(folder, split=split, output=tmp_path / split, checksums=False) for folder, split in named(sets))
+    reads: list[int] = []
+    read = ShardReader.read
+
+    def count(reader: ShardReader, sample: int) -> RawSample:
+        reads.append(sample)
+        return read(reader, sample)
+
+    monkeypatch.setattr(ShardReader, "read", count)
+    search(sets, tmp_path / "exclude.jsonl")
+    expected, num_reads = read_rows(tmp_path / "exclude.jsonl"), len(reads)
+    reads.clear()
+    search(quick, tmp_path / "quick.jsonl")  # type: ignore[arg-type]
+    assert read_rows(tmp_path / "quick.jsonl") == expected
+    assert len(reads) == num_reads
+
+
+def named(sets: tuple[Path, Path]) -> list[tuple[Path, str]]:
+    return list(zip(sets, ("train", "validation"), strict=True))
 
 
 def test_workers_change_nothing(sets: tuple[Path, Path], tmp_path: Path) -> None:

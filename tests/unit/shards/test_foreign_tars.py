@@ -529,6 +529,21 @@ def test_folders_of_systems_are_no_classes(tmp_path: Path) -> None:
     assert "3 files without an extension were passed over" in source.remarks[0]
 
 
+@pytest.mark.parametrize("layout", ["image-folder", "tar-of-folders", "tar-gz"])
+def test_small_copies_that_a_disk_keeps_are_no_images(tmp_path: Path, layout: str) -> None:
+    """Synology's disks: an @eaDir in each folder, in it a folder for each image with thumbnails."""
+    for name in ("cat/1.jpg", "dog/2.jpg", "cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "cat/deep/@eaDir/3.jpg"):
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(IMAGE)
+    path = tmp_path / "source"
+    if layout != "image-folder":
+        path = tmp_path / ("s.tar" if layout == "tar-of-folders" else "s.tar.gz")
+        with tarfile.open(path, "w" if layout == "tar-of-folders" else "w:gz") as tar:
+            tar.add(tmp_path / "source", ".")
+    report = build(BuildPlan(source=path, output=tmp_path / "set", name="s", num_workers=1))
+    assert report.manifest.splits["train"].class_counts == (1, 1)
+
+
 def test_small_images_are_kept_and_told(tmp_path: Path) -> None:
     for number, size in enumerate([(1, 1), (3, 200), (40, 40)]):
         path = tmp_path / "source" / "cat" / f"{number}.png"

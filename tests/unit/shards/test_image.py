@@ -127,6 +127,14 @@ def test_a_cut_jpeg_is_repaired_if_asked() -> None:
     assert drop(b"no image", repair=True).kind == "undecodable"
 
 
+def test_a_cut_jpeg_that_cannot_be_written_is_dropped() -> None:
+    """WebP ends at 16,383 pixels; a build that ended here would end here again each time."""
+    wide = encode(make_image(4, width=16_400, height=32), "JPEG")
+    dropped = drop(wide[:-3000], repair=True, written_format="webp")
+    assert dropped.kind == "undecodable"
+    assert "cannot be written as webp" in dropped.reason
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,24 @@ def test_a_streamed_source_is_spooled_and_goes_on_after_a_stop(tmp_path: Path, m
     found = [(item.name, spool[item.offset : item.offset + item.size]) for item in read_all(listing)]
     assert found == [(f"{n}.jpg", content) for name in contents for n, content in enumerate(contents[name])]
     assert len(spool) == sum(len(content) for parts in contents.values() for content in parts)
+
+
+@pytest.mark.parametrize("dies_after", [2, None])
+@pytest.mark.parametrize("left", [None, b"x"])
+def test_a_spool_that_has_gone_is_filled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int | None, left: bytes | None
+) -> None:
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.0)
+    contents = {name: [f"{name}{n}".encode() for n in range(4)] for name in ("x", "y", "z")}
+    with suppress(KeyboardInterrupt):
+        make(tmp_path, Stream(contents, dies_after=dies_after))
+    (tmp_path / "spool.bin").unlink()  # it was on the disk of another node, or a clean-up took it
+    if left is not None:
+        (tmp_path / "spool.bin").write_bytes(left)
+    listing = make(tmp_path, Stream(contents))
+    spool = (tmp_path / "spool.bin").read_bytes()
+    found = [(item.name, spool[item.offset : item.offset + item.size]) for item in read_all(listing)]
+    assert found == [(f"{n}.jpg", content) for name in contents for n, content in enumerate(contents[name])]
 
 
 def test_a_complete_listing_is_not_made_again(tmp_path: Path) -> None:

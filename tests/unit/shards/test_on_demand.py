@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import multiprocessing
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,25 @@ def test_a_list_and_a_pattern_of_the_same_tars_share_an_index(tars: Path, tmp_pa
     shards = open_shards([f"{tars}/toy-0{number}.tar" for number in range(3)], "train", index=tmp_path / "index")
     assert shards.num_samples == 12
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*.npy")} == before
+
+
+@pytest.mark.parametrize("open_set", [open_shards, open_whole_set])
+def test_an_index_that_is_there_is_only_read(tars: Path, tmp_path: Path, open_set: Any) -> None:
+    """A team's folder of indexes, made by one of them."""
+    open_set(tars / "toy-00.tar", split_name="train", index=tmp_path / "index")
+    for lock in (tmp_path / "index").glob("*.lock"):
+        lock.unlink()
+        lock.mkdir()  # so that nobody, not even root, can write it
+    open_set(tars / "toy-00.tar", split_name="train", index=tmp_path / "index")
+
+
+def test_a_folder_without_locks_is_refused_with_the_way_out(tars: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"\(Function not implemented\); give another folder as index"):
+        open_shards(tars / "toy-00.tar", "train", index=tmp_path / "index")
 
 
 def test_without_a_folder_the_index_is_kept_at_home(tars: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -43,6 +43,8 @@ class Server:
     says_so: bool = True
     num_failures: int = 0
     """So many of the next requests for parts fail."""
+    failure: int = 503
+    """With this status."""
     num_requests: int = 0
     num_bytes: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -72,7 +74,7 @@ def make_handler(root: Path, server: Server) -> type[BaseHTTPRequestHandler]:
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             if asked and server.num_failures:
                 server.num_failures -= 1
-                self.answer(503, b"")
+                self.answer(server.failure, b"")
             elif asked and server.answers_ranges:
                 start, last = map(int, asked.groups())
                 part = content[start : last + 1]
@@ -189,15 +191,21 @@ def test_labels_from_json(server: Server, tars: Path, tmp_path: Path) -> None:
 
 
 def test_a_few_failures_are_overcome(server: Server, tmp_path: Path) -> None:
-    server.num_failures = 3
+    server.num_failures = 10  # in a row: it is started anew, which takes a minute
     index(server.url, tmp_path / "remote", num_workers=1)
     assert server.num_failures == 0
 
 
 def test_a_server_that_keeps_failing_is_named(server: Server, tmp_path: Path) -> None:
     server.num_failures = 10**9
-    with pytest.raises(UserError, match=r"http://127.*/big-\d\.tar: cannot be read, tried 4 times \(503"):
+    with pytest.raises(UserError, match=r"http://127.*/big-\d\.tar: cannot be read, tried 12 times \(503"):
         index(server.url, tmp_path / "remote")
+
+
+def test_a_server_that_refuses_is_asked_once(server: Server, tmp_path: Path) -> None:
+    server.num_failures, server.failure = 10**9, 403
+    with pytest.raises(UserError, match=r"http://127.*/big-0\.tar: cannot be read, tried 1 times \(403"):
+        index(server.url, tmp_path / "remote", num_workers=1)
 
 
 @pytest.mark.parametrize("says_so", [True, False])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +45,22 @@ def test_build_then_info(
     run(monkeypatch, "info", tmp_path / "pets")
     described = capsys.readouterr().out.splitlines()
     assert described == built.splitlines()[: len(described)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_a_terminal_cannot_show_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """A folder from an old Windows archive: its name is no UTF-8, as the terminal's is, and is told all the same."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/source/caf\xe9"))
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(encode(make_image(1), "JPEG"))
+    with io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        run(monkeypatch, "build", tmp_path / "source", tmp_path / "out")
+        terminal.flush()
+        said = terminal.buffer.getvalue()  # type: ignore[attr-defined]
+    assert b"largest caf\\udce9 1" in said
 
 
 def test_index_says_when_classes_are_numbered(
@@ -121,3 +140,18 @@ def test_a_script_that_fails_with_open_streams_ends_at_once(toy_set: Path) -> No
     )
     assert done.returncode == 1
     assert done.stderr.strip().endswith("RuntimeError: training failed")
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "build", source, tmp_path / "pets")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(monkeypatch, "subset", tmp_path / "pets", tmp_path / "half", "--fraction", "0.5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert ended.value.code == 2
+    assert "half: File too large; make room, then start the command again" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from hornet.shards.check import shard_check, verify
 from hornet.shards.check.set_repeats import find_repeats
 from hornet.shards.check.shard_check import ShardCheck, ShardTask
 from hornet.shards.check.verify import VerifyPlan, VerifyReport, describe_verification, verify_set
+from hornet.shards.manifest import read_manifest
 from hornet.shards.shard_set import open_shards
 from tests.unit.shards.making import encode, flip_bit, index, make_image, write_shard
 from tests.unit.shards.test_index_set import index as index_as
@@ -243,6 +244,16 @@ def animated() -> bytes:
     return buffer.getvalue()
 
 
+def cut_animation() -> bytes:
+    """A GIF whose first frame is whole and whose second has just begun."""
+    frames = [make_image(number, width=EDGE, height=EDGE).convert("P") for number in range(2)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    content = buffer.getvalue()
+    second = content.rindex(b",\0\0\0\0")  # the frame's own header: its place, and behind it its size
+    return content[: second + 9]
+
+
 SIXTEEN = encode(Image.fromarray(np.arange(EDGE * EDGE, dtype=np.uint16).reshape(EDGE, EDGE)))
 PLAIN = make_image(50, width=EDGE, height=EDGE)
 
@@ -256,6 +267,7 @@ PLAIN = make_image(50, width=EDGE, height=EDGE)
         ("jpg", encode(PLAIN), ["format"]),
         ("png", encode(PLAIN), []),
         ("webp", animated(), ["animated"]),
+        ("jpg", cut_animation(), ["animated", "format", "mode-P"]),
         ("png", SIXTEEN, ["16-bit", "mode-I;16"]),
         ("jpg", encode(make_image(1, width=31, height=60), "JPEG"), ["small"]),
         ("jpg", encode(make_image(1, width=32, height=60), "JPEG"), []),
@@ -349,6 +361,27 @@ def test_unknown_checksums_are_remarked_and_may_be_filled_in(tmp_path: Path) -> 
     assert after.fingerprint != before
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == [after.split.index]
     assert verified(tmp_path, write_checksums=True).notes == ["checksums of split 'train' were all known"]
+
+
+@pytest.mark.parametrize("meanwhile", ["validation", "train"])
+def test_a_split_that_came_while_a_set_was_verified_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    write_tars(tmp_path)
+    index_as(tmp_path)
+    fill = verify.fill_checksums
+
+    def index_meanwhile(*values: Any) -> Any:
+        index_as(tmp_path, split=meanwhile, checksums=True)
+        return fill(*values)
+
+    monkeypatch.setattr(verify, "fill_checksums", index_meanwhile)
+    report = verified(tmp_path, write_checksums=True)
+    assert "train" in read_manifest(tmp_path).splits
+    assert meanwhile in read_manifest(tmp_path).splits
+    assert verified(tmp_path, split="train").counts == {}
+    is_changed = meanwhile == "train"
+    assert any("train' are not written: the split was changed meanwhile" in note for note in report.notes) == is_changed
 
 
 def test_checksums_of_a_damaged_split_are_not_written(tmp_path: Path) -> None:

@@ -10,10 +10,7 @@ from pathlib import Path
 from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.archives import refuse_splits
-from hornet.shards.build.sources.names import PassedOver, is_image
-
-NO_CLASSES = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
-"""Folders that systems make; taken for classes, they would move the labels of others."""
+from hornet.shards.build.sources.names import SYSTEM_FOLDERS, PassedOver, is_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +37,7 @@ def open_image_folder(path: Path) -> SeekableSource:
     for entry in _scan(path):
         if entry.is_symlink() and not (path / entry.name).exists():
             raise UserError(f"{entry.path}: is a link to nothing; mend or remove it")
-        if entry.name.startswith(".") or entry.name in NO_CLASSES or not entry.is_dir():
+        if entry.name.startswith(".") or entry.name in SYSTEM_FOLDERS or not entry.is_dir():
             passed.add(entry.name)
         else:
             names.append(entry.name)
@@ -66,7 +63,7 @@ def _walk(
         raise UserError(f"{folder}: is a link to a folder that it lies in; remove the link")
     for found in _scan(folder):
         name = prefix + found.name
-        if found.name.startswith("."):
+        if found.name.startswith(".") or found.name in SYSTEM_FOLDERS:
             passed.add(name)
         elif found.is_dir():
             _walk(Path(found.path), f"{name}/", class_name, entries, passed, above=(*above, inode))

@@ -10,6 +10,10 @@ from hornet.shards.build.keys import SYNSET
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders that systems make. Taken for classes, they would move the labels of others; an `@eaDir` stands in each folder
+of a Synology disk and holds several small copies of each image."""
+
 KNOWN_SPLITS = frozenset({"train", "training", "validation", "val", "valid", "dev", "test"})
 """Words in the names of tars, and of the folders they lie in."""
 
@@ -27,9 +31,13 @@ def split_words(name: str) -> set[str]:
 def is_image(name: str) -> bool:
     """Whether a file is taken for an image, by its extension; what it really is shows when it is decoded.
 
-    Hidden ones are not: tars made on macOS hold a `._NAME.JPEG` beside each NAME.JPEG.
+    Hidden ones are not: tars made on macOS hold a `._NAME.JPEG` beside each NAME.JPEG. Nor is what lies in a system's
+    folder.
     """
-    return not name.rpartition("/")[2].startswith(".") and get_extension(name) in EXTENSIONS
+    folders, _, base = name.rpartition("/")
+    return (
+        not base.startswith(".") and get_extension(base) in EXTENSIONS and SYSTEM_FOLDERS.isdisjoint(folders.split("/"))
+    )
 
 
 def get_extension(name: str) -> str:

@@ -84,6 +84,35 @@ def test_all_time_is_split_once():
         assert timing[name] == pytest.approx(seconds, abs=1e-6), name
 
 
+def test_an_attempt_does_not_look_at_all_rows():
+    """A million steps with hundreds of attempts: no page in the square of it."""
+
+    class Row(dict):
+        looks = 0
+
+        def __getitem__(self, key):
+            Row.looks += 1
+            return super().__getitem__(key)
+
+        def get(self, key, default=None):
+            Row.looks += 1
+            return super().get(key, default)
+
+    def count_looks(num_attempts):
+        metrics = [Row(step=step, time=10.0 * step, step_seconds=10.0) for step in range(1, 2001)]
+        starts = range(0, 2000, 2000 // num_attempts)
+        events = [Row(event="starting", time=10.0 * step + 1, step=step, num_ranks=1) for step in starts]
+        events += [Row(event="running", time=10.0 * step + 9, step=step + 1) for step in starts]
+        events.sort(key=lambda event: event["time"])
+        attempts = find_attempts(events, metrics, step_seconds=10.0)
+        Row.looks = 0
+        timing = split_time(attempts, metrics, events)
+        assert timing["start-up"] == 0.0  # all of it is the first step's
+        return Row.looks
+
+    assert count_looks(200) - count_looks(100) < 100 * 100
+
+
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=3000), st.integers(20, 600))
 @settings(max_examples=50)
 def test_thinning_keeps_ends_and_extremes(values, limit):
