@@ -37,9 +37,11 @@ read_step() {
 # A port outside the ephemeral range, another one for each try, so that a dying process of the last cannot hold it.
 choose_port() { echo $((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0} * 101 + $1 * 13) % 12000)); }
 
-# When the time limit ends the job, in seconds since 1970; nothing without a limit.
+# When the time limit ends the job, in seconds since 1970; nothing without a limit, or if SLURM does not answer.
 find_end_time() {
-    date -d "$(squeue --noheader --job "$SLURM_JOB_ID" --format %e 2>/dev/null)" +%s 2>/dev/null || true
+    local end
+    end=$(squeue --noheader --job "$(name_job)" --format %e 2>/dev/null)
+    [ -z "$end" ] || date -d "$end" +%s 2>/dev/null || true # of nothing, date makes the last midnight
 }
 
 # How SLURM calls this job; of an array, this element.
@@ -47,9 +49,20 @@ name_job() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then echo "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"; else echo "$SLURM_JOB_ID"; fi
 }
 
-# Tries in a row that brought no checkpoint, over all attempts of the job.
-read_tries() { cat "$run_path/logs/tries" 2>/dev/null || echo 0; }
-write_tries() { echo "$1" >"$run_path/logs/tries"; }
+# Whether the run is finished: its summary says so, as to the trainer; status.json may not have been written any more.
+is_finished() { [ -e "$run_path/summary.json" ]; }
+
+# Sets `tries` to the tries in a row that brought no checkpoint, over all attempts of the job.
+read_tries() {
+    tries=$(cat "$run_path/logs/tries" 2>/dev/null)
+    [[ $tries =~ ^[0-9]+$ ]] || tries=0
+}
+
+# Counts for this attempt even where it cannot be written: a full disk must not make a job try for ever.
+write_tries() {
+    tries=$1
+    echo "$1" >"$run_path/logs/tries"
+}
 
 # Look at every node; sets bad_nodes to the names of those that must not train.
 check_nodes() {
@@ -127,9 +140,19 @@ run_once() {
 
 # Give the job back to the queue, to go on later; does not return.
 requeue() {
-    if scontrol requeue "$(name_job)" 2>&1; then
-        sleep 600 # killed in its sleep
-    fi
+    local refused=0
+    until scontrol requeue "$(name_job)" 2>&1; do
+        # A controller that is away (restarts, is overloaded) has not said no: it is asked until the job is ended.
+        [ -z "$is_terminated" ] || exit 143
+        if scontrol ping 2>/dev/null | grep -q ' UP'; then refused=$((refused + 1)); fi
+        [ "$refused" -lt 3 ] || refuse_requeue
+        sleep "$RETRY_SECONDS"
+    done
+    sleep 600 # killed in its sleep
+    refuse_requeue
+}
+
+refuse_requeue() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
         say "no right to requeue: the array's next element goes on"
         exit 0
@@ -144,7 +167,7 @@ decide() {
     local state reason step
     state=$(read_status state) reason=$(read_status reason) step=$(read_step)
     say "srun ended with $code; status ${state:-none}${reason:+ ($reason)}, checkpoint of step $1 -> $step"
-    [ "$state" != finished ] || exit 0
+    ! is_finished || exit 0
     if [ -n "$is_terminated" ]; then
         say "SIGTERM (scancel, or the time limit): not requeued"
         exit 143
@@ -153,15 +176,15 @@ decide() {
         say "remove $run_path/STOP and submit again to go on"
         exit 0
     fi
-    if [ "$step" -gt "$1" ]; then write_tries 0; else write_tries $(($(read_tries) + 1)); fi
-    if [ "$(read_tries)" -ge "$MAX_TRIES" ]; then
-        say "no progress in $(read_tries) tries: given up; the last lines of $log-0.log:"
+    if [ "$step" -gt "$1" ]; then write_tries 0; else write_tries $((tries + 1)); fi
+    if [ "$tries" -ge "$MAX_TRIES" ]; then
+        say "no progress in $tries tries: given up; the last lines of $log-0.log:"
         tail -n 5 "$log-0.log" 2>/dev/null
         write_tries 0 # for whoever submits again, after mending it
         exit 1
     fi
     if [ "$state" = stopped ] || [ -n "$is_stopping" ]; then requeue; fi
-    say "a failure, $(read_tries) of $MAX_TRIES without progress: again in this allocation"
+    say "a failure, $tries of $MAX_TRIES without progress: again in this allocation"
     tail -n 3 "$log-0.log" 2>/dev/null
     sleep "$RETRY_SECONDS"
 }
@@ -180,19 +203,22 @@ run_job() {
     described=$("$PYTHON" "$ROOT/launch/slurm/describe.py" "$config" "${overrides[@]}") || exit 2
     eval "$described" # run_path, shards: quoted by describe.py
     mkdir -p "$run_path/logs"
-    [ "$(read_status state)" != finished ] || { say "$run_path is finished"; exit 0; }
+    ! is_finished || { say "$run_path is finished"; exit 0; }
     [ ! -e "$run_path/STOP" ] || { say "$run_path/STOP is there: not started"; exit 0; }
     MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     export MASTER_ADDR OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONFAULTHANDLER=1
     # srun 22.05 to 23.02 does not inherit it, and would give each task one CPU.
     [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
     end_time=$(find_end_time)
-    say "$stage in $run_path from step $(read_step) on $SLURM_JOB_NODELIST, until ${end_time:+$(date -d "@$end_time" '+%F %T')}${end_time:-stopped}"
+    say "$stage in $run_path from step $(read_step) on $SLURM_JOB_NODELIST, until $([ -z "$end_time" ] && echo stopped || date -d "@$end_time" '+%F %T')"
     env | grep -E '^(NCCL|TORCH|GLOO)_' | sort >"$run_path/logs/$SLURM_JOB_ID.environment" || true
     if [ "$PREFLIGHT" = 1 ]; then
         check_nodes
+        # What a job before this one left behind may just be going: memory of a GPU, a disk's server that hangs.
+        [ -z "$bad_nodes" ] || { sleep $((6 * RETRY_SECONDS)); check_nodes; }
         [ -z "$bad_nodes" ] || { say "submit again with --exclude=$bad_nodes"; exit 1; }
     fi
+    read_tries
     local try=0 before
     while :; do
         before=$(read_step)

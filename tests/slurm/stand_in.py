@@ -1,6 +1,6 @@
 """Takes the trainer's place where the job script alone is tested: steps, checkpoints, status; no torch.
 
-stand_in.py --config FILE run.root=DIR run.name=NAME [mode=train|crash|crash_once] [steps=N] [seconds=S]
+stand_in.py --config FILE run.root=DIR run.name=NAME [mode=train|crash|crash_once|killed_at_the_end] [steps=N] [seconds=S]
 """
 
 import json
@@ -48,7 +48,9 @@ def main():
             write_status("stopped", reason=heard[0] if heard else "STOP file")
             return
     save(step)
-    write_status("finished")
+    (run / "summary.json").write_text("{}")
+    if mode != "killed_at_the_end":
+        write_status("finished")
 
 
 main()
