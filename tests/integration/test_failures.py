@@ -41,6 +41,22 @@ def test_a_run_directory_that_cannot_be_made_is_named(pretraining, tmp_path):
     assert f"{tmp_path}/file/pretrain: the run directory cannot be written: Not a directory" in done.stderr
 
 
+def test_a_node_with_another_copy_of_the_set_is_refused_before_anything_is_trained(pretraining, tmp_path, shards):
+    other = tmp_path / "other"
+    for split in ("train", "validation"):
+        images = shards.parent / "images" / split
+        run_python("launch/shards.py", "build", images, other, "--split", split, "--samples-per-shard", 13)
+    config = pretraining(data__shards="$SET", evaluation__shards="$SET")
+    ranks = Ranks("pretrain.py", "--config", config, environments=({"SET": str(shards)}, {"SET": str(other)}))
+    codes, outputs = ranks.wait()
+    assert codes == [2, 2], outputs
+    assert "would not train what rank 0 on" in outputs[1]
+    assert "\n  stream: '" in outputs[1]
+    assert "\n  evaluated set: '" in outputs[1]
+    assert "rank 1 failed: rank 1 on" in outputs[0]
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_image_that_rots_is_replaced_and_named_or_ends_the_run(pretraining, tmp_path, shards):
     """A byte of one image flips on the disk: with a tolerant rate the run names it, with a strict one all ranks end."""
     rotten = tmp_path / "shards"

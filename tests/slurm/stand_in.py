@@ -1,6 +1,8 @@
 """Takes the trainer's place where the job script alone is tested: steps, checkpoints, status; no torch.
 
-stand_in.py --config FILE run.root=DIR run.name=NAME [mode=train|crash|crash_once|killed_at_the_end] [steps=N] [seconds=S]
+stand_in.py --config FILE run.root=DIR run.name=NAME [mode=MODE] [steps=N] [seconds=S]
+
+Modes: train, crash, crash_once, killed_at_the_end (between the summary and the status).
 """
 
 import json
