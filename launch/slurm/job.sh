@@ -9,6 +9,7 @@
 #   PYTHON=python                      what runs the trainer
 #   MAX_TRIES=3                        tries without progress before the job gives up
 #   PREFLIGHT=1                        0 leaves out the check of every node
+#   RETRY_SECONDS=5                    between two tries; before the third of a run that has a checkpoint 120 times as much
 #   STOP_MARGIN_SECONDS=60             the trainer is told to be done so long before the time limit
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # run_path and shards come from describe.py
@@ -42,6 +43,15 @@ find_end_time() {
     local end
     end=$(squeue --noheader --job "$(name_job)" --format %e 2>/dev/null)
     [ -z "$end" ] || date -d "$end" +%s 2>/dev/null || true # of nothing, date makes the last midnight
+}
+
+# Wait for some seconds, or until a signal asks for something else: bash hears one only when a command has ended.
+pause() {
+    local waited
+    for ((waited = 0; waited < $1; waited++)); do
+        [ -z "$is_stopping$is_terminated" ] || return
+        sleep 1
+    done
 }
 
 # How SLURM calls this job; of an array, this element.
@@ -164,7 +174,7 @@ refuse_requeue() {
 # Decide what follows from what became of a try; returns only if there is to be another one in this allocation.
 # $1: the checkpoint's step before the try.
 decide() {
-    local state reason step
+    local state reason step seconds
     state=$(read_status state) reason=$(read_status reason) step=$(read_step)
     say "srun ended with $code; status ${state:-none}${reason:+ ($reason)}, checkpoint of step $1 -> $step"
     ! is_finished || exit 0
@@ -184,9 +194,14 @@ decide() {
         exit 1
     fi
     if [ "$state" = stopped ] || [ -n "$is_stopping" ]; then requeue; fi
-    say "a failure, $tries of $MAX_TRIES without progress: again in this allocation"
+    # A run that has trained before is worth waiting for: SLURM takes 5 minutes to see that a node is gone (and requeues
+    # the job itself), a disk's server longer to come back.
+    seconds=$((tries > 1 && step > 0 ? 120 * RETRY_SECONDS : RETRY_SECONDS))
+    say "a failure, $tries of $MAX_TRIES without progress: again in this allocation in $seconds s"
     tail -n 3 "$log-0.log" 2>/dev/null
-    sleep "$RETRY_SECONDS"
+    pause "$seconds"
+    [ -z "$is_terminated" ] || exit 143
+    [ -z "$is_stopping" ] || requeue
 }
 
 # run_job pretrain|finetune|dense CONFIG [key=value ...]: all attempts of a training run under SLURM.
@@ -215,7 +230,7 @@ run_job() {
     if [ "$PREFLIGHT" = 1 ]; then
         check_nodes
         # What a job before this one left behind may just be going: memory of a GPU, a disk's server that hangs.
-        [ -z "$bad_nodes" ] || { sleep $((6 * RETRY_SECONDS)); check_nodes; }
+        [ -z "$bad_nodes" ] || { pause $((6 * RETRY_SECONDS)); check_nodes; }
         [ -z "$bad_nodes" ] || { say "submit again with --exclude=$bad_nodes"; exit 1; }
     fi
     read_tries

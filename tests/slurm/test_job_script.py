@@ -133,6 +133,27 @@ def test_a_crash_after_progress_is_forgiven(submit, place):
     assert "a failure, 0 of 1 without progress: again in this allocation" in output
 
 
+def test_before_the_third_try_a_run_with_a_checkpoint_waits_long_but_not_for_a_signal(submit, place):
+    (place.run / "checkpoints").mkdir(parents=True)
+    (place.run / "checkpoints/latest").write_text("step_00000002")
+    process = submit("mode=crash", RETRY_SECONDS="1000", MAX_TRIES="4")
+    read_until(process, "a failure, 1 of 4 without progress: again in this allocation in 1000 s")
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process)[0] == KILLED, "requeued"
+    process = submit("mode=crash", RETRY_SECONDS="1000", MAX_TRIES="4")
+    read_until(process, "a failure, 2 of 4 without progress: again in this allocation in 120000 s")
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
+
+
+def read_until(process, text):
+    lines = []
+    while not lines or text not in lines[-1]:
+        line = process.stdout.readline()
+        assert line, lines
+        lines.append(line)
+
+
 def test_attempts_without_progress_are_counted_over_requeues(submit, place):
     outputs = []
     for attempt in range(3):
