@@ -159,6 +159,7 @@ requeue() {
         sleep "$RETRY_SECONDS"
     done
     sleep 600 # killed in its sleep
+    [ -z "$is_terminated" ] || exit 143
     refuse_requeue
 }
 
