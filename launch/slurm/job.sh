@@ -19,6 +19,7 @@ MAX_TRIES=${MAX_TRIES:-3}
 PREFLIGHT=${PREFLIGHT:-1}
 STOP_MARGIN_SECONDS=${STOP_MARGIN_SECONDS:-60}
 RETRY_SECONDS=${RETRY_SECONDS:-5}
+LAST_SECONDS=10 # before the limit: what stays for requeueing a job whose trainer has not stopped
 
 say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID} attempt ${SLURM_RESTART_COUNT:-0}: $*"; }
 
@@ -72,6 +73,11 @@ read_tries() {
 write_tries() {
     tries=$1
     echo "$1" >"$run_path/logs/tries"
+}
+
+# Count a try that began at a checkpoint of step $1.
+count_try() {
+    if [ "$(read_step)" -gt "$1" ]; then write_tries 0; else write_tries $((tries + 1)); fi
 }
 
 # Look at every node; sets bad_nodes to the names of those that must not train.
@@ -163,6 +169,20 @@ requeue() {
     refuse_requeue
 }
 
+# Give the job back shortly before its limit, whatever the trainer is at then (an evaluation, a disk that hangs): a job
+# that its limit ends is not requeued. Waits without a process of its own, which would outlive this one.
+requeue_before_limit() {
+    local left nothing end
+    end=$(find_end_time) # anew: it may have been moved
+    [ -n "$end" ] || return
+    left=$((end - LAST_SECONDS - $(date +%s)))
+    exec {nothing}<> <(:)
+    [ "$left" -le 0 ] || read -r -t "$left" -u "$nothing"
+    count_try "${before:-0}"
+    say "the trainer has not stopped in time, $tries of $MAX_TRIES tries without progress"
+    if [ "$tries" -ge "$MAX_TRIES" ]; then write_tries 0; else scontrol requeue "$(name_job)" 2>&1; fi
+}
+
 refuse_requeue() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
         say "no right to requeue: the array's next element goes on"
@@ -187,7 +207,7 @@ decide() {
         say "remove $run_path/STOP and submit again to go on"
         exit 0
     fi
-    if [ "$step" -gt "$1" ]; then write_tries 0; else write_tries $((tries + 1)); fi
+    count_try "$1"
     if [ "$tries" -ge "$MAX_TRIES" ]; then
         say "no progress in $tries tries: given up; the last lines of $log-0.log:"
         tail -n 5 "$log-0.log" 2>/dev/null
@@ -205,11 +225,22 @@ decide() {
     [ -z "$is_stopping" ] || requeue
 }
 
+# USR1: the limit, or a preemption, is near.
+hear_warning() {
+    [ -z "$srun_pid" ] || kill -USR1 "$srun_pid"
+    if [ -z "$is_stopping" ]; then
+        is_stopping=1
+        requeue_before_limit &
+        limit_pid=$!
+    fi
+}
+
 # run_job pretrain|finetune|dense CONFIG [key=value ...]: all attempts of a training run under SLURM.
 run_job() {
     stage=$1 config=$2 overrides=("${@:3}")
-    is_stopping='' is_terminated='' srun_pid=''
-    trap 'is_stopping=1; [ -z "$srun_pid" ] || kill -USR1 "$srun_pid"' USR1
+    is_stopping='' is_terminated='' srun_pid='' limit_pid=''
+    trap hear_warning USR1
+    trap '[ -z "$limit_pid" ] || kill "$limit_pid" 2>/dev/null' EXIT
     trap 'is_terminated=1' TERM
     # shellcheck disable=SC1090  # the user's
     [ -z "${SITE:-}" ] || . "$SITE" || { say "SITE=$SITE failed"; exit 2; }
@@ -225,6 +256,7 @@ run_job() {
     export MASTER_ADDR OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONFAULTHANDLER=1
     # srun 22.05 to 23.02 does not inherit it, and would give each task one CPU.
     [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+    read_tries
     end_time=$(find_end_time)
     say "$stage in $run_path from step $(read_step) on $SLURM_JOB_NODELIST, until $([ -z "$end_time" ] && echo stopped || date -d "@$end_time" '+%F %T')"
     env | grep -E '^(NCCL|TORCH|GLOO)_' | sort >"$run_path/logs/$SLURM_JOB_ID.environment" || true
@@ -234,7 +266,6 @@ run_job() {
         [ -z "$bad_nodes" ] || { pause $((6 * RETRY_SECONDS)); check_nodes; }
         [ -z "$bad_nodes" ] || { say "submit again with --exclude=$bad_nodes"; exit 1; }
     fi
-    read_tries
     local try=0 before
     while :; do
         before=$(read_step)

@@ -38,7 +38,7 @@ FAKES = {
             echo 'Slurmctld(primary) at host is UP' ;;
         requeue) [ ! -e "$FAKE_LOG.away" ] || { echo 'Unable to contact slurm controller'; exit 1; }
             [ "$FAKE_REQUEUE" = 1 ] || { echo 'Requested operation is presently disabled'; exit 1; }
-            kill -KILL $PPID ;;
+            kill -KILL 0 ;; # all of the job's processes, as SLURM does
         esac
     """,
     "squeue": 'echo "$FAKE_END"',

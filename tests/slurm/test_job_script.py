@@ -105,6 +105,18 @@ def test_usr1_stops_the_trainer_and_requeues(submit, place):
     assert "scontrol requeue 42" in read_log(place)
 
 
+def test_a_trainer_that_does_not_stop_in_time_is_requeued_before_the_limit_but_not_without_end(submit, place):
+    """The limit itself would end the job, which nobody would start again."""
+    for number in (1, 2, 3):
+        process = submit("steps=500", "mode=deaf", FAKE_END="2020-01-01T00:00:00")
+        send_while_training(process, signal.SIGUSR1, place)
+        code, output = finish(process)
+        assert f"the trainer has not stopped in time, {number} of 3 tries without progress" in output
+        assert code == (KILLED if number < 3 else 0), output
+        (place.run / "status.json").unlink()
+    assert read_log(place).count("scontrol requeue 42") == 2
+
+
 def test_term_is_not_requeued(submit, place):
     process = submit("steps=100")
     send_while_training(process, signal.SIGTERM, place)
