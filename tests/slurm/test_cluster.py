@@ -181,6 +181,14 @@ def test_scancel_really_stops_a_job_and_leaves_a_checkpoint(cluster, submit, pla
     assert cluster.describe_job(job)["Restarts"] == "0"
 
 
+def test_a_trainer_that_hears_nothing_is_requeued_before_the_limit_ends_its_job(cluster, submit, place, tmp_path):
+    job = start_stand_in(submit, place, "steps=100000", "mode=deaf", options=("--time=1", "--signal=B:USR1@30"))
+    cluster.wait_for(lambda: cluster.describe_job(job)["Restarts"] == "1", what=lambda: read_output(tmp_path))
+    assert "the trainer has not stopped in time, 1 of 3 tries without progress" in read_output(tmp_path)
+    cluster.command("scancel", job)
+    cluster.wait_for_state(job, "CANCELLED")
+
+
 def test_a_controller_that_is_away_when_the_job_stops_requeues_it_when_it_is_back(cluster, submit, place, tmp_path):
     job = start_stand_in(submit, place, "steps=100000")
     cluster.wait_for(lambda: (place.run / "status.json").exists(), what=lambda: read_output(tmp_path))
