@@ -49,7 +49,13 @@ def train_dense(config: AnyConfig, *, world: World) -> None:
         identity = {"engine": "accelerate", "task": task, **identify(config.model.name, stream)}
         require = functools.partial(require_fit, label_space=stream.label_space, identity=identity)
         build = functools.partial(_build, config, stream=stream, labelled=labelled, identity=identity, world=world)
-        return Opened(require=require, find_branch=lambda: None, build=build)
+        return Opened(
+            identity=identity,
+            evaluated_set=None if labelled is None else labelled.manifest_fingerprint,
+            require=require,
+            find_branch=lambda: None,
+            build=build,
+        )
 
     run_attempt(config, world=world, open_data=open_data)
 

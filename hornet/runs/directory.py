@@ -262,5 +262,12 @@ def _describe_git() -> dict[str, Any] | None:
 
 
 def _append_line(path: Path, row: Mapping[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(replace_non_finite(row), allow_nan=False) + "\n")
+    """Add a line; what a full disk or a kill has left of the last one goes first, or the two would be one."""
+    line = json.dumps(replace_non_finite(row), allow_nan=False) + "\n"
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode())

@@ -1,8 +1,8 @@
 """One job at a time in a run directory: who trains there says so in owner.json, and touches it every few seconds.
 
 A job that was killed leaves the file behind. It is taken over at once if its process is known to be gone, and after a
-time of silence if that cannot be known, as on another host. Ages are taken between two files of the same disk, so the
-hosts' clocks do not matter.
+time of silence if that cannot be known, as on another host or in another container. Ages are taken between two files of
+the same disk, so the hosts' clocks do not matter.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Lock:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._wait_for_silence()
-            owner = {"token": self._token, "host": platform.node(), "pid": os.getpid(), "since": time.time()}
-            write_json(self._path, owner)
+            owner = {"token": self._token, "host": platform.node(), "processes": _name_processes(), "pid": os.getpid()}
+            write_json(self._path, {**owner, "since": time.time()})
         except OSError as error:
             raise UserError(f"{self._path.parent}: the run directory cannot be written: {error.strerror}") from error
         self._thread.start()
@@ -102,7 +102,8 @@ class Lock:
         import psutil  # not above: who reads a run's weights holds no lock, and may have the models alone
 
         owner = self._read()
-        if owner is None or owner.get("host") != platform.node():
+        here = _name_processes()
+        if owner is None or owner.get("host") != platform.node() or owner.get("processes", here) != here:
             return False
         try:
             return psutil.Process(owner.get("pid")).status() == psutil.STATUS_ZOMBIE
@@ -138,6 +139,13 @@ class Lock:
             with suppress(OSError):  # a disk that does not answer for a while is no reason to end a run
                 if self.is_held():
                     os.utime(self._path)
+
+
+def _name_processes() -> str | None:
+    """Return which processes those of this container are: others may have the same host and the same number."""
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return None
 
 
 def _describe(owner: dict[str, Any]) -> str:

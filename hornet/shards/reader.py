@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -21,6 +23,11 @@ from hornet.shards.tar import TarError, read_member, split_name
 Read = TypeVar("Read")
 
 MAX_OPEN_SHARDS = 256  # a process; well below the usual limit of 1,024 open files
+
+PAUSES_SECONDS = (1.0, 4.0, 15.0, 30.0)
+"""Before each further try where the disk itself gave an error: servers come back, which costs less than a run's end."""
+LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
+"""Errors of a disk that do not pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,10 @@ class UnreadableSampleError(Exception):
         super().__init__(f"{key}: {reason}")
 
 
+class UnreadableDiskError(UnreadableSampleError):
+    """A sample that the disk would not give just now; says nothing of the sample."""
+
+
 class ShardReader:
     """Reads samples of one set in one process; keeps the tars used last open."""
 
@@ -54,6 +65,7 @@ class ShardReader:
         self._downloader = _make_downloader(shards)
         self._fetched: dict[int, bytes] = {}
         self._distrusted: set[int] = set()
+        self._pauses = list(PAUSES_SECONDS)
 
     def prepare(self, samples: Iterable[int]) -> None:
         """Fetch from the server, many at a time, what of `samples` is not on this machine; `read` then has it.
@@ -84,11 +96,20 @@ class ShardReader:
         return found
 
     def try_twice(self, sample: int, read: Callable[[], Read]) -> Read:
-        """Return what `read` makes of a sample, at the second time if the first fails: network file systems hiccup."""
+        """Return what `read` makes of a sample, at the second time if the first fails: network file systems hiccup.
+
+        While the disk gives errors it is tried for some time, once until it has given something again.
+        """
         try:
             return read()
         except UnreadableSampleError:
             self.forget(sample)
+        while self._pauses:
+            try:
+                return read()
+            except UnreadableDiskError:
+                self.forget(sample)
+                time.sleep(self._pauses.pop(0))
         return read()
 
     def forget(self, sample: int) -> None:
@@ -146,10 +167,13 @@ class ShardReader:
         try:
             descriptor = None if from_server else self._open(shard)
             if descriptor is not None:
-                return os.pread(descriptor, stop - start, start)
+                content = os.pread(descriptor, stop - start, start)
+                self._pauses = list(PAUSES_SECONDS)
+                return content
         except OSError as error:
             key = f"{self._shards.stem_of(sample)}/@{start}"
-            raise UnreadableSampleError(key, f"cannot be read ({error.strerror})") from error
+            kind = UnreadableSampleError if error.errno in LASTING else UnreadableDiskError
+            raise kind(key, f"cannot be read ({error.strerror})") from error
         assert self._files is not None
         return self._files.read(*self._locate(sample))
 

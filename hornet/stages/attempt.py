@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
+from hornet.config import flatten_values, list_settings, to_values
+from hornet.errors import UserError
+from hornet.runs.begun import list_changes
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.branch import Branch
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.components import Components
 from hornet.training.config import GuardConfig
-from hornet.training.process_group import choose_device, errors_shared, open_process_group
+from hornet.training.process_group import choose_device, errors_shared, open_process_group, tell_all
 from hornet.training.session import find_start, hold_lock, run_session
 from hornet.training.summary import report_finished
 from hornet.training.watchdog import Watchdog
@@ -56,6 +60,10 @@ class Attempt:
 class Opened:
     """A run whose data were found."""
 
+    identity: Mapping[str, Any]
+    """What a checkpoint must have been written with to fit this run, and what the ranks must have found alike."""
+    evaluated_set: str | None
+    """Fingerprint of the set to evaluate on, None without one; the ranks must have found the same."""
     require: Callable[[Checkpoint], None]
     """Raises UserError if the run cannot go on from a checkpoint."""
     find_branch: Callable[[], Branch | None]
@@ -78,9 +86,33 @@ def run_attempt(config: Config, *, world: World, open_data: Callable[[Config], O
     with watchdog, open_process_group(world, device=device, purpose=f"run {config.run.name}"), ExitStack() as held:
         with errors_shared():  # a node may lack the shards, or the module, that the others see
             opened = open_data(config)
+        require_alike(config, {**opened.identity, "evaluated set": opened.evaluated_set}, world=world)
         held.enter_context(hold_lock(run, world=world))  # not before: a wrong config leaves no folder behind
         checkpoint = find_start(run, config, require=opened.require, find_branch=opened.find_branch, world=world)
         with run.failures_marked():
             attempt = Attempt(run=run, checkpoint=checkpoint, device=device, beat=watchdog.beat)
             components = opened.build(attempt)
             run_session(run, components, checkpoint=checkpoint, world=world, device=device, watchdog=watchdog)
+
+
+def require_alike(config: Any, found: Mapping[str, Any], *, world: World) -> None:
+    """Raise UserError, on all ranks, if one has other settings than rank 0, or has `found` other data. Collective.
+
+    Nothing else would notice: nodes with copies of their own of the set, one of them of yesterday, or with commands
+    typed by hand, would train on what none of them means. What may change on a resume, as paths, may differ.
+    """
+    mine = dict(flatten_values(to_values(config), settings=list_settings(type(config))))
+    node, settings, first_found = tell_all((platform.node(), mine, dict(found)))
+    with errors_shared():
+        differing = list_changes(config, settings)
+        differing += [
+            f"{name}: {first_found.get(name)!r} -> {value!r}"
+            for name, value in found.items()
+            if value != first_found.get(name)
+        ]
+        if differing:
+            raise UserError(
+                f"rank {world.rank} on {platform.node()} would not train what rank 0 on {node} does:\n  "
+                + "\n  ".join(differing)
+                + "\ngive all ranks the same command, and copies of the same set"
+            )

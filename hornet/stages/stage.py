@@ -106,7 +106,8 @@ def run_stage(
         schedule = plan_schedule(config.schedule, steps_per_epoch=stream.steps_per_epoch)
         epoch = stream.steps_per_epoch
         leave = functools.partial(find_branch, config, schedule, steps_per_epoch=epoch, require=require, world=world)
-        return Opened(require=require, find_branch=leave, build=build)
+        evaluated_set = None if labelled is None else labelled.manifest_fingerprint
+        return Opened(identity=identity, evaluated_set=evaluated_set, require=require, find_branch=leave, build=build)
 
     run_attempt(config, world=world, open_data=open_data)
 

@@ -137,6 +137,12 @@ def _train_from(
         run.append_event("save", step=state.step, seconds=time.perf_counter() - saving)
 
     evaluate = watchdog.phase("evaluate")(functools.partial(_evaluate, run, components, recorder, world))
+
+    def evaluate_saved(state: RunState) -> None:
+        # What is being saved counts first: an evaluation lasts long, and may fail, or be killed.
+        watchdog.phase("save")(checkpointer.finish)()
+        evaluate(state, weights=components.evaluated_weights)
+
     is_finished = False
     try:
         interruption.agree_alone(save_seconds=checkpointer.longest_save_seconds)
@@ -157,7 +163,7 @@ def _train_from(
                 recorder=recorder,
                 check_requests=check_requests,
                 save=watchdog.phase("save")(save),
-                evaluate=lambda state: evaluate(state, weights=components.evaluated_weights),
+                evaluate=evaluate_saved,
                 render=lambda state, batches: _render(components, recorder, state, batches, world=world),
             )
         watchdog.phase("save")(checkpointer.finish)()

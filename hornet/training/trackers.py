@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -14,6 +18,9 @@ from hornet.errors import UserError
 from hornet.runs.directory import RunDirectory
 from hornet.training.config import TrackingConfig
 from hornet.world import World
+
+CLOSE_SECONDS = 60.0
+"""How long a run that ends waits for a tracker's server: less than SLURM gives it before the time limit."""
 
 
 class Tracker(Protocol):
@@ -76,7 +83,10 @@ def add_evaluation(folder: Path, scalars: Mapping[str, float], *, step: int) -> 
 
 
 class WandbTracker:
-    """One run of Weights & Biases over all attempts of ours: its name is kept in runs/NAME/wandb_id."""
+    """One run of Weights & Biases over all attempts of ours: its name is kept in runs/NAME/wandb_id.
+
+    Where it cannot begin, the user is told; a run that was begun is not ended by a server that is away.
+    """
 
     def __init__(self, run: RunDirectory, *, project: str) -> None:
         try:
@@ -87,19 +97,31 @@ class WandbTracker:
                 "`pip install wandb`, or set tracking.wandb_project to null"
             ) from error
         self._image = wandb.Image
+        self._teardown = wandb.teardown
+        self._folder = run.path
         path = run.path / "wandb_id"
-        if not path.exists():
-            run.write_file(path.name, secrets.token_hex(4).encode())
+        has_begun = path.exists()
+        known = path.read_text() if has_begun else secrets.token_hex(4)
+        begin = partial(wandb.init, project=project, name=run.config.name, id=known, dir=str(run.path), resume="allow")
         try:
-            self._run = wandb.init(
-                project=project, name=run.config.name, id=path.read_text(), dir=str(run.path), resume="allow"
-            )
+            self._run = begin()
         except wandb.Error as error:  # no login, no such project, no network
-            raise UserError(
-                f"tracking.wandb_project is {project}, but Weights & Biases does not begin a run: "
-                f"{str(error).splitlines()[0]}; log in once (wandb login), or set WANDB_MODE=offline, which keeps the "
-                "run on disk, or tracking.wandb_project to null"
-            ) from error
+            reason = str(error).splitlines()[0]
+            self._end_service()
+            if not has_begun:
+                raise UserError(
+                    f"tracking.wandb_project is {project}, but Weights & Biases does not begin a run: {reason}; log in "
+                    "once (wandb login), or set WANDB_MODE=offline, which keeps the run on disk, or "
+                    "tracking.wandb_project to null"
+                ) from error
+            print(
+                f"warning: Weights & Biases does not go on with the run: {reason}; this attempt is kept in "
+                f"{run.path / 'wandb'}, for wandb sync",
+                flush=True,
+            )
+            self._run = begin(mode="offline")
+        if not has_begun:
+            run.write_file(path.name, known.encode())
         # Of our own step, not of wandb's, which may not go back when an attempt repeats steps.
         self._run.define_metric("*", step_metric="step")
 
@@ -113,5 +135,30 @@ class WandbTracker:
         self._run.log({"step": step, name: self._image(pixels)})
 
     def close(self) -> None:
-        """See Tracker."""
-        self._run.finish()
+        """See Tracker. Wandb itself would wait for its server without end, and a run that is to stop with it."""
+        timer = threading.Timer(CLOSE_SECONDS, _kill_service)
+        timer.start()
+        try:
+            self._run.finish()
+        except Exception as error:  # of its own, once its service has gone
+            self._end_service()
+            print(
+                f"warning: Weights & Biases has not taken all within {CLOSE_SECONDS:g} s ({type(error).__name__}); the "
+                f"rest lies in {self._folder / 'wandb'}, for wandb sync",
+                flush=True,
+            )
+        finally:
+            timer.cancel()
+
+    def _end_service(self) -> None:
+        """End what would keep this process from ending while the server is away."""
+        _kill_service()
+        with suppress(Exception):  # it is gone
+            self._teardown()
+
+
+def _kill_service() -> None:
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.name() == "wandb-core":
+                child.kill()

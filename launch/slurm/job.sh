@@ -9,6 +9,7 @@
 #   PYTHON=python                      what runs the trainer
 #   MAX_TRIES=3                        tries without progress before the job gives up
 #   PREFLIGHT=1                        0 leaves out the check of every node
+#   RETRY_SECONDS=5                    between two tries; before the third of a run that has a checkpoint 120 times as much
 #   STOP_MARGIN_SECONDS=60             the trainer is told to be done so long before the time limit
 # shellcheck shell=bash
 # shellcheck disable=SC2154  # run_path and shards come from describe.py
@@ -18,6 +19,7 @@ MAX_TRIES=${MAX_TRIES:-3}
 PREFLIGHT=${PREFLIGHT:-1}
 STOP_MARGIN_SECONDS=${STOP_MARGIN_SECONDS:-60}
 RETRY_SECONDS=${RETRY_SECONDS:-5}
+LAST_SECONDS=10 # before the limit: what stays for requeueing a job whose trainer has not stopped
 
 say() { echo "$(date '+%F %T') job ${SLURM_JOB_ID} attempt ${SLURM_RESTART_COUNT:-0}: $*"; }
 
@@ -37,9 +39,20 @@ read_step() {
 # A port outside the ephemeral range, another one for each try, so that a dying process of the last cannot hold it.
 choose_port() { echo $((20000 + (SLURM_JOB_ID * 7 + ${SLURM_RESTART_COUNT:-0} * 101 + $1 * 13) % 12000)); }
 
-# When the time limit ends the job, in seconds since 1970; nothing without a limit.
+# When the time limit ends the job, in seconds since 1970; nothing without a limit, or if SLURM does not answer.
 find_end_time() {
-    date -d "$(squeue --noheader --job "$SLURM_JOB_ID" --format %e 2>/dev/null)" +%s 2>/dev/null || true
+    local end
+    end=$(squeue --noheader --job "$(name_job)" --format %e 2>/dev/null)
+    [ -z "$end" ] || date -d "$end" +%s 2>/dev/null || true # of nothing, date makes the last midnight
+}
+
+# Wait for some seconds, or until a signal asks for something else: bash hears one only when a command has ended.
+pause() {
+    local waited
+    for ((waited = 0; waited < $1; waited++)); do
+        [ -z "$is_stopping$is_terminated" ] || return
+        sleep 1
+    done
 }
 
 # How SLURM calls this job; of an array, this element.
@@ -47,9 +60,25 @@ name_job() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then echo "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"; else echo "$SLURM_JOB_ID"; fi
 }
 
-# Tries in a row that brought no checkpoint, over all attempts of the job.
-read_tries() { cat "$run_path/logs/tries" 2>/dev/null || echo 0; }
-write_tries() { echo "$1" >"$run_path/logs/tries"; }
+# Whether the run is finished: its summary says so, as to the trainer; status.json may not have been written any more.
+is_finished() { [ -e "$run_path/summary.json" ]; }
+
+# Sets `tries` to the tries in a row that brought no checkpoint, over all attempts of the job.
+read_tries() {
+    tries=$(cat "$run_path/logs/tries" 2>/dev/null)
+    [[ $tries =~ ^[0-9]+$ ]] || tries=0
+}
+
+# Counts for this attempt even where it cannot be written: a full disk must not make a job try for ever.
+write_tries() {
+    tries=$1
+    echo "$1" >"$run_path/logs/tries"
+}
+
+# Count a try that began at a checkpoint of step $1.
+count_try() {
+    if [ "$(read_step)" -gt "$1" ]; then write_tries 0; else write_tries $((tries + 1)); fi
+}
 
 # Look at every node; sets bad_nodes to the names of those that must not train.
 check_nodes() {
@@ -127,9 +156,34 @@ run_once() {
 
 # Give the job back to the queue, to go on later; does not return.
 requeue() {
-    if scontrol requeue "$(name_job)" 2>&1; then
-        sleep 600 # killed in its sleep
-    fi
+    local refused=0
+    until scontrol requeue "$(name_job)" 2>&1; do
+        # A controller that is away (restarts, is overloaded) has not said no: it is asked until the job is ended.
+        [ -z "$is_terminated" ] || exit 143
+        if scontrol ping 2>/dev/null | grep -q ' UP'; then refused=$((refused + 1)); fi
+        [ "$refused" -lt 3 ] || refuse_requeue
+        sleep "$RETRY_SECONDS"
+    done
+    sleep 600 # killed in its sleep
+    [ -z "$is_terminated" ] || exit 143
+    refuse_requeue
+}
+
+# Give the job back shortly before its limit, whatever the trainer is at then (an evaluation, a disk that hangs): a job
+# that its limit ends is not requeued. Waits without a process of its own, which would outlive this one.
+requeue_before_limit() {
+    local left nothing end
+    end=$(find_end_time) # anew: it may have been moved
+    [ -n "$end" ] || return
+    left=$((end - LAST_SECONDS - $(date +%s)))
+    exec {nothing}<> <(:)
+    [ "$left" -le 0 ] || read -r -t "$left" -u "$nothing"
+    count_try "${before:-0}"
+    say "the trainer has not stopped in time, $tries of $MAX_TRIES tries without progress"
+    if [ "$tries" -ge "$MAX_TRIES" ]; then write_tries 0; else scontrol requeue "$(name_job)" 2>&1; fi
+}
+
+refuse_requeue() {
     if [ -n "${SLURM_ARRAY_JOB_ID:-}" ]; then
         say "no right to requeue: the array's next element goes on"
         exit 0
@@ -141,10 +195,10 @@ requeue() {
 # Decide what follows from what became of a try; returns only if there is to be another one in this allocation.
 # $1: the checkpoint's step before the try.
 decide() {
-    local state reason step
+    local state reason step seconds
     state=$(read_status state) reason=$(read_status reason) step=$(read_step)
     say "srun ended with $code; status ${state:-none}${reason:+ ($reason)}, checkpoint of step $1 -> $step"
-    [ "$state" != finished ] || exit 0
+    ! is_finished || exit 0
     if [ -n "$is_terminated" ]; then
         say "SIGTERM (scancel, or the time limit): not requeued"
         exit 143
@@ -153,24 +207,40 @@ decide() {
         say "remove $run_path/STOP and submit again to go on"
         exit 0
     fi
-    if [ "$step" -gt "$1" ]; then write_tries 0; else write_tries $(($(read_tries) + 1)); fi
-    if [ "$(read_tries)" -ge "$MAX_TRIES" ]; then
-        say "no progress in $(read_tries) tries: given up; the last lines of $log-0.log:"
+    count_try "$1"
+    if [ "$tries" -ge "$MAX_TRIES" ]; then
+        say "no progress in $tries tries: given up; the last lines of $log-0.log:"
         tail -n 5 "$log-0.log" 2>/dev/null
         write_tries 0 # for whoever submits again, after mending it
         exit 1
     fi
     if [ "$state" = stopped ] || [ -n "$is_stopping" ]; then requeue; fi
-    say "a failure, $(read_tries) of $MAX_TRIES without progress: again in this allocation"
+    # A run that has trained before is worth waiting for: SLURM takes 5 minutes to see that a node is gone (and requeues
+    # the job itself), a disk's server longer to come back.
+    seconds=$((tries > 1 && step > 0 ? 120 * RETRY_SECONDS : RETRY_SECONDS))
+    say "a failure, $tries of $MAX_TRIES without progress: again in this allocation in $seconds s"
     tail -n 3 "$log-0.log" 2>/dev/null
-    sleep "$RETRY_SECONDS"
+    pause "$seconds"
+    [ -z "$is_terminated" ] || exit 143
+    [ -z "$is_stopping" ] || requeue
+}
+
+# USR1: the limit, or a preemption, is near.
+hear_warning() {
+    [ -z "$srun_pid" ] || kill -USR1 "$srun_pid"
+    if [ -z "$is_stopping" ]; then
+        is_stopping=1
+        requeue_before_limit &
+        limit_pid=$!
+    fi
 }
 
 # run_job pretrain|finetune|dense CONFIG [key=value ...]: all attempts of a training run under SLURM.
 run_job() {
     stage=$1 config=$2 overrides=("${@:3}")
-    is_stopping='' is_terminated='' srun_pid=''
-    trap 'is_stopping=1; [ -z "$srun_pid" ] || kill -USR1 "$srun_pid"' USR1
+    is_stopping='' is_terminated='' srun_pid='' limit_pid=''
+    trap hear_warning USR1
+    trap '[ -z "$limit_pid" ] || kill "$limit_pid" 2>/dev/null' EXIT
     trap 'is_terminated=1' TERM
     # shellcheck disable=SC1090  # the user's
     [ -z "${SITE:-}" ] || . "$SITE" || { say "SITE=$SITE failed"; exit 2; }
@@ -180,17 +250,20 @@ run_job() {
     described=$("$PYTHON" "$ROOT/launch/slurm/describe.py" "$config" "${overrides[@]}") || exit 2
     eval "$described" # run_path, shards: quoted by describe.py
     mkdir -p "$run_path/logs"
-    [ "$(read_status state)" != finished ] || { say "$run_path is finished"; exit 0; }
+    ! is_finished || { say "$run_path is finished"; exit 0; }
     [ ! -e "$run_path/STOP" ] || { say "$run_path/STOP is there: not started"; exit 0; }
     MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
     export MASTER_ADDR OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" PYTHONFAULTHANDLER=1
     # srun 22.05 to 23.02 does not inherit it, and would give each task one CPU.
     [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+    read_tries
     end_time=$(find_end_time)
-    say "$stage in $run_path from step $(read_step) on $SLURM_JOB_NODELIST, until ${end_time:+$(date -d "@$end_time" '+%F %T')}${end_time:-stopped}"
+    say "$stage in $run_path from step $(read_step) on $SLURM_JOB_NODELIST, until $([ -z "$end_time" ] && echo stopped || date -d "@$end_time" '+%F %T')"
     env | grep -E '^(NCCL|TORCH|GLOO)_' | sort >"$run_path/logs/$SLURM_JOB_ID.environment" || true
     if [ "$PREFLIGHT" = 1 ]; then
         check_nodes
+        # What a job before this one left behind may just be going: memory of a GPU, a disk's server that hangs.
+        [ -z "$bad_nodes" ] || { pause $((6 * RETRY_SECONDS)); check_nodes; }
         [ -z "$bad_nodes" ] || { say "submit again with --exclude=$bad_nodes"; exit 1; }
     fi
     local try=0 before

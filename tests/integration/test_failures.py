@@ -34,11 +34,43 @@ def test_a_disk_full_on_one_rank_ends_all_and_keeps_the_checkpoint_before(pretra
     assert json.loads((run / "summary.json").read_text())["steps"] == 6
 
 
+def test_an_evaluation_that_fails_costs_no_step(pretraining, tmp_path):
+    """The checkpoint of its step counts before it begins; it fails at once the next time, not after the same steps."""
+    config, run = pretraining(cadence__evaluate_every_steps=4), tmp_path / "runs/pretrain"
+    for _ in range(2):
+        codes, outputs = launch(
+            "pretrain.py", "--config", config, patch="tests.integration.failing_evaluation", check=False
+        )
+        assert codes == [1, 1], outputs
+        assert "out of memory" in outputs[0]
+        assert (run / "checkpoints/latest").read_text() == "step_00000004"
+    assert "from step 4" in outputs[0]
+    assert read_last_step(run) == 4
+    launch("pretrain.py", "--config", config)
+    assert json.loads((run / "summary.json").read_text())["steps"] == 12
+
+
 def test_a_run_directory_that_cannot_be_made_is_named(pretraining, tmp_path):
     (tmp_path / "file").write_text("")
     done = run_python(ROOT / "launch/pretrain.py", "--config", pretraining(), f"run.root={tmp_path}/file", check=False)
     assert done.returncode == 2
     assert f"{tmp_path}/file/pretrain: the run directory cannot be written: Not a directory" in done.stderr
+
+
+def test_a_node_with_another_copy_of_the_set_is_refused_before_anything_is_trained(pretraining, tmp_path, shards):
+    other = tmp_path / "other"
+    for split in ("train", "validation"):
+        images = shards.parent / "images" / split
+        run_python("launch/shards.py", "build", images, other, "--split", split, "--samples-per-shard", 13)
+    config = pretraining(data__shards="$SET", evaluation__shards="$SET")
+    ranks = Ranks("pretrain.py", "--config", config, environments=({"SET": str(shards)}, {"SET": str(other)}))
+    codes, outputs = ranks.wait()
+    assert codes == [2, 2], outputs
+    assert "would not train what rank 0 on" in outputs[1]
+    assert "\n  stream: '" in outputs[1]
+    assert "\n  evaluated set: '" in outputs[1]
+    assert "rank 1 failed: rank 1 on" in outputs[0]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_image_that_rots_is_replaced_and_named_or_ends_the_run(pretraining, tmp_path, shards):

@@ -102,7 +102,7 @@ class Cluster:
             text += f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=64 RealMemory=1000000\n"
         (self.folder / "slurm.conf").write_text(text)
         make_names_resolve()
-        self._run("slurmctld", "-f", self.folder / "slurm.conf")
+        self.start_controller()
         for node in NODES:
             self.start_node(node)
         self.wait_for(lambda: self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%t").split() == ["idle"] * 2)
@@ -113,6 +113,9 @@ class Cluster:
         time.sleep(1)
         for name in (*(f"slurmd.{node}" for node in NODES), "slurmctld", "munged"):
             self.kill_daemon(name, "-TERM")
+
+    def start_controller(self):
+        self._run("slurmctld", "-f", self.folder / "slurm.conf")
 
     def start_node(self, node):
         self._run("slurmd", "-f", self.folder / "slurm.conf", "-N", node)

@@ -21,7 +21,11 @@ FAKES = {
             case $1 in --output=*) output=${1#--output=} ;; --overlap) overlap=1 ;; esac
             shift
         done
-        if [ -n "${overlap:-}" ]; then printf '%b' "$FAKE_PREFLIGHT"; exit; fi
+        if [ -n "${overlap:-}" ]; then
+            [ -e "$FAKE_LOG.looked" ] || printf '%b' "${FAKE_FIRST_PREFLIGHT:-$FAKE_PREFLIGHT}"
+            [ ! -e "$FAKE_LOG.looked" ] || printf '%b' "$FAKE_PREFLIGHT"
+            touch "$FAKE_LOG.looked"; exit
+        fi
         echo srun "$@" >>"$FAKE_LOG"
         export SLURM_PROCID=0 SLURM_NODEID=0 SLURM_LOCALID=0
         exec "$@" >"${output/\\%t/0}" 2>&1
@@ -30,8 +34,11 @@ FAKES = {
         echo scontrol "$@" >>"$FAKE_LOG"
         case $1 in
         show) printf 'node1\\nnode2\\n' ;;
-        requeue) [ "$FAKE_REQUEUE" = 1 ] || { echo 'Requested operation is presently disabled'; exit 1; }
-            kill -KILL $PPID ;;
+        ping) [ -e "$FAKE_LOG.away" ] && echo 'Slurmctld(primary) at host is DOWN' && rm "$FAKE_LOG.away" && exit 1
+            echo 'Slurmctld(primary) at host is UP' ;;
+        requeue) [ ! -e "$FAKE_LOG.away" ] || { echo 'Unable to contact slurm controller'; exit 1; }
+            [ "$FAKE_REQUEUE" = 1 ] || { echo 'Requested operation is presently disabled'; exit 1; }
+            kill -KILL 0 ;; # all of the job's processes, as SLURM does
         esac
     """,
     "squeue": 'echo "$FAKE_END"',

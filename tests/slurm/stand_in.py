@@ -1,6 +1,8 @@
 """Takes the trainer's place where the job script alone is tested: steps, checkpoints, status; no torch.
 
-stand_in.py --config FILE run.root=DIR run.name=NAME [mode=train|crash|crash_once] [steps=N] [seconds=S]
+stand_in.py --config FILE run.root=DIR run.name=NAME [mode=MODE] [steps=N] [seconds=S]
+
+Modes: train, crash, crash_once, killed_at_the_end (between the summary and the status), deaf (to signals).
 """
 
 import json
@@ -43,12 +45,14 @@ def main():
     while step < int(values.get("steps", "5")):
         time.sleep(float(values.get("seconds", "0.02")))
         step += 1
-        if heard or (run / "STOP").exists():
+        if (heard and mode != "deaf") or (run / "STOP").exists():
             save(step)
             write_status("stopped", reason=heard[0] if heard else "STOP file")
             return
     save(step)
-    write_status("finished")
+    (run / "summary.json").write_text("{}")
+    if mode != "killed_at_the_end":
+        write_status("finished")
 
 
 main()

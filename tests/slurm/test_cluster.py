@@ -1,10 +1,13 @@
 """Jobs and their restarts on a real SLURM controller with two nodes, all on this machine."""
 
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from hornet.config import load_config
@@ -176,6 +179,35 @@ def test_scancel_really_stops_a_job_and_leaves_a_checkpoint(cluster, submit, pla
     time.sleep(12)  # longer than a requeued job waits
     assert cluster.describe_job(job)["JobState"] == "CANCELLED"
     assert cluster.describe_job(job)["Restarts"] == "0"
+
+
+def test_a_trainer_that_hears_nothing_is_requeued_before_the_limit_ends_its_job(cluster, submit, place, tmp_path):
+    job = start_stand_in(submit, place, "steps=100000", "mode=deaf", options=("--time=1", "--signal=B:USR1@30"))
+    cluster.wait_for(lambda: cluster.describe_job(job)["Restarts"] == "1", what=lambda: read_output(tmp_path))
+    assert "the trainer has not stopped in time, 1 of 3 tries without progress" in read_output(tmp_path)
+    cluster.command("scancel", job)
+    cluster.wait_for_state(job, "CANCELLED")
+
+
+def test_a_controller_that_is_away_when_the_job_stops_requeues_it_when_it_is_back(cluster, submit, place, tmp_path):
+    job = start_stand_in(submit, place, "steps=100000")
+    cluster.wait_for(lambda: (place.run / "status.json").exists(), what=lambda: read_output(tmp_path))
+    cluster.kill_daemon("slurmctld", "-TERM")
+    cluster.wait_for(lambda: "DOWN" in cluster.command("scontrol", "ping", check=False))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "slurm_script" in " ".join(process.cmdline()) and process.environ().get("SLURM_JOB_ID") == job:
+                process.send_signal(signal.SIGUSR1)
+    # Then scontrol says, line by line, that it cannot (22.05: "Unexpected message received").
+    cluster.wait_for(
+        lambda: len(read_output(tmp_path).partition("status stopped")[2].splitlines()) > 2,
+        what=lambda: read_output(tmp_path),
+    )
+    cluster.start_controller()
+    cluster.wait_for(lambda: cluster.describe_job(job)["Restarts"] == "1", what=lambda: read_output(tmp_path))
+    assert "no right to requeue" not in read_output(tmp_path)
+    cluster.command("scancel", job)
+    cluster.wait_for_state(job, "CANCELLED")
 
 
 def test_a_chain_of_jobs_goes_on_where_nothing_may_be_requeued(cluster, submit, place, tmp_path):

@@ -61,6 +61,41 @@ def test_the_trainer_gets_its_config_a_deadline_and_one_task_a_gpu(submit, place
     assert int(deadline.removeprefix("run.stop_at=")) == int(limit.stdout) - 60
 
 
+def test_without_an_answer_of_slurm_there_is_no_deadline(submit, place):
+    """`date` makes the last midnight of nothing, and the run would stop before its first step."""
+    code, output = finish(submit(FAKE_END=""))
+    assert code == 0, output
+    assert "run.stop_at=" not in (place.run / "logs/42.0.0-0.log").read_text()
+    assert "until stopped" in output
+
+
+def test_a_run_that_was_killed_between_its_summary_and_its_status_is_finished(submit, place):
+    code, output = finish(submit("mode=killed_at_the_end"))
+    assert code == 0, output
+    assert read_log(place).count("srun ") == 1
+    code, output = finish(submit())
+    assert (code, "is finished" in output) == (0, True)
+
+
+def test_a_finished_run_whose_summary_was_moved_away_goes_on(submit, place):
+    """The trainer says so, where it is to go back and leave out batches."""
+    finish(submit())
+    (place.run / "summary.json").unlink()
+    code, output = finish(submit("steps=7"))
+    assert (code, "checkpoint of step 5 -> 7" in output) == (0, True), output
+
+
+def test_tries_are_counted_where_the_disk_takes_nothing(submit, place):
+    (place.run / "logs/tries").mkdir(parents=True)  # cannot be written, as on a full disk
+    process = submit("mode=crash")
+    lines = []
+    while len(lines) < 100 and (line := process.stdout.readline()):
+        lines.append(line)
+    process.kill()
+    output = "".join(lines)
+    assert "no progress in 3 tries: given up" in output, output
+
+
 def test_usr1_stops_the_trainer_and_requeues(submit, place):
     process = submit("steps=1000")
     send_while_training(process, signal.SIGUSR1, place)
@@ -68,6 +103,18 @@ def test_usr1_stops_the_trainer_and_requeues(submit, place):
     assert code == KILLED, "the stand-in for scontrol kills the job, as SLURM does"
     assert "status stopped (SIGUSR1)" in output
     assert "scontrol requeue 42" in read_log(place)
+
+
+def test_a_trainer_that_does_not_stop_in_time_is_requeued_before_the_limit_but_not_without_end(submit, place):
+    """The limit itself would end the job, which nobody would start again."""
+    for number in (1, 2, 3):
+        process = submit("steps=500", "mode=deaf", FAKE_END="2020-01-01T00:00:00")
+        send_while_training(process, signal.SIGUSR1, place)
+        code, output = finish(process)
+        assert f"the trainer has not stopped in time, {number} of 3 tries without progress" in output
+        assert code == (KILLED if number < 3 else 0), output
+        (place.run / "status.json").unlink()
+    assert read_log(place).count("scontrol requeue 42") == 2
 
 
 def test_term_is_not_requeued(submit, place):
@@ -96,6 +143,27 @@ def test_a_crash_after_progress_is_forgiven(submit, place):
     code, output = finish(submit("mode=crash_once", MAX_TRIES="1"))
     assert code == 0, output
     assert "a failure, 0 of 1 without progress: again in this allocation" in output
+
+
+def test_before_the_third_try_a_run_with_a_checkpoint_waits_long_but_not_for_a_signal(submit, place):
+    (place.run / "checkpoints").mkdir(parents=True)
+    (place.run / "checkpoints/latest").write_text("step_00000002")
+    process = submit("mode=crash", RETRY_SECONDS="1000", MAX_TRIES="4")
+    read_until(process, "a failure, 1 of 4 without progress: again in this allocation in 1000 s")
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process)[0] == KILLED, "requeued"
+    process = submit("mode=crash", RETRY_SECONDS="1000", MAX_TRIES="4")
+    read_until(process, "a failure, 2 of 4 without progress: again in this allocation in 120000 s")
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
+
+
+def read_until(process, text):
+    lines = []
+    while not lines or text not in lines[-1]:
+        line = process.stdout.readline()
+        assert line, lines
+        lines.append(line)
 
 
 def test_attempts_without_progress_are_counted_over_requeues(submit, place):
@@ -134,6 +202,24 @@ def test_without_the_right_to_requeue_an_array_goes_on_with_its_next_element(sub
     assert found == code
     assert ("the array's next element goes on" if array else "submit again, or as a chain") in output
     assert f"scontrol requeue {'40_2' if array else '42'}" in read_log(place)
+
+
+def test_a_controller_that_is_away_is_asked_again(submit, place):
+    process = submit("steps=1000")
+    send_while_training(process, signal.SIGCONT, place)
+    (place.folder / "log.away").touch()
+    process.send_signal(signal.SIGUSR1)
+    code, output = finish(process)
+    assert code == KILLED, output
+    assert "Unable to contact slurm controller" in output
+    assert read_log(place).count("scontrol requeue 42") == 2
+
+
+def test_a_node_that_is_well_at_the_second_look_trains(submit, place):
+    code, output = finish(submit(FAKE_FIRST_PREFLIGHT="ok node1\\nbad node2: GPU 0 has 70000 MiB in use\\n"))
+    assert code == 0, output
+    assert "preflight: node2: GPU 0 has 70000 MiB in use" in output
+    assert "preflight: 2 nodes ok" in output
 
 
 def test_a_bad_node_is_named_and_nothing_is_started(submit, place):
@@ -278,6 +364,11 @@ def test_preflight_names_what_is_wrong_with_a_node(place, tmp_path):
     assert f"{tmp_path}/file/run cannot be written (Not a directory)" in found
     assert "has python=" in run_preflight("--versions", "python=2.7")
     assert run_preflight("--shards", "https://somewhere/else") == "ok n"
+
+
+def test_a_slow_start_is_no_wrong_clock():
+    assert run_preflight("--now", time.time() - 100) == "ok n"
+    assert "the clock is +" in run_preflight("--now", time.time() - 1000)
 
 
 def test_preflight_looks_for_tars_that_a_pattern_names(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,63 @@ def test_a_read_that_fails_once_is_tried_again_with_a_new_handle(
     assert set(num_opened.values()) == {2}
     assert reports(batches) == []
     assert images(batches) == healthy
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long readers have paused; no time passes."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    return slept
+
+
+def test_a_disk_that_is_away_for_some_seconds_is_waited_for(
+    toy_set: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    """A client that Lustre has evicted, a server that restarts: all reads fail until it is back."""
+    healthy = images(run(toy_set))
+    pread = os.pread
+
+    def read_once_back(descriptor: int, length: int, offset: int) -> bytes:
+        if sum(slept) < 20:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", read_once_back)
+    batches = run(toy_set)
+    assert reports(batches) == []
+    assert images(batches) == healthy
+    assert slept == [1, 4, 15]
+
+
+@pytest.mark.parametrize(("number", "is_waited_for"), [(errno.EIO, True), (errno.EACCES, False)])
+def test_a_disk_that_stays_away_makes_a_bad_sample(
+    toy_set: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float], number: int, is_waited_for: bool
+) -> None:
+    broken = open_shards(toy_set, "train").locate(1)
+    open_file = os.open
+
+    def open_others(path: Any, flags: int) -> int:
+        if str(path) == broken:
+            raise OSError(number, os.strerror(number))
+        return open_file(path, flags)
+
+    monkeypatch.setattr(os, "open", open_others)
+    found = reports(run(toy_set))
+    assert {(bad.shard, bad.reason) for bad in found} == {("toy-01.tar", f"cannot be read ({os.strerror(number)})")}
+    assert (sum(slept) >= 50) == is_waited_for
+
+
+def test_a_disk_that_is_gone_is_waited_for_once_and_ends_the_run(
+    toy_set: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    def fail(descriptor: int, length: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)\) nor any of 16 substitutes"):
+        run(toy_set)
+    assert slept == [1, 4, 15, 30]
 
 
 def test_a_bug_in_a_transform_is_not_taken_for_a_bad_sample(toy_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:

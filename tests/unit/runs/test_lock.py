@@ -45,6 +45,29 @@ def test_a_killed_owner_on_this_host_is_followed_at_once(tmp_path):
         assert time.monotonic() - started < 1
 
 
+def test_an_owner_in_another_container_of_this_host_is_not_taken_for_gone(tmp_path):
+    """Containers share the host's name where they share its network, and number their processes on their own."""
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    leave_owner(tmp_path, host=platform.node(), pid=process.pid, processes="pid:[1]")
+    timer = threading.Timer(0.2, lambda: os.utime(tmp_path / FILE, (1, 1)))
+    timer.start()
+    with pytest.raises(UserError, match="is training this run"), Lock(tmp_path, **QUICK):
+        pytest.fail("two owners")
+    timer.join()
+
+
+def test_what_a_lock_says_of_its_process_is_what_it_compares(tmp_path):
+    with Lock(tmp_path, **QUICK):
+        owner = json.loads((tmp_path / FILE).read_text())
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    process.wait()
+    leave_owner(tmp_path, **owner | {"pid": process.pid})
+    started = time.monotonic()
+    with Lock(tmp_path, beat_seconds=10, silence_seconds=100):
+        assert time.monotonic() - started < 1
+
+
 def test_a_silent_owner_elsewhere_is_followed_after_the_silence(tmp_path):
     leave_owner(tmp_path)
     started = time.monotonic()

@@ -11,6 +11,7 @@ from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.config import TrackingConfig
 from hornet.training.trackers import open_trackers
 from hornet.world import ALONE
+from tests.patience import PATIENCE
 
 IMAGE = torch.rand(3, 8, 8)
 
@@ -92,3 +93,43 @@ def test_wandb_without_a_login_is_a_sentence(run, monkeypatch, tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert "UserError: tracking.wandb_project is hornet, but Weights & Biases does not begin a run: " in last
     assert "log in once (wandb login), or set WANDB_MODE=offline" in last
+    assert not (run.path / "wandb_id").exists(), "the next start says so again"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_begun_goes_on_without_wandbs_server(run, monkeypatch, tmp_path):
+    """Hours of training later it may be away when the run is started again; wandb would not let the process end."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    command = [sys.executable, "-c", USE_WANDB, str(run.config.root)]
+    for mode in ("offline", "online"):
+        monkeypatch.setenv("WANDB_MODE", mode)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PATIENCE
+        )
+    assert "warning: Weights & Biases does not go on with the run: " in done.stdout
+    known = (run.path / "wandb_id").read_text()
+    assert len(list((run.path / "wandb").glob(f"offline-run-*-{known}"))) == 2
+
+
+@pytest.mark.slow
+def test_a_run_ends_though_wandb_waits_for_its_server(run, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    stop_service = """
+import psutil, signal
+import hornet.training.trackers as trackers
+trackers.CLOSE_SECONDS = 1.0
+(service,) = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+service.send_signal(signal.SIGSTOP)
+tracker.close()
+print("closed")
+"""
+    code = USE_WANDB.replace("tracker.close()", stop_service)
+    command = [sys.executable, "-c", code, str(run.config.root)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+    assert "warning: Weights & Biases has not taken all within 1 s" in done.stdout
+    assert done.stdout.endswith("closed\n")
