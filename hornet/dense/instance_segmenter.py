@@ -39,7 +39,7 @@ LAST_LAYER = 12
 class FixedAnchors(AnchorGenerator):  # type: ignore[misc]
     """Anchors 4, 8, 16, 32 and 64 pixels apart, as the positions of the maps are.
 
-    torchvision divides the sides of a batch by those of its maps: 800 pixels by the 13 positions of the smallest are 61.
+    torchvision divides the sides of a batch by those of its maps: 800 pixels by the smallest's 13 positions are 61.
     """
 
     def grid_anchors(self, grid_sizes: list[list[int]], strides: Any) -> list[Tensor]:

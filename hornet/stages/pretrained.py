@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hornet.data.config import Channels
 from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.model.config import ModelConfig
@@ -141,6 +142,20 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
             f"{source}: holds NaN or infinity in {len(damaged)} tensors ({list_first(damaged)}); the training that "
             "wrote them had failed, take an earlier checkpoint"
         )
+
+
+def tell_normalising(start: Pretrained, *, mean: Channels, std: Channels, key: str) -> list[str]:
+    """Return a line if the start learned from images that were normalised in another way; a weight file does not say.
+
+    `key` is what stands before `mean` and `std` in the run's settings.
+    """
+    learned = [start.description.get("mean"), start.description.get("std")]
+    if learned in ([None, None], [list(mean), list(std)]):
+        return []
+    return [
+        f"images: normalised by {key}mean={list(mean)} and {key}std={list(std)}, while the start learned from images "
+        f"normalised by {learned[0]} and {learned[1]}, which its weights fit"
+    ]
 
 
 def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "head.weight") -> None:
