@@ -2,6 +2,7 @@
 
 What is special about a network is asked of it by its methods, never by its type: `set_grad_checkpointing`,
 `get_classifier`, `group_matcher` and `no_weight_decay` are timm's; `use_kernels` and `count_multiply_adds` ours.
+A ConvNeXt alone is known by its type: it is given the layers of its original (layer_groups.py).
 """
 
 from __future__ import annotations
