@@ -51,7 +51,8 @@ class Pretrained:
     label_space: LabelSpace | None
     """Classes of the head; None if unknown."""
     description: Mapping[str, Any]
-    """What the checkpoint says of them: model, image_size, mean, std; empty for a weight file."""
+    """What the checkpoint says of them: model, image_size, mean, std; of a folder of weights what its config.json says
+    of mean and std; empty for a weight file."""
     source: str
     """Where they came from, for people."""
     step: int | None = None
@@ -88,9 +89,33 @@ def read_pretrained(path: Path, *, weights: Weights, label_space: str | None) ->
     return Pretrained(
         state_dict=state_dict,
         label_space=None if label_space is None else find_label_space(label_space),
-        description={},
+        description=_read_normalising(file),
         source=source,
     )
+
+
+def _read_normalising(file: Path) -> dict[str, Any]:
+    """Return mean and std from a config.json beside the weights of a folder, as timm's hub has it; empty without.
+
+    Raises UserError if it cannot be read: by other numbers the same weights are worth less, and nobody would know why.
+    """
+    path = file.with_name("config.json")
+    if file.name not in FOLDER_FILES or not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: is no JSON that can be read ({type(error).__name__}), and may say how images are normalised for "
+            f"{file.name}; copy the folder again, or remove it"
+        ) from error
+    told = value.get("pretrained_cfg", value) if isinstance(value, Mapping) else None
+    found = {key: told.get(key) for key in ("mean", "std")} if isinstance(told, Mapping) else {}
+    return found if found and all(_is_of_channels(numbers) for numbers in found.values()) else {}
+
+
+def _is_of_channels(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
 
 
 def identify_weights(path: Path) -> str:
