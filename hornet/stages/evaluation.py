@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import timm
 import torch
 from torch import nn
 
@@ -134,6 +135,17 @@ def describe_missing(missing: tuple[str, ...]) -> str:
     )
 
 
+def describe_usual(name: str, mixing: MixingConfig) -> str | None:
+    """Say that the weights which timm publishes of a network want images that are normalised otherwise, if they do."""
+    usual = timm.get_pretrained_cfg(name)
+    if usual is None or (tuple(usual.mean), tuple(usual.std)) == (mixing.mean, mixing.std):
+        return None
+    return (
+        f"images are normalised by mean={list(mixing.mean)} and std={list(mixing.std)}; if these are weights of "
+        f"timm's, they want mixing={{mean: {list(usual.mean)}, std: {list(usual.std)}}}"
+    )
+
+
 def open_stream(config: EvaluationConfig, *, world: World, corrupt: Corrupt | None = None) -> EvaluationStream:
     """Open a labelled set and see that its batches have room; raises UserError, to be shared with all ranks."""
     stream = open_evaluation_stream(config, world=world, corrupt=corrupt)
@@ -237,6 +249,8 @@ class _Networks:
         first = next(iter(starts.values()))
         self._known = first.description
         self.model_config = self._choose_model(world)
+        if not self._known and (remark := describe_usual(self.model_config.name, config.mixing)):
+            _tell(world, remark)
         self.label_space = first.label_space or self._guess_label_space(first, of_set, world=world)
 
     def build(self, size: int) -> tuple[dict[Weights, nn.Module], MixingConfig]:
