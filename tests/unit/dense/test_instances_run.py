@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn import functional
+from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from torchvision.ops import roi_align
 
 from dense import stage
@@ -167,7 +168,8 @@ def test_masks_are_pasted_as_torch_samples_them_at_the_middles_of_pixels(is_auto
     x = 2 * (columns - boxes[:, :1]) / (boxes[:, 2:3] - boxes[:, :1]) - 1
     y = 2 * (rows - boxes[:, 1:2]) / (boxes[:, 3:] - boxes[:, 1:2]) - 1
     places = torch.stack(torch.broadcast_tensors(x[:, None], y[:, :, None]), dim=3)
-    expected = functional.grid_sample(masks[:, None], places, align_corners=False)[:, 0]
+    expected = functional.grid_sample(masks[:, None], places, align_corners=False, padding_mode="border")[:, 0]
+    expected *= (places.abs() <= 1).all(dim=3)  # nothing beyond the box
     with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
         found = paste_masks(masks, boxes, size=(50, 90))
     is_clear = (expected - 0.5).abs() > 1e-4
@@ -178,18 +180,25 @@ def test_masks_are_pasted_as_torch_samples_them_at_the_middles_of_pixels(is_auto
 
 
 @pytest.mark.parametrize("radius", [6, 10, 16])
-def test_the_right_mask_of_a_small_object_overlaps_it(radius):
-    """By torchvision's own way of pasting it would be 0.81 to 0.93."""
-    rows, columns = (torch.arange(64) + 0.5)[:, None], torch.arange(64) + 0.5
+def test_the_mask_that_was_taught_of_a_small_ring_overlaps_it(radius):
+    """What torchvision teaches, at 1.5 times the size; without the shift it is 0.87, as torchvision pastes it 0.80."""
+    rows, columns = (torch.arange(96) + 0.5)[:, None] / 1.5, (torch.arange(96) + 0.5) / 1.5
     overlaps = []
-    for shift in torch.linspace(0, 0.9, 10):
-        disc = (rows - 32 - shift) ** 2 + (columns - 32 - shift / 2) ** 2 <= radius**2
-        x, y = 32 + shift / 2, 32 + shift
-        box = torch.tensor([[x - radius, y - radius, x + radius, y + radius]])
-        seen = roi_align(disc[None, None].float(), [box], (28, 28), aligned=True)
-        [found] = paste_masks(seen[:, 0], box, size=(64, 64))
-        overlaps.append((found & disc).sum() / (found | disc).sum())
-    assert torch.stack(overlaps).mean() > 0.98
+    for step in torch.linspace(0, 0.9, 10):
+        x, y = 32 + step / 2, 32 + step
+
+        def draw(rows, columns, x=x, y=y):
+            squares = (rows - y) ** 2 + (columns - x) ** 2
+            return (squares <= radius**2) & (squares >= (radius - 4) ** 2)
+
+        box = 1.5 * torch.tensor([[x - radius, y - radius, x + radius, y + radius]])
+        taught = project_masks_on_boxes(draw(rows, columns)[None], box, torch.zeros(1), 28)
+        told = {"boxes": box, "masks": taught[:, None], "labels": torch.ones(1), "scores": torch.ones(1)}
+        image = make_instances(size=(96, 96), original_size=(64, 64))
+        [found] = detect(lambda *_, told=told: [told], torch.zeros(1, 3, 96, 96), make_batch(image))
+        there = draw((torch.arange(64) + 0.5)[:, None], torch.arange(64) + 0.5)
+        overlaps.append((found.masks[0] & there).sum() / (found.masks[0] | there).sum())
+    assert torch.stack(overlaps).mean() > 0.92
 
 
 def test_a_picture_shows_what_is_annotated_and_what_is_found():
@@ -277,7 +286,7 @@ def test_a_detector_that_says_what_is_there_is_right(tmp_path, alone):
     assert (found.num_images, found.num_bad_images) == (6, 0)
     assert found.box_ap == pytest.approx(100)
     assert found.mask_ap50 == pytest.approx(100)
-    assert found.mask_ap > 97, "masks are seen at 28 x 28"
+    assert found.mask_ap > 99, "though masks are seen at 28 x 28"
     written = json.loads((tmp_path / "bbox.json").read_text())
     listed = json.loads((tmp_path / "source/annotations/instances_train2017.json").read_text())["annotations"]
     names = ("image_id", "category_id")
