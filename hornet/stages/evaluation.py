@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import nn
 
@@ -33,6 +32,7 @@ from hornet.stages.pretrained import (
     Pretrained,
     adapt,
     choose_network,
+    describe_usual,
     load_weights,
     read_pretrained,
     require_head_of,
@@ -132,17 +132,6 @@ def describe_missing(missing: tuple[str, ...]) -> str:
     return (
         f"{len(missing)} of the judged classes {'is' if len(missing) == 1 else 'are'} none of the weights' "
         f"({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): their images count as missed, and have no loss"
-    )
-
-
-def describe_usual(name: str, mixing: MixingConfig) -> str | None:
-    """Say that the weights which timm publishes of a network want images that are normalised otherwise, if they do."""
-    usual = timm.get_pretrained_cfg(name)
-    if usual is None or (tuple(usual.mean), tuple(usual.std)) == (mixing.mean, mixing.std):
-        return None
-    return (
-        f"images are normalised by mean={list(mixing.mean)} and std={list(mixing.std)}; if these are weights of "
-        f"timm's, they want mixing={{mean: {list(usual.mean)}, std: {list(usual.std)}}}"
     )
 
 

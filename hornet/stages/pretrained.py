@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from hornet.data.config import Channels
+from hornet.data.config import Channels, MixingConfig
 from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.model.config import ModelConfig
@@ -181,6 +182,17 @@ def tell_normalising(start: Pretrained, *, mean: Channels, std: Channels, key: s
         f"images: normalised by {key}mean={list(mean)} and {key}std={list(std)}, while the start learned from images "
         f"normalised by {learned[0]} and {learned[1]}, which its weights fit"
     ]
+
+
+def describe_usual(name: str, mixing: MixingConfig) -> str | None:
+    """Say that the weights which timm publishes of a network want images that are normalised otherwise, if they do."""
+    usual = timm.get_pretrained_cfg(name)
+    if usual is None or (tuple(usual.mean), tuple(usual.std)) == (mixing.mean, mixing.std):
+        return None
+    return (
+        f"images are normalised by mean={list(mixing.mean)} and std={list(mixing.std)}; if these are weights of "
+        f"timm's, they want mixing={{mean: {list(usual.mean)}, std: {list(usual.std)}}}"
+    )
 
 
 def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "head.weight") -> None:

@@ -13,7 +13,8 @@ from hornet.config import ConfigError, load_config, to_yaml
 from hornet.data.config import MixingConfig
 from hornet.errors import UserError
 from hornet.shards.label_space import LabelSpace
-from hornet.stages.evaluation import Evaluated, Row, describe_usual
+from hornet.stages.evaluation import Evaluated, Row
+from hornet.stages.pretrained import describe_usual
 from hornet.stages.results import find_folder, write_results
 from hornet.training.evaluate import Evaluation
 from hornet.training.measures import Calibration, ClassCount, Confusion, Measurement
