@@ -18,12 +18,13 @@ from hornet.data.loader import EvaluationStream, TrainStream
 from hornet.data.segmentation import open_segmentation_evaluation, open_segmentation_stream
 from hornet.data.shared_memory import require_shared_memory
 from hornet.dense.uper_net import UPerNet
-from hornet.dense.weights import load_backbone
+from hornet.dense.weights import fit_backbone
 from hornet.model.build import list_shapes
 from hornet.model.cost import count_training_flops
 from hornet.model.resize import get_filter_grids
 from hornet.stages.attempt import Attempt, Opened, run_attempt
 from hornet.stages.classification import require_same_labels
+from hornet.stages.pretrained import read_pretrained, tell_normalising
 from hornet.stages.record import PARENT, describe_run, find_parent
 from hornet.stages.stage import identify, require_fit
 from hornet.training.average_precision import AveragePrecision
@@ -120,9 +121,12 @@ def _build(
         if isinstance(model, UPerNet):  # a detector's are taken over the regions of an image, which are many
             require_statistics(model, stream.micro_batch_size)
         if attempt.checkpoint is None and config.start is not None:
-            num_resized = load_backbone(get_backbone(model), config.start.from_, weights=config.start.weights)
+            found = read_pretrained(config.start.from_, weights=config.start.weights, label_space=None)
+            num_resized = fit_backbone(get_backbone(model), found)
+            report = [f"backbone from {config.start.from_}; {num_resized} filters resized; heads are fresh"]
+            report += tell_normalising(found, mean=config.mean, std=config.std, key="")
             if world.is_main:
-                print(f"backbone from {config.start.from_}; {num_resized} filters resized; heads are fresh", flush=True)
+                print("\n".join(report), flush=True)
     flops_per_image = count_training_flops(model, find_typical_size(config, stream=stream))
     shapes, filters = list_shapes(model), list(get_filter_grids(model))
     start_from = None if config.start is None else config.start.from_

@@ -10,7 +10,7 @@ from finetune.config import FinetuneConfig
 from finetune.start import fit_weights, name_released
 from hornet.stages.classification import Classification
 from hornet.stages.micro_batch import EngineLoad
-from hornet.stages.pretrained import read_pretrained
+from hornet.stages.pretrained import read_pretrained, tell_normalising
 from hornet.stages.stage import run_stage
 from hornet.training.checkpoints.checkpoint import Checkpoint
 from hornet.training.clipping import require_halves
@@ -31,6 +31,7 @@ def finetune(config: FinetuneConfig, *, world: World) -> None:
                 pretrained = read_pretrained(start.from_, weights=start.weights, label_space=start.label_space)
                 pretrained, remarks = name_released(pretrained)
                 report = [*remarks, *fit_weights(pretrained, model, label_space=task.label_space)]
+                report += tell_normalising(pretrained, mean=task.mixing.mean, std=task.mixing.std, key="mixing.")
             if world.is_main:
                 print("\n".join(report), flush=True)
         return AccelerateEngine(

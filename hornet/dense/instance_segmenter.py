@@ -26,12 +26,26 @@ from hornet.model.cost import Cost, MultiplyAdds, count_forward
 STRIDE = 32
 """Pixels that the sides of a batch are filled up to a multiple of."""
 NUM_LEVELS = 5
+STRIDES = tuple(4 * 2**level for level in range(NUM_LEVELS))
+"""Pixels from anchor to anchor, of each map."""
 RATIOS = (0.5, 1.0, 2.0)
 """Height over width of the anchors."""
 NUM_PROPOSALS = {"mask_rcnn": 1000, "cascade_mask_rcnn": 2000}
 """Of an image in training, as the original's configs; 1,000 in evaluation."""
 LAST_LAYER = 12
 """Number of the backbone's last layer to the original's layer-wise decay; the heads are one further."""
+
+
+class FixedAnchors(AnchorGenerator):  # type: ignore[misc]
+    """Anchors 4, 8, 16, 32 and 64 pixels apart, as the positions of the maps are.
+
+    torchvision divides the sides of a batch by those of its maps: 800 pixels by the smallest's 13 positions are 61.
+    """
+
+    def grid_anchors(self, grid_sizes: list[list[int]], strides: Any) -> list[Tensor]:
+        """Return the anchors (positions x anchors a position, 4) of each map, whatever `strides` says."""
+        anchors: list[Tensor] = super().grid_anchors(grid_sizes, [[stride, stride] for stride in STRIDES])
+        return anchors
 
 
 class InstanceSegmenter(nn.Module):
@@ -108,7 +122,7 @@ def build_instance_segmenter(
     large. `num_regions` of an image, at most, go through the heads of boxes in training, and a quarter of them through
     those of masks.
     """
-    anchors = AnchorGenerator(tuple((anchor_size * 2**level,) for level in range(NUM_LEVELS)), (RATIOS,) * NUM_LEVELS)
+    anchors = FixedAnchors(tuple((anchor_size * 2**level,) for level in range(NUM_LEVELS)), (RATIOS,) * NUM_LEVELS)
     build = build_mask_rcnn if kind == "mask_rcnn" else build_cascade_mask_rcnn
     parts = build(
         backbone,

@@ -5,7 +5,7 @@ from pathlib import Path
 from hornet.dense.backbone import DenseBackbone
 from hornet.dense.uper_net import UPerNet
 from hornet.model.state_dicts import find_only_state_dict
-from hornet.stages.pretrained import load_weights, read_pretrained
+from hornet.stages.pretrained import Pretrained, load_weights, read_pretrained
 from hornet.training.checkpoints.weight_file import read_weight_file
 from hornet.training.config import Weights
 
@@ -18,7 +18,11 @@ def load_backbone(backbone: DenseBackbone, path: Path | str, *, weights: Weights
     The norms behind the stages stay as they are: a classifier has none. Raises UserError as
     hornet.stages.pretrained.read_pretrained, and, naming parameters, for weights of another network.
     """
-    found = read_pretrained(path, weights=weights, label_space=None)
+    return fit_backbone(backbone, read_pretrained(path, weights=weights, label_space=None))
+
+
+def fit_backbone(backbone: DenseBackbone, found: Pretrained) -> int:
+    """As load_backbone, of weights that are read already."""
     trunk = {name: tensor for name, tensor in found.state_dict.items() if name not in _OF_THE_CLASSIFIER}
     norms = {name: tensor for name, tensor in backbone.state_dict().items() if name.startswith("norm")}
     model = found.description.get("model")

@@ -2,6 +2,7 @@
 
 What is special about a network is asked of it by its methods, never by its type: `set_grad_checkpointing`,
 `get_classifier`, `group_matcher` and `no_weight_decay` are timm's; `use_kernels` and `count_multiply_adds` ours.
+A ConvNeXt alone is known by its type: it is given the layers of its original (layer_groups.py).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import hornet.model.variants  # noqa: F401  # registers the names with timm
 from hornet.errors import UserError
 from hornet.model.config import OWN_LAYER_SCALE, RESERVED, ModelConfig
 from hornet.model.cost import require_logits
+from hornet.model.layer_groups import give_published_layers
 from hornet.model.resize import choose_resize
 
 MAX_NUM_GRAPHS = 128
@@ -47,6 +49,7 @@ def build_model(
     model = _create(config, num_classes=num_classes, image_size=image_size, seed=seed)
     require_logits(model, name=config.name, num_classes=num_classes, image_size=image_size, key=size_key)
     _scale_head(model, config.head_init_scale)
+    give_published_layers(model)
     if not choose_resize(model, config.resize) and config.resize != "bilinear":
         raise UserError(f"model.resize: {config.name} has no global filters to be resized; leave it out")
     use_kernels = getattr(model, "use_kernels", None)

@@ -32,6 +32,7 @@ from hornet.stages.pretrained import (
     Pretrained,
     adapt,
     choose_network,
+    describe_usual,
     load_weights,
     read_pretrained,
     require_head_of,
@@ -237,6 +238,8 @@ class _Networks:
         first = next(iter(starts.values()))
         self._known = first.description
         self.model_config = self._choose_model(world)
+        if not self._known and (remark := describe_usual(self.model_config.name, config.mixing)):
+            _tell(world, remark)
         self.label_space = first.label_space or self._guess_label_space(first, of_set, world=world)
 
     def build(self, size: int) -> tuple[dict[Weights, nn.Module], MixingConfig]:

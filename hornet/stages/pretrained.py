@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
+from hornet.data.config import Channels, MixingConfig
 from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.model.config import ModelConfig
@@ -50,7 +52,8 @@ class Pretrained:
     label_space: LabelSpace | None
     """Classes of the head; None if unknown."""
     description: Mapping[str, Any]
-    """What the checkpoint says of them: model, image_size, mean, std; empty for a weight file."""
+    """What the checkpoint says of them: model, image_size, mean, std; of a folder of weights what its config.json says
+    of mean and std; empty for a weight file."""
     source: str
     """Where they came from, for people."""
     step: int | None = None
@@ -87,9 +90,33 @@ def read_pretrained(path: Path | str, *, weights: Weights, label_space: str | No
     return Pretrained(
         state_dict=state_dict,
         label_space=None if label_space is None else find_label_space(label_space),
-        description={},
+        description=_read_normalising(file),
         source=source,
     )
+
+
+def _read_normalising(file: Path) -> dict[str, Any]:
+    """Return mean and std from a config.json beside the weights of a folder, as timm's hub has it; empty without.
+
+    Raises UserError if it cannot be read: by other numbers the same weights are worth less, and nobody would know why.
+    """
+    path = file.with_name("config.json")
+    if file.name not in FOLDER_FILES or not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path}: is no JSON that can be read ({type(error).__name__}), and may say how images are normalised for "
+            f"{file.name}; copy the folder again, or remove it"
+        ) from error
+    told = value.get("pretrained_cfg", value) if isinstance(value, Mapping) else None
+    found = {key: told.get(key) for key in ("mean", "std")} if isinstance(told, Mapping) else {}
+    return found if found and all(_is_of_channels(numbers) for numbers in found.values()) else {}
+
+
+def _is_of_channels(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
 
 
 def identify_weights(path: Path) -> str:
@@ -141,6 +168,31 @@ def _require_usable(state_dict: Mapping[str, Tensor], *, source: str) -> None:
             f"{source}: holds NaN or infinity in {len(damaged)} tensors ({list_first(damaged)}); the training that "
             "wrote them had failed, take an earlier checkpoint"
         )
+
+
+def tell_normalising(start: Pretrained, *, mean: Channels, std: Channels, key: str) -> list[str]:
+    """Return a line if the start learned from images that were normalised in another way; a weight file does not say.
+
+    `key` is what stands before `mean` and `std` in the run's settings.
+    """
+    learned = [start.description.get("mean"), start.description.get("std")]
+    if learned in ([None, None], [list(mean), list(std)]):
+        return []
+    return [
+        f"images: normalised by {key}mean={list(mean)} and {key}std={list(std)}, while the start learned from images "
+        f"normalised by {learned[0]} and {learned[1]}, which its weights fit"
+    ]
+
+
+def describe_usual(name: str, mixing: MixingConfig) -> str | None:
+    """Say that the weights which timm publishes of a network want images that are normalised otherwise, if they do."""
+    usual = timm.get_pretrained_cfg(name)
+    if usual is None or (tuple(usual.mean), tuple(usual.std)) == (mixing.mean, mixing.std):
+        return None
+    return (
+        f"images are normalised by mean={list(mixing.mean)} and std={list(mixing.std)}; if these are weights of "
+        f"timm's, they want mixing={{mean: {list(usual.mean)}, std: {list(usual.std)}}}"
+    )
 
 
 def require_head_of(start: Pretrained, label_space: LabelSpace, *, name: str = "head.weight") -> None:

@@ -31,7 +31,7 @@ FINETUNE = {
     "start": {},
     "model": {**PRETRAIN["model"], "drop_path_rate": 0.1},
     "data": {"split": "train", "transform": {"image_size": 48, "flip_probability": 0.5}},
-    "mixing": {"label_smoothing": 0.1},
+    "mixing": {"label_smoothing": 0.1, "std": [0.25, 0.25, 0.25]},
     "evaluation": {"image_size": 48, "batch_size": 4},
     "optimizer": {"weight_decay": 1e-8, "clip_grad_norm": 1.0, "layer_decay": 0.8, "ema_decay": 0.9},
     "schedule": {"num_epochs": 1, "peak_lr": 1e-3},
@@ -57,6 +57,7 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
     assert f"starting from {pretrained}/checkpoints/step_00000006 (raw weights)" in outputs[0]
     assert "filters: 2 resized" in outputs[0], "stage 3 grows from 2x2 to 3x3; stage 4 is 1x1 at both sizes"
     assert "head: kept, both label spaces are 'squares'" in outputs[0]
+    assert "images: normalised by mixing.mean=[0.485, 0.456, 0.406] and mixing.std=[0.25, 0.25, 0.25]" in outputs[0]
 
     ranks = Ranks("finetune.py", "--config", config, "run.name=killed")
     kill_when(lambda: read_last_step(killed) >= 3, ranks)

@@ -194,7 +194,7 @@ def _place_masks(listed: Sequence[Annotation], annotated: AnnotatedImage, view: 
     masks = np.zeros((len(listed), len(rows), len(columns)), np.uint8)
     for number, one in enumerate(listed):
         mask = make_mask(one.segmentation, height=annotated.height, width=annotated.width)
-        masks[number] = mask[rows[:, None], columns[::-1] if view.is_mirrored else columns]
+        masks[number] = mask[:, columns[::-1] if view.is_mirrored else columns][rows]  # 4 times as fast as at once
     return masks
 
 

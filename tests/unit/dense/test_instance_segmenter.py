@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.models.detection.image_list import ImageList
 
 from hornet.dense.detectors import build_mask_rcnn
 from hornet.dense.instance_segmenter import build_instance_segmenter
@@ -41,14 +42,15 @@ def test_losses_are_torchvisions_where_it_neither_resizes_nor_normalises():
         num_classes=3,
         image_mean=[0.0] * 3,
         image_std=[1.0] * 3,
-        min_size=64,
+        min_size=128,
         max_size=1000,
         rpn_post_nms_top_n_train=1000,
     ).train()
     theirs.load_state_dict(ours.state_dict())
     theirs.transform._skip_resize = True
-    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    instances = [make_instances(((8, 8, 40, 56), 1), size=(64, 96)), make_instances(((4, 4, 44, 60), 2), size=(64, 96))]
+    size = (128, 192)  # multiples of 64: else torchvision's anchors on the smallest map are elsewhere
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(1))
+    instances = [make_instances(((8, 8, 40, 56), 1), size=size), make_instances(((4, 4, 44, 60), 2), size=size)]
     torch.manual_seed(5)
     expected = theirs(list(images), to_targets(*instances))
     found = run(ours, images, *instances)
@@ -95,6 +97,21 @@ def test_strides_are_those_of_the_maps_whatever_the_first_image_is():
         == network.roi_heads.mask_roi_pool.scales
         == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
     )
+
+
+@pytest.mark.parametrize("size", [(64, 96), (160, 224), (256, 288)])
+def test_anchors_stand_where_the_positions_of_their_maps_do(size):
+    """torchvision's are 48, 56 or 57 pixels apart on the smallest map, where it has a position more than fits."""
+    network = build().eval()
+    images = torch.zeros(1, 3, *size)
+    maps = list(network.backbone(images).values())
+    [anchors] = network.rpn.anchor_generator(ImageList(images, [size]), maps)
+    middles = (anchors[:, :2] + anchors[:, 2:]) / 2
+    per_map = middles.split([3 * x.shape[2] * x.shape[3] for x in maps])
+    for x, found, stride in zip(maps, per_map, (4, 8, 16, 32, 64), strict=True):
+        rows, columns = torch.arange(x.shape[2]) * stride, torch.arange(x.shape[3]) * stride
+        expected = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=2).reshape(-1, 2)
+        assert (found == expected.repeat_interleave(3, dim=0)).all()
 
 
 def test_anchors_double_from_map_to_map():

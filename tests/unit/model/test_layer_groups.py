@@ -7,7 +7,11 @@ from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay
 
 import hornet  # noqa: F401 (registers the models)
+from hornet.model.build import build_model
+from hornet.model.config import ModelConfig
 from hornet.model.hornet import HorNet
+from hornet.training.config import OptimizerConfig
+from hornet.training.optimizer import build_optimizer
 
 
 def get_original_layer(name: str) -> int:
@@ -64,6 +68,39 @@ def test_other_depths_number_their_layers_without_gaps(depth: int, last: int) ->
 def test_without_a_head_the_norm_keeps_its_layer() -> None:
     layers = group_parameters(build_on_meta(num_classes=0), build_on_meta().group_matcher(), reverse=True)
     assert layers["norm.weight"] == 13
+
+
+def get_layer_of_convnext(name: str) -> int:
+    """facebookresearch/ConvNeXt @231af90, optim_factory.py, by timm's names."""
+    parts = name.split(".")
+    if parts[0] == "stages":
+        stage = int(parts[1])
+        block = int(parts[3]) if parts[2] == "blocks" else 0
+        return {0: 1, 1: 2, 2: 3 + block // 3, 3: 12}[stage]
+    return 0 if parts[0] == "stem" else 13
+
+
+@pytest.mark.parametrize("name", ["convnext_small", "convnext_large"])
+def test_a_convnext_has_the_layers_of_its_original(name: str) -> None:
+    config = ModelConfig(name=name, arguments={"dims": [8, 16, 32, 64]})
+    model = build_model(config, num_classes=3, image_size=64, seed=0)
+    optimizer = build_optimizer(model, OptimizerConfig(layer_decay=0.8))
+    scales = {name: group["lr_scale"] for group in optimizer.param_groups for name in group["names"]}
+    assert scales.keys() == dict(model.named_parameters()).keys()
+    for parameter, scale in scales.items():
+        assert scale == pytest.approx(0.8 ** (13 - get_layer_of_convnext(parameter))), parameter
+
+
+@pytest.mark.parametrize(("depth", "last"), [(1, 5), (3, 5), (4, 6), (9, 7), (18, 10)])
+def test_a_convnext_of_another_depth_numbers_its_layers_without_gaps(depth: int, last: int) -> None:
+    config = ModelConfig(name="convnext_atto", arguments={"depths": [2, 1, depth, 2], "dims": [8, 16, 32, 64]})
+    model = build_model(config, num_classes=3, image_size=64, seed=0)
+    layers = group_parameters(model, model.group_matcher(), reverse=True)
+    assert set(layers.values()) == set(range(last + 1))
+    assert layers["head.norm.weight"] == layers["head.fc.weight"] == last
+    assert layers["stages.3.downsample.0.weight"] == layers["stages.3.blocks.1.gamma"] == last - 1
+    coarse = group_parameters(model, model.group_matcher(coarse=True), reverse=True)
+    assert [coarse[f"stages.{stage}.blocks.0.gamma"] for stage in range(4)] == [1, 2, 3, 4]
 
 
 def test_coarse_groups_are_stem_stages_and_head() -> None:

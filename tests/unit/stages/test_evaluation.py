@@ -10,9 +10,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hornet.cli import evaluate as command
 from hornet.config import ConfigError, load_config, to_yaml
+from hornet.data.config import MixingConfig
 from hornet.errors import UserError
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.evaluation import Evaluated, Row
+from hornet.stages.pretrained import describe_usual
 from hornet.stages.results import find_folder, write_results
 from hornet.training.evaluate import Evaluation
 from hornet.training.measures import Calibration, ClassCount, Confusion, Measurement
@@ -79,6 +81,20 @@ def test_a_weight_file_is_evaluated_as_the_original_evaluates(tmp_path, override
         image_size,
         crop_fraction,
     )
+
+
+def test_weights_of_timm_that_want_other_images_are_told_of():
+    usual = MixingConfig()
+    assert describe_usual("hornet_tiny_gf", usual) is None
+    assert describe_usual("swin_tiny_patch4_window7_224", usual) is None
+    assert describe_usual("a_network_of_ones_own", usual) is None
+    told = describe_usual("vit_base_patch16_224", usual)
+    assert told == (
+        "images are normalised by mean=[0.485, 0.456, 0.406] and std=[0.229, 0.224, 0.225]; if these are weights of "
+        "timm's, they want mixing={mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5]}"
+    )
+    half = (0.5, 0.5, 0.5)
+    assert describe_usual("vit_base_patch16_224", MixingConfig(mean=half, std=half)) is None
 
 
 def make_row(*, loss=1.5, top1=50.0, **values):

@@ -465,3 +465,27 @@ def test_weights_in_parts_are_identified_by_all_of_them(tmp_path):
     before = identify_weights(tmp_path)
     save_file({"b": torch.zeros(2)}, tmp_path / "2.safetensors")
     assert identify_weights(tmp_path) != before
+
+
+@pytest.mark.parametrize("wrap", [lambda told: {"architecture": "x", "pretrained_cfg": told}, lambda told: told])
+def test_a_folder_of_timms_hub_says_how_its_images_are_normalised(tmp_path, wrap):
+    save_file(make_state(), tmp_path / "model.safetensors")
+    assert read(tmp_path).description == {}
+    (tmp_path / "config.json").write_text(json.dumps(wrap({"mean": [0.5, 0.5, 0.25], "std": [0.5, 0.25, 1]})))
+    expected = {"mean": [0.5, 0.5, 0.25], "std": [0.5, 0.25, 1]}
+    assert read(tmp_path).description == read(tmp_path / "model.safetensors").description == expected
+    save_file(make_state(), tmp_path / "other.safetensors")
+    assert read(tmp_path / "other.safetensors").description == {}, "who knows whose it is"
+
+
+@pytest.mark.parametrize("told", [{"hidden_size": 8}, [], {"mean": [0.5], "std": [0.5] * 3}, {"pretrained_cfg": 3}])
+def test_a_config_that_says_nothing_of_normalising_is_passed_over(tmp_path, told):
+    save_file(make_state(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    assert read(tmp_path).description == {}
+
+
+def test_a_damaged_config_beside_weights_is_named(tmp_path):
+    save_file(make_state(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"mean": [0.')
+    assert "config.json: is no JSON that can be read (JSONDecodeError)" in refusal(tmp_path)

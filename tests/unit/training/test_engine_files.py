@@ -16,7 +16,7 @@ from hornet.model.config import ModelConfig
 from hornet.model.global_filter import resize_filter
 from hornet.model.resize import choose_resize, get_filter_grids
 from hornet.shards.label_space import LabelSpace, number_classes
-from hornet.stages.pretrained import Pretrained, read_pretrained
+from hornet.stages.pretrained import Pretrained, read_pretrained, tell_normalising
 from hornet.training.engines.deepspeed_files import load_shard
 
 
@@ -82,6 +82,18 @@ def test_the_head_follows_the_class_names():
     assert torch.equal(target.head.weight[1], fresh[1])
     assert report[-1] == "head: 3 of 4 rows mapped by class name from 's'; fresh rows for x"
     assert torch.equal(target.downsample_layers[0][0].weight, source.downsample_layers[0][0].weight)
+
+
+def test_other_numbers_to_normalise_by_than_the_start_s_are_told():
+    half, start = (0.5, 0.5, 0.5), start_of(make_model(3), None)
+    assert tell_normalising(start, mean=half, std=half, key="mixing.") == [], "a weight file does not say"
+    start = dataclasses.replace(start, description={"mean": [0.5] * 3, "std": [0.5, 0.5, 0.25]})
+    assert tell_normalising(start, mean=half, std=(0.5, 0.5, 0.25), key="") == []
+    [line] = tell_normalising(start, mean=half, std=half, key="mixing.")
+    assert line == (
+        "images: normalised by mixing.mean=[0.5, 0.5, 0.5] and mixing.std=[0.5, 0.5, 0.5], while the start learned "
+        "from images normalised by [0.5, 0.5, 0.5] and [0.5, 0.5, 0.25], which its weights fit"
+    )
 
 
 @pytest.mark.parametrize(
