@@ -127,7 +127,7 @@ def test_finetuning_waits_for_its_pretraining_under_other_launchers(cluster, sub
     config = write_config(tmp_path / "fine", FINETUNE, shards=shards)
     arguments = ("finetune", config, f"run.root={tmp_path}/runs", f"start.from={tmp_path}/runs/pretrain")
     finetuned = submit(*arguments, options=("--after", pretrained), LAUNCHER="torchrun", RANKS_PER_NODE="1")
-    assert cluster.describe_job(finetuned)["Reason"] == "Dependency"
+    cluster.wait_for(lambda: cluster.describe_job(finetuned)["Reason"] == "Dependency")
     for job in (pretrained, finetuned):
         assert cluster.wait_for_state(job, "COMPLETED", "FAILED")["JobState"] == "COMPLETED", read_output(tmp_path)
     for name in ("pretrain", "finetune"):
@@ -149,7 +149,7 @@ def test_a_study_is_job_arrays_its_finetunings_behind_their_parents(cluster, tmp
 
     call("run", "--slurm", *options)
     parent, tuned = list_jobs()
-    assert cluster.describe_job(tuned)["Reason"] == "Dependency"
+    cluster.wait_for(lambda: cluster.describe_job(tuned)["Reason"] == "Dependency")
     call("run", "--slurm", *options)
     assert list_jobs() == [parent, tuned], "nothing twice that is in the queue"
     for job in (parent, tuned):

@@ -1,11 +1,11 @@
 import json
-import os
 import resource
 import signal
 import threading
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from hornet.errors import UserError
@@ -25,6 +25,7 @@ from scaling.networks import NetworkFacts
 from scaling.pool import Ended, run_together
 from scaling.state import look
 from scaling.timing import NUM_STEPS, find_memory_problems, measure, require_memory
+from tests.patience import PATIENCE
 from tests.unit.scaling.studies import GRID, make_study
 
 SMALL = GRID | {"families": ["gf"], "fractions": [1.0], "seeds": [0]}
@@ -229,8 +230,17 @@ def test_whoever_interrupts_a_measurement_ends_its_copies(tmp_path, monkeypatch)
             run_together(study, expand(study)[0], [tmp_path / "a.yaml"])
     finally:
         signal.signal(signal.SIGINT, before)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(mark.read_text()), 0)
+    copy, deadline = int(mark.read_text()), time.monotonic() + PATIENCE
+    while is_running(copy):  # a signal that was sent has not arrived yet
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_running(pid):
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_what_runs_were_said_to_take_stands_beside_what_they_took(tmp_path):
