@@ -66,6 +66,7 @@ class ShardReader:
         self._fetched: dict[int, bytes] = {}
         self._distrusted: set[int] = set()
         self._pauses = list(PAUSES_SECONDS)
+        self._given_up: set[int] = set()  # shards that were waited for in vain
 
     def prepare(self, samples: Iterable[int]) -> None:
         """Fetch from the server, many at a time, what of `samples` is not on this machine; `read` then has it.
@@ -98,19 +99,25 @@ class ShardReader:
     def try_twice(self, sample: int, read: Callable[[], Read]) -> Read:
         """Return what `read` makes of a sample, at the second time if the first fails: network file systems hiccup.
 
-        While the disk gives errors it is tried for some time, once until it has given something again.
+        While the disk gives errors it is tried for some time, once until it has given something again, and once for
+        each shard: a disk with a bad place in one does not come back.
         """
         try:
             return read()
         except UnreadableSampleError:
             self.forget(sample)
-        while self._pauses:
+        shard = self._shards.shard_of(sample)
+        while self._pauses and shard not in self._given_up:
             try:
                 return read()
             except UnreadableDiskError:
                 self.forget(sample)
                 time.sleep(self._pauses.pop(0))
-        return read()
+        try:
+            return read()
+        except UnreadableDiskError:
+            self._given_up.add(shard)
+            raise
 
     def forget(self, sample: int) -> None:
         """Read a sample anew the next time: through a new handle, or past the cache (a disk may have damaged it)."""
