@@ -153,7 +153,7 @@ class WandbTracker:
     def _end_service(self) -> None:
         """End what would keep this process from ending while the server is away."""
         _kill_service()
-        with suppress(Exception):  # it is gone
+        with suppress(Exception, SystemExit):  # it is gone, and wandb would end with its exit code
             self._teardown()
 
 

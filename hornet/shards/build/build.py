@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -119,8 +119,10 @@ def _report_complete(plan: BuildPlan, manifest: Manifest) -> BuildReport:
             "options; choose another --split or output folder"
         )
     kept = _read_plan(plan)
-    if kept.items() >= _describe_plan(plan).items():  # else it is of a build of another split, which will go on
+    if kept.items() >= _describe_plan(plan).items():
         _clean(plan)
+    with suppress(OSError):  # what is left is of a build of another split, which will go on, or empty after a kill
+        plan.work.rmdir()
     return BuildReport(manifest=manifest, was_complete=True)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import errno
 import io
+import itertools
 import json
 import os
 import resource
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -298,15 +299,42 @@ def test_a_finished_split_asked_for_again_leaves_the_work_on_another_alone(
     assert not (tmp_path / "out" / ".build").exists()
 
 
-def test_what_a_finished_build_left_is_removed_by_the_next(
+def test_what_a_finished_build_left_is_removed_by_the_next_wherever_it_was_killed(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clean = build_module._clean
     with monkeypatch.context() as patch:
         patch.setattr(build_module, "_clean", lambda _: None)  # killed just before
-        make(source, tmp_path / "out")
-    assert (tmp_path / "out" / ".build").exists()
-    assert make(source, tmp_path / "out").was_complete
-    assert not (tmp_path / "out" / ".build").exists()
+        make(source, tmp_path / "before")
+    assert (tmp_path / "before" / ".build").exists()
+    for num_removals in itertools.count():
+        left = iter(range(num_removals))
+
+        def limit(remove: Callable[..., None], left: Iterator[int] = left) -> Callable[..., None]:
+            def remove_or_die(*arguments: Any, **options: Any) -> None:
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                remove(*arguments, **options)
+
+            return remove_or_die
+
+        def clean_until_killed(plan: BuildPlan, limit: Any = limit) -> None:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "unlink", limit(os.unlink))
+                patch.setattr(os, "rmdir", limit(os.rmdir))
+                clean(plan)
+
+        shutil.copytree(tmp_path / "before", output := tmp_path / f"{num_removals}")
+        with monkeypatch.context() as patch:
+            patch.setattr(build_module, "_clean", clean_until_killed)
+            try:
+                make(source, output)
+                break
+            except KeyboardInterrupt:
+                pass
+        assert make(source, output).was_complete
+        assert not (output / ".build").exists(), num_removals
+    assert num_removals > 3
 
 
 @pytest.mark.parametrize("is_dry_run", [False, True])
