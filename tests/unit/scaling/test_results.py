@@ -200,20 +200,21 @@ def test_the_page_names_what_is_missing_and_loads_nothing(study_of):
 
 
 @pytest.mark.slow
-def test_a_study_of_shares_and_of_lengths_is_fitted_by_laws_of_both(study_of):
+def test_a_study_of_shares_and_of_lengths_is_fitted_by_laws_of_both(study_of, tmp_path):
     """Whatever `fit.data` says: with one of the two alone, runs of two lengths would pass for seeds of one cell."""
     groups = {"grid": WIDE | {"epochs": [2, 4, 8]}}
+    study, cells = study_of(groups)
+    results = results_of(study, cells)
+    measurements = list_measurements(results)
     for data, asked, laws in (
         ("U", [], ["repeated", "three_term"]),
         ("T", [], ["repeated", "three_term"]),
         ("U", ["repeated"], ["repeated"]),
         ("U", ["kaplan"], ["kaplan"]),
     ):
-        study, cells = study_of(groups, fit={"data": data, "laws": asked})
-        measurements = list_measurements(results_of(study, cells))
-        found = list_laws(study, measurements, num_classes=3)
+        asking = make_study(tmp_path, groups=groups, fit={"data": data, "laws": asked})
+        found = list_laws(asking, measurements, num_classes=3)
         assert [law.name for law in found] == laws
-    study, _ = study_of(groups)
     known = {law.name for law in list_laws(study, measurements, num_classes=3)}
     same_length = [run for run in measurements if run.factors["T"] == 2 * run.factors["U"]]
     known |= {law.name for law in list_laws(study, same_length, num_classes=3)}
@@ -221,15 +222,11 @@ def test_a_study_of_shares_and_of_lengths_is_fitted_by_laws_of_both(study_of):
         law.name for law in list_laws(study, [run for run in same_length if run.factors["U"] == 48], num_classes=3)
     }
     assert known == set(LAWS), "a study may ask for each law"
-    study, cells = study_of(groups, fit={"laws": ["kaplan"]})
-    results = results_of(study, cells)
-    (pooled,) = fit_study(study, results)
+    (pooled,) = fit_study(make_study(tmp_path, groups=groups, fit={"laws": ["kaplan"]}), results)
     assert "mixed_cells" in {flag.code for flag in pooled.fit.flags}
-    study, cells = study_of(groups, fit={"laws": ["repeated"], "resamples": 20})
-    (found,) = fit_study(study, results_of(study, cells))
+    (found,) = fit_study(make_study(tmp_path, groups=groups, fit={"laws": ["repeated"], "resamples": 20}), results)
     assert (found.fit.law.factors, len(found.fit.cells)) == (("N", "U", "T"), 36)
     assert "mixed_cells" not in {flag.code for flag in found.fit.flags}
-    results = results_of(study, cells)
     assert dict(list_answers(study, [found], results))["data"] == "U and T: unique images and images seen"
     (text,) = describe_budgets(study, [], [found], results)
     assert text.startswith("No frontier of gf: repeated has no frontier in closed form")
