@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,6 +57,31 @@ def _group_by_decays(model: nn.Module, *, layer_decay: float, weight_decay: floa
         )
         group["params"].append(parameter)
     return list(groups.values())
+
+
+def require_same_parameters(
+    groups: Sequence[Mapping[str, Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    saved_groups: Sequence[Mapping[str, Any]],
+    saved_shapes: Mapping[str, tuple[int, ...]],
+    folder: Path,
+) -> None:
+    """Raise UserError if a checkpoint's parameters are others, by name and shape, or are grouped otherwise.
+
+    An optimizer's state goes by a parameter's place in the groups: in other groups it would be another parameter's.
+    """
+    wrong = sorted(name for name in shapes.keys() | saved_shapes.keys() if shapes.get(name) != saved_shapes.get(name))
+    if wrong:
+        raise UserError(
+            f"{folder}: is of another network: {len(wrong)} parameters differ ({', '.join(wrong[:3])}); go on with "
+            "the model and the classes it was trained with"
+        )
+    if [group["names"] for group in groups] != [group["names"] for group in saved_groups]:
+        raise UserError(
+            f"{folder}: its optimizer has {len(saved_groups)} other parameter groups than this run's {len(groups)}; "
+            "go on with the optimizer settings, and the releases of hornet and timm, it was trained with"
+        )
 
 
 def set_lr(groups: Iterable[dict[str, Any]], lr: float) -> None:

@@ -22,7 +22,7 @@ from hornet.training.config import Clipping, OptimizerConfig, Weights
 from hornet.training.ema import attach_ema, read_ema_by_name, swap_with_ema
 from hornet.training.loop import Accept, ComputeLoss, StepResult, Writer
 from hornet.training.norms import NormWatch, Slice
-from hornet.training.optimizer import build_optimizer, set_lr
+from hornet.training.optimizer import build_optimizer, require_same_parameters, set_lr
 from hornet.training.process_group import errors_shared
 from hornet.training.statistics import RunningStatistics, require_same_buffers
 from hornet.training.step_clock import StepClock
@@ -127,9 +127,17 @@ class AccelerateEngine:
         with errors_shared():
             state = read_state(folder)
             parameters = dict(self._module.named_parameters(remove_duplicate=False))
-            buffers = {name: tensor for name, tensor in state["model"].items() if name not in parameters}
+            saved, saved_groups = state["model"], state["optimizer"]["param_groups"]
+            require_same_parameters(
+                self._optimizer.param_groups,
+                {name: tuple(parameter.shape) for name, parameter in self._module.named_parameters()},
+                saved_groups=saved_groups,
+                saved_shapes={name: tuple(saved[name].shape) for group in saved_groups for name in group["names"]},
+                folder=folder,
+            )
+            buffers = {name: tensor for name, tensor in saved.items() if name not in parameters}
             require_same_buffers(self._module, buffers, folder=folder)
-            self._module.load_state_dict(state["model"])
+            self._module.load_state_dict(saved)
             self._optimizer.load_state_dict(state["optimizer"])
 
     @contextmanager

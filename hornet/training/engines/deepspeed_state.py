@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hornet.errors import UserError
 from hornet.training.engines.deepspeed_files import WEIGHT, ZeroCheckpoint
 from hornet.training.engines.deepspeed_private import reassign_partitioned_parameters
 from hornet.training.norms import Slice
+from hornet.training.optimizer import require_same_parameters
 from hornet.training.statistics import list_persistent, require_same_buffers
 
 
@@ -107,17 +107,11 @@ def _make_state(owners: Mapping[Tensor, int], checkpoint: ZeroCheckpoint, base: 
 
 
 def _require_same(engine: Any, checkpoint: ZeroCheckpoint, base: torch.optim.Optimizer) -> None:
-    shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in engine.module.named_parameters()}
-    saved = {name: tuple(shape) for name, shape in checkpoint.shapes.items()}
-    if shapes != saved:
-        wrong = sorted(name for name in shapes.keys() | saved.keys() if shapes.get(name) != saved.get(name))
-        raise UserError(
-            f"{checkpoint.folder}: is of another network: {len(wrong)} parameters differ ({', '.join(wrong[:3])}); "
-            "go on with the model and the classes it was trained with"
-        )
-    if [group["names"] for group in base.param_groups] != [group["names"] for group in checkpoint.groups]:
-        raise UserError(
-            f"{checkpoint.folder}: its optimizer has {len(checkpoint.groups)} other parameter groups than this run's "
-            f"{len(base.param_groups)}; go on with the optimizer settings it was trained with"
-        )
+    require_same_parameters(
+        base.param_groups,
+        {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in engine.module.named_parameters()},
+        saved_groups=checkpoint.groups,
+        saved_shapes={name: tuple(shape) for name, shape in checkpoint.shapes.items()},
+        folder=checkpoint.folder,
+    )
     require_same_buffers(engine.module, checkpoint.buffers, folder=checkpoint.folder)

@@ -141,3 +141,40 @@ def test_a_deepspeed_that_renamed_what_we_use_is_refused(stage):
     engine = types.SimpleNamespace(_config={}, _copy_recovery_script=print, optimizer=types.SimpleNamespace())
     with pytest.raises(UserError, match=r"deepspeed \d\S* lacks optimizer\.\w+, .*requirements\.lock"):
         require_private_names(engine, stage=stage)
+
+
+class Grouped(Line):
+    """Another Line, as another release may have grouped its parameters."""
+
+    def no_weight_decay(self):
+        return {"weight"}
+
+
+class Wide(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(3, 4)
+
+
+class Disk:
+    def take(self, path, state):
+        path.parent.mkdir(exist_ok=True)
+        torch.save(state, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [1, "accelerate"])
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Grouped, r"step_00000002: its optimizer has 2 other parameter groups than this run's 1; go on with the"),
+        (Wide, r"step_00000002: is of another network: 2 parameters differ \(bias, weight\); go on with the model"),
+    ],
+)
+def test_a_checkpoint_of_other_parameters_or_groups_is_refused(kind, network, message, tmp_path, monkeypatch):
+    engine, folder = build(kind), tmp_path / "step_00000002"
+    folder.mkdir()
+    run(engine, [0, 2])
+    engine.save(folder, Disk())
+    monkeypatch.setattr("tests.unit.training.test_deepspeed_engine.Line", network)
+    with pytest.raises(UserError, match=message):
+        build(kind).load(folder)
