@@ -22,10 +22,10 @@ from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
 from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import OptimizerConfig, RetentionConfig
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import RunState
 from hornet.training.process_group import open_process_group
 from hornet.world import ALONE, World
 

@@ -19,12 +19,12 @@ from hornet.drills.forked_ranks import run_world
 from hornet.model.build import build_model
 from hornet.model.config import ModelConfig
 from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import OptimizerConfig
 from hornet.training.engines import deepspeed_files
 from hornet.training.engines.deepspeed import DeepSpeedEngine
 from hornet.training.engines.deepspeed_files import ZeroCheckpoint
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import RunState
 from hornet.training.process_group import gather_from_all
 from hornet.world import World
 

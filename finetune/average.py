@@ -31,9 +31,10 @@ from hornet.stages.judging import plan_judging
 from hornet.stages.pretrained import Pretrained, choose_network, load_weights, read_pretrained
 from hornet.training.checkpoints.checkpoint import list_checkpoints, step_of
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.checkpoints.weights import AVERAGE_FILE, MADE_OF_OTHERS
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import Engine, RunState, Writer
+from hornet.training.loop import Engine, Writer
 from hornet.training.process_group import choose_device, errors_shared, open_process_group
 from hornet.world import World
 

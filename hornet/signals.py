@@ -17,7 +17,10 @@ ASKING_TO_STOP = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 ONE_KEYSTROKE_SECONDS = 1.0
 """Launchers pass Ctrl-C on to ranks that the terminal has told already: within this time it is the same one."""
 
-_GOING_TO_STOP = b"\nstopping with a checkpoint after this step; Ctrl-C again ends the run at once, without one\n"
+_GOING_TO_STOP = (
+    b"\nstopping with a checkpoint after this step, or now if none has begun; Ctrl-C again ends the run at once, "
+    b"without one\n"
+)
 
 _heard: list[str] = []
 _interrupted_at: list[float] = []

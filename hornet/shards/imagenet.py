@@ -26,6 +26,7 @@ WINTER21_REMARK = (
     "winter21_whole, 13.15 million images, fall11 without 2,674 synsets; packaged nowhere: imagenet-w21:PATH"
 )
 MIIL_WINTER21 = "_info/imagenet21k_miil_w21_synsets.txt"  # packaged by timm without a name in ImageNetInfo
+SYNSET = re.compile(r"n\d{8}")
 SYNSET_ENTRY = re.compile(r"(n\d{8})(\.tar)?")
 SHORT = 16  # hex digits of a fingerprint that are compared and shown
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from hornet.shards.imagenet import (
     LAYOUTS,
     NUM_WINTER21,
     SHORT,
+    SYNSET,
     WINTER21,
     WINTER21_REMARK,
     find_label_space,
@@ -26,7 +26,6 @@ from hornet.shards.label_space import ClassMap, LabelSpace, map_classes
 if TYPE_CHECKING:
     from timm.data import ImageNetInfo
 
-SYNSET = re.compile(r"n\d{8}")
 NUM_SHOWN = 20  # classes without a counterpart, each on its line
 
 

@@ -47,13 +47,13 @@ class LabelSpace:
         repeated = [name for name, count in Counter(self.classes).items() if count > 1]
         if repeated:
             raise UserError(
-                f"label space {self.name!r}: {len(repeated)} class names stand more than once ({_list(repeated)}); "
+                f"label space {self.name!r}: {len(repeated)} class names stand more than once ({name_some(repeated)}); "
                 "each must be listed once"
             )
         broken = [name for name in self.classes if "\n" in name or not name.strip()]
         if broken:
             raise UserError(
-                f"label space {self.name!r}: class names may not be blank or hold a newline ({_list(broken)})"
+                f"label space {self.name!r}: class names may not be blank or hold a newline ({name_some(broken)})"
             )
 
     def __len__(self) -> int:
@@ -168,5 +168,6 @@ def map_classes(source: LabelSpace, target: LabelSpace) -> ClassMap:
     )
 
 
-def _list(names: list[str]) -> str:
+def name_some(names: Sequence[str]) -> str:
+    """Return the first few names, for a message, and dots where there are more."""
     return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")

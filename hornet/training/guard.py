@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from hornet.runs.directory import RunDirectory
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import GuardConfig
 from hornet.training.data_steps import data_step_of
-from hornet.training.loop import RunState, StepMessage, StepRecord
+from hornet.training.loop import StepMessage, StepRecord
 from hornet.training.process_group import errors_shared, gather_from_all
 from hornet.world import World
 

@@ -6,13 +6,14 @@ import enum
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from hornet.batch import Batch
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import CadenceConfig, Weights
 from hornet.training.norms import NormWatch
 from hornet.training.schedule import PolySchedule, Schedule
@@ -91,42 +92,6 @@ class Engine(Protocol):
     def read_parameters(self, names: Sequence[str]) -> dict[str, Tensor]:
         """Return whole parameters (fp32) or buffers (of their own type) as CPU tensors."""
         ...
-
-
-@dataclass(kw_only=True)
-class RunState:
-    """What a run is besides its weights and optimizer. Everything else follows from the step.
-
-    Written where a run starts (resume.py, load_checkpoint) and by the loop, through `count`.
-    """
-
-    step: int = 0
-    """Optimizer steps done."""
-    num_bad_samples: int = 0
-    """Samples replaced so far, over all ranks."""
-    num_skipped_steps: int = 0
-    """Optimizer steps that were dropped, over all attempts."""
-    num_dropped_in_a_row: int = 0
-    """Of them, those since the last step that was not."""
-    recent_losses: list[float] = field(default_factory=list)
-    """Mean losses over all ranks of the last steps that were not dropped: what the guard compares with."""
-    recent_norms: list[float] = field(default_factory=list)
-    """Gradient norms of the same steps, before clipping."""
-    skipped_batches: list[list[int]] = field(default_factory=list)
-    """Windows [first, stop) of data steps that are left out (hornet/training/data_steps.py)."""
-
-    def count(self, message: StepMessage, result: StepResult, *, window_steps: int) -> None:
-        """Count a step; one that was not dropped is remembered, as one of the last `window_steps`."""
-        self.step += 1
-        self.num_bad_samples += message.num_bad_samples
-        if not result.was_applied:
-            self.num_skipped_steps += 1
-            self.num_dropped_in_a_row += 1
-            return
-        self.num_dropped_in_a_row = 0
-        for recent, value in ((self.recent_losses, message.mean_loss), (self.recent_norms, result.grad_norm)):
-            recent.append(value)
-            del recent[:-window_steps]
 
 
 @dataclass(frozen=True, kw_only=True)

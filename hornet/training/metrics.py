@@ -19,10 +19,11 @@ from hornet.errors import UserError
 from hornet.hardware import find_peak_flops
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunDirectory
+from hornet.training.checkpoints.state import RunState
 from hornet.training.components import Components
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import format_evaluation, list_measures
-from hornet.training.loop import RunState, StepRecord
+from hornet.training.loop import StepRecord
 from hornet.training.process_group import errors_shared, sum_over_ranks
 from hornet.training.stragglers import Stragglers
 from hornet.training.trackers import open_trackers

@@ -15,9 +15,9 @@ from hornet.durable import sync_folder, write_text
 from hornet.errors import UserError
 from hornet.runs.directory import RunDirectory
 from hornet.training.checkpoints.checkpoint import LATEST, Checkpoint, find_checkpoint, set_aside
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import GuardConfig
 from hornet.training.data_steps import Windows, has_same_past, is_left_out
-from hornet.training.loop import RunState
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.world import World
 

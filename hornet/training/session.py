@@ -18,6 +18,7 @@ from hornet.runs.directory import RunDirectory
 from hornet.training.branch import Branch, begin_branch
 from hornet.training.checkpoints.checkpoint import Checkpoint, load_checkpoint, name_of
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.components import Components
 from hornet.training.config import Weights
 from hornet.training.data_steps import split_steps
@@ -25,7 +26,7 @@ from hornet.training.evaluate import find_best
 from hornet.training.guard import DroppedInARowError, NumericalGuard
 from hornet.training.image_results import FOLDER, ImageResults
 from hornet.training.interruption import Interruption, explain_stop
-from hornet.training.loop import Request, RunState, is_evaluation_due, train
+from hornet.training.loop import Request, is_evaluation_due, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.training.profile import StepProfiler

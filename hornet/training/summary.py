@@ -16,10 +16,10 @@ from hornet.runs.begun import refuse_changes
 from hornet.runs.directory import RunDirectory, read_summary
 from hornet.runs.rows import Row
 from hornet.training.branch import read_branch
+from hornet.training.checkpoints.state import RunState
 from hornet.training.components import Components
 from hornet.training.data_steps import count_data_steps
 from hornet.training.evaluate import find_best, format_evaluation
-from hornet.training.loop import RunState
 from hornet.training.rollback import refuse_new_windows
 from hornet.world import World
 

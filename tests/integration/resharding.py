@@ -19,11 +19,11 @@ from torch import nn
 from hornet.drills.forked_ranks import run_world
 from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import OptimizerConfig, RetentionConfig
 from hornet.training.engines.deepspeed import DeepSpeedEngine, deepspeed
 from hornet.training.engines.deepspeed_state import list_owners
 from hornet.training.engines.zero_config import ZeroConfig
-from hornet.training.loop import RunState
 
 STAGES = (0, 1, 2, 3)
 SAVED_STEP, LAST_STEP, DROPPED_STEP, BATCH_SIZE = 4, 8, 2, 12

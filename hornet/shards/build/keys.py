@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hornet.shards.imagenet import SYNSET
+
 PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_/-]*")
-SYNSET = re.compile(r"n\d{8}")
 
 
 def make_key(part: str, name: str, twin: int) -> str:

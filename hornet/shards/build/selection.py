@@ -16,10 +16,9 @@ import numpy.typing as npt
 from hornet.errors import UserError
 from hornet.seeding import permute
 from hornet.shards.imagenet import recognise
-from hornet.shards.label_space import LabelSpace
+from hornet.shards.label_space import LabelSpace, name_some
 
 OtherClasses = Literal["refuse", "drop"]
-NUM_NAMED = 5
 
 Int32Array = npt.NDArray[np.int32]
 Uint32Array = npt.NDArray[np.uint32]
@@ -141,7 +140,7 @@ def split_items(
     if short:
         raise UserError(
             f"validation-{'at-least' if has_share else 'per-class'}: {len(short)} classes have {least} images or "
-            f"fewer, so none would be left to train on ({_name_some(short)}); make it smaller, or drop them with "
+            f"fewer, so none would be left to train on ({name_some(short)}); make it smaller, or drop them with "
             f"--min-images-per-class {least + 1}"
         )
     is_validation = np.zeros(len(labels), bool)
@@ -178,11 +177,7 @@ def _find_others(classes: Sequence[str], given: LabelSpace, selection: Selection
     if others and selection.other_classes == "refuse":
         raise UserError(
             f"{len(others)} of the source's {len(classes)} classes are not in the label space {given.name!r} of "
-            f"{len(given)} classes, fingerprint {given.fingerprint[:16]} ({_name_some(others)}); choose the label "
+            f"{len(given)} classes, fingerprint {given.fingerprint[:16]} ({name_some(others)}); choose the label "
             "space with --classes, another output folder, or leave their images out with --other-classes drop"
         )
     return dict.fromkeys(others, f"not in {given.name}")
-
-
-def _name_some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")

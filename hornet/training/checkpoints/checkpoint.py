@@ -3,7 +3,7 @@
 A checkpoint is a folder `step_00000300` with the engine's files and `manifest.json`. It is written under a name that
 ends in `.partial` and renamed when every rank is done; `latest` is replaced last.
 Not here: writing (saver.py, writer.py), what an engine's files hold (hornet/training/engines/), and what is kept of a
-run beside them (RunState in hornet/training/loop.py).
+run beside them (state.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from typing import Any
 from hornet.durable import hash_file
 from hornet.errors import UserError
 from hornet.formats import CHECKPOINT, LaterFormatError, read_manifest
-from hornet.training.loop import Engine, RunState
+from hornet.training.checkpoints.state import RunState
+from hornet.training.loop import Engine
 from hornet.training.process_group import errors_shared, tell_all
 from hornet.world import World
 

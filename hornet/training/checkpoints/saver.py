@@ -29,9 +29,10 @@ from hornet.training.checkpoints.checkpoint import (
     set_aside,
     step_of,
 )
+from hornet.training.checkpoints.state import RunState
 from hornet.training.checkpoints.writer import CheckpointWriter
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import Engine, RunState
+from hornet.training.loop import Engine
 from hornet.training.process_group import errors_shared, gather_from_all, raise_together, sum_over_ranks
 from hornet.world import World
 

@@ -9,8 +9,8 @@ from hornet.drills.certificate import Attempt, compare, format_table
 from hornet.drills.launched import LaunchedRun, Script
 from hornet.errors import UserError
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import RunState
 from hornet.world import ALONE
 
 RUN = """

@@ -12,8 +12,8 @@ import hornet  # noqa: F401
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.pretrained import Pretrained
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import RunState
 from hornet.world import ALONE
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"

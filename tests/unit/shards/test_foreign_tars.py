@@ -19,6 +19,7 @@ from hornet.shards.build.plan import BuildPlan
 from hornet.shards.build.sources import open_source
 from hornet.shards.check.verify import VerifyPlan, verify_set
 from hornet.shards.index import index_tar
+from hornet.shards.indexing.folder import split_pattern
 from hornet.shards.indexing.index_set import IndexPlan, index_folder
 from hornet.shards.indexing.report import IndexReport, describe_rest
 from hornet.shards.reader import ShardReader
@@ -203,6 +204,14 @@ def test_a_pattern_may_hold_folders_and_blanks(tmp_path: Path) -> None:
     index(tmp_path, pattern="**/a-*.tar", output=tmp_path / "out")
     with pytest.raises(UserError, match=r"a-000\.tar stands twice; a sample's key holds"):
         read(tmp_path / "out")
+
+
+def test_a_place_may_end_in_a_name_with_blanks(tmp_path: Path) -> None:
+    put(tmp_path, [("blank.jpg", IMAGE), ("blank.cls", b"4")], "my set-000.tar")
+    place, pattern = split_pattern(str(tmp_path / "my set-000.tar"))
+    assert (place, pattern) == (str(tmp_path), "my set-000.tar")
+    index(tmp_path, pattern=pattern)
+    assert read(tmp_path) == {"my set-000/blank": 4}
 
 
 def test_another_pattern_replaces_the_tars_of_a_split(tmp_path: Path) -> None:

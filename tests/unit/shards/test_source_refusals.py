@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,8 +108,17 @@ def test_hidden_twins_of_images_are_no_images(tmp_path: Path) -> None:
 
 def test_a_gzip_among_the_tars_of_a_tar_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "all.tar", make_tar("n01.tar", "n02.tar.gz", content=make_tar("a.jpg")))
-    with pytest.raises(UserError, match=r"'n02\.tar\.gz' within is a gzip .*gunzip it first"):
+    with pytest.raises(UserError, match=r"'n02\.tar\.gz' within is packed and .*unpack it first"):
         read(path)
+
+
+@pytest.mark.parametrize("layout", ["auto", "image-folder", "webdataset"])
+@pytest.mark.parametrize("name", ["a-000.tar.gz", "a-000.tgz", "a-000.tar.zst"])
+def test_a_folder_of_packed_tars_says_what_it_holds(tmp_path: Path, layout: str, name: str) -> None:
+    write(tmp_path / name, gzip.compress(make_tar("a.jpg")))
+    write(tmp_path / ".hidden.tar.gz", b"")
+    with pytest.raises(UserError, match=rf"it holds {re.escape(name)}: packed tars must be unpacked first"):
+        open_source(tmp_path, layout=layout)
 
 
 def test_validation_images_sorted_into_folders_need_no_devkit(tmp_path: Path) -> None:

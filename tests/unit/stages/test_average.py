@@ -23,8 +23,8 @@ from hornet.shards.label_space import LabelSpace
 from hornet.stages.classification import describe_weights
 from hornet.stages.pretrained import Pretrained, read_pretrained
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import RunState
 from hornet.world import ALONE
 
 ROOT = Path(__file__).resolve().parents[3]

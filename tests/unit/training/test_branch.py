@@ -16,8 +16,8 @@ from hornet.runs.begun import write_config
 from hornet.runs.directory import RunDirectory
 from hornet.training.branch import begin_branch, find_branch, read_branch, split_branch
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import RunState
 from hornet.training.schedule import plan_schedule
 from hornet.world import ALONE
 from pretrain.config import PretrainConfig

@@ -10,8 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hornet.pages.run.page import write_report
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training import summary
+from hornet.training.checkpoints.state import RunState
 from hornet.training.evaluate import find_best, format_evaluation
-from hornet.training.loop import RunState
 from hornet.training.metrics import MetricsRecorder
 from hornet.world import ALONE
 from tests.unit.training.fakes import CountingEngine, make_components

@@ -13,9 +13,9 @@ from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.preprocessing import take_from_run
 from hornet.training import image_results, session
+from hornet.training.checkpoints.state import RunState
 from hornet.training.evaluate import Evaluation, evaluate
 from hornet.training.image_results import ImageResults
-from hornet.training.loop import RunState
 from hornet.training.metrics import MetricsRecorder
 from hornet.world import ALONE
 from tests.unit.training.fakes import CountingEngine, make_bad_sample, make_components

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import CadenceConfig, GuardConfig
 from hornet.training.guard import DroppedInARowError, NumericalGuard, find_spike
-from hornet.training.loop import Request, RunState, StepResult, train
+from hornet.training.loop import Request, StepResult, train
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE
 from tests.unit.training.fakes import exchange, make_batch

@@ -7,8 +7,9 @@ import torch
 from hornet.errors import UserError
 from hornet.quantities import format_seconds
 from hornet.runs.directory import RunConfig, RunDirectory
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import CadenceConfig
-from hornet.training.loop import Request, RunState, train
+from hornet.training.loop import Request, train
 from hornet.training.metrics import MetricsRecorder
 from hornet.training.schedule import Schedule
 from hornet.world import ALONE

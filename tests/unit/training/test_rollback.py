@@ -7,9 +7,9 @@ from hornet.config import build_config, load_config, to_values
 from hornet.errors import UserError
 from hornet.runs.directory import RunConfig, RunDirectory
 from hornet.training.checkpoints.checkpoint import Checkpoint
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import GuardConfig
 from hornet.training.guard import DroppedInARowError
-from hornet.training.loop import RunState
 from hornet.training.resume import adopt, begin_attempt, find_fitting_start
 from hornet.training.rollback import go_back, refuse_new_windows
 from hornet.training.summary import report_finished

@@ -7,7 +7,7 @@ import pytest
 from hornet.errors import UserError
 from hornet.runs.directory import RunConfig, RunDirectory, read_summary
 from hornet.training import summary
-from hornet.training.loop import RunState
+from hornet.training.checkpoints.state import RunState
 from hornet.training.summary import format_summary
 from hornet.world import ALONE
 from tests.unit.pages.run.making import EVENTS, START, make_metrics, write_rows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
-from hornet.shards.build.sources.names import PassedOver, is_image
+from hornet.shards.build.sources.names import PACKED_TAR, PassedOver, is_image
 from hornet.shards.index import walk
 from hornet.shards.tar import LocalTar, Member, TarError, TarStream
 
@@ -98,9 +98,9 @@ def open_tar_of_tars(path: Path) -> SeekableSource:
     passed = PassedOver(str(path))
     parts = []
     for member in _walk_file(path):
-        if member.name.endswith((".tar.gz", ".tgz")):
+        if PACKED_TAR.search(member.name):
             raise UserError(
-                f"{path}: {member.name!r} within is a gzip and cannot be entered by seeking; gunzip it first"
+                f"{path}: {member.name!r} within is packed and cannot be entered by seeking; unpack it first"
             )
         if not member.name.endswith(".tar"):
             passed.add(member.name)
@@ -117,8 +117,8 @@ def open_folder_of_tars(path: Path) -> SeekableSource:
     passed = PassedOver(str(path))
     parts = []
     for file in sorted(path.iterdir()):
-        if file.name.endswith((".tar.gz", ".tgz")):
-            raise UserError(f"{file}: a gzip in a folder of tars cannot be entered by seeking; gunzip it first")
+        if PACKED_TAR.search(file.name) and not file.name.startswith("."):
+            raise UserError(f"{file}: a packed tar in a folder of tars cannot be entered by seeking; unpack it first")
         if file.suffix != ".tar" or file.name.startswith("."):
             passed.add(file.name)
             continue

@@ -10,7 +10,7 @@ from pathlib import Path
 from hornet.errors import UserError
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.archives import refuse_splits
-from hornet.shards.build.sources.names import SYSTEM_FOLDERS, PassedOver, is_image
+from hornet.shards.build.sources.names import SYSTEM_FOLDERS, PassedOver, is_image, mention_packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,9 @@ def open_image_folder(path: Path) -> SeekableSource:
         else:
             names.append(entry.name)
     if not names:
-        raise UserError(f"{path}: holds no class folders; images are expected in {path}/CLASS/NAME.jpg")
+        raise UserError(
+            f"{path}: holds no class folders; images are expected in {path}/CLASS/NAME.jpg{mention_packed(path)}"
+        )
     refuse_splits(names, where=str(path))
     parts = tuple(ClassFolder(name=name, path=path / name) for name in sorted(names))
     return SeekableSource(parts=parts, classes=tuple(sorted(names)), remarks=passed.remarks)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
-from hornet.shards.build.keys import SYNSET
+from hornet.shards.imagenet import SYNSET
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp"})
 
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"})
 """Folders that systems make. Taken for classes, they would move the labels of others; an `@eaDir` stands in each folder
 of a Synology disk and holds several small copies of each image."""
+
+PACKED_TAR = re.compile(r"\.(tar\.(gz|zst|bz2|xz|Z)|tgz|tzst|tbz2?|txz)$", re.IGNORECASE)
 
 KNOWN_SPLITS = frozenset({"train", "training", "validation", "val", "valid", "dev", "test"})
 """Words in the names of tars, and of the folders they lie in."""
@@ -44,6 +47,12 @@ def get_extension(name: str) -> str:
     """Return what stands behind the last dot of a path's last part, in lower case."""
     base = name.rpartition("/")[2]
     return base.rpartition(".")[2].lower() if "." in base else ""
+
+
+def mention_packed(folder: Path) -> str:
+    """Return what an error about a folder without tars or class folders adds if it holds packed tars, or nothing."""
+    packed = sorted(path.name for path in folder.iterdir() if PACKED_TAR.search(path.name) and path.name[0] != ".")
+    return f"; it holds {', '.join(packed[:3])}: packed tars must be unpacked first" if packed else ""
 
 
 def is_class_name(tar: str, known: Collection[str]) -> bool:

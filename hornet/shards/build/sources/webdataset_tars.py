@@ -11,7 +11,7 @@ from hornet.errors import UserError
 from hornet.shards.build.keys import make_plain
 from hornet.shards.build.source import Entry, PartListing, SeekableSource
 from hornet.shards.build.sources.indexed_set import open_indexed_set
-from hornet.shards.build.sources.names import find_splits, split_words
+from hornet.shards.build.sources.names import find_splits, mention_packed, split_words
 from hornet.shards.index import ShardIndex, index_tar
 from hornet.shards.label_space import LabelSpace
 from hornet.shards.manifest import MANIFEST_NAME, read_info, read_listing
@@ -123,7 +123,8 @@ def open_webdataset(
     else:
         files = _find_tars(path, split)
     if not files:
-        raise UserError(f"{path}: holds no tars" + (f" of split {split!r} (NAME-{split}-0000.tar)" if split else ""))
+        of_split = f" of split {split!r} (NAME-{split}-0000.tar)" if split else ""
+        raise UserError(f"{path}: holds no tars{of_split}{mention_packed(path)}")
     classes = None if label_space is None else label_space.classes
     rule = SampleRule(
         label_key=label_key,

@@ -13,8 +13,8 @@ from hornet.errors import UserError
 from hornet.formats import LaterFormatError
 from hornet.training.checkpoints.checkpoint import find_checkpoint, load_checkpoint, seal
 from hornet.training.checkpoints.saver import Checkpointer
+from hornet.training.checkpoints.state import RunState
 from hornet.training.config import RetentionConfig
-from hornet.training.loop import RunState
 from hornet.world import ALONE
 from tests.unit.training.fakes import CountingEngine
 
