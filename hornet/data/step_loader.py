@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import IterableDataset
@@ -55,6 +55,12 @@ def _find_batch_size(stages: Iterable[Any]) -> int | None:
         elif getattr(stage, "batch_size", None) is not None:  # a DataLoader
             size = (size or 1) * stage.batch_size
     return size
+
+
+def _list_up_to_workers(stages: Sequence[Any]) -> Sequence[Any]:
+    """Return the stages that make what one of several workers hands over, and the loader that has these workers."""
+    last = max((number for number, stage in enumerate(stages) if getattr(stage, "num_workers", 0) > 1), default=-1)
+    return stages[: last + 1]
 
 
 def _read_batch_size(stage: Any) -> int:
@@ -120,6 +126,14 @@ class StepLoader:
             raise UserError(
                 f"batch_size: the loader makes batches of {batch_size}, the source was given micro_batch_size "
                 f"{source.micro_batch_size}; give both the same, so that batches come in the order of the stream"
+            )
+        within = _list_up_to_workers(stages)
+        handed = _find_batch_size(within) or 1
+        if within and batch_size is not None and handed != batch_size:
+            raise UserError(
+                f"batched: makes batches of {batch_size} behind a loader whose workers hand over {handed} at a time in "
+                "turns, so batches would not come in the order of the stream; batch within the workers (wds.batched in "
+                "the pipeline, or batch_size= of the loader)"
             )
         if not all(getattr(stage, "in_order", True) for stage in stages):
             raise UserError(

@@ -381,6 +381,26 @@ def test_batches_of_another_size_are_told_wherever_they_are_made(open_samples):
         StepLoader(webdataset.DataPipeline(source, webdataset.batched()), source)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_batches_of_what_several_workers_hand_over_are_refused(open_samples, num_workers):
+    source = open_samples(micro_batch_size=4)
+    eights = webdataset.DataPipeline(source, webdataset.to_tuple("__key__"), webdataset.batched(8))
+    loaders = [
+        webdataset.WebLoader(source, batch_size=None, num_workers=num_workers).batched(4),
+        webdataset.WebLoader(eights, batch_size=None, num_workers=num_workers).unbatched().batched(4),
+    ]
+    for loader, handed in zip(loaders, (1, 8), strict=True):
+        if num_workers < 2:  # in the order of the stream
+            StepLoader(loader, source)
+            continue
+        with pytest.raises(
+            UserError, match=rf"whose workers hand over {handed} at a time .*; batch within the workers"
+        ):
+            StepLoader(loader, source)
+    again = webdataset.WebLoader(source, batch_size=4, num_workers=num_workers, collate_fn=list)
+    StepLoader(again.unbatched().batched(4), source)
+
+
 def test_a_state_that_a_stage_would_make_wrong_is_refused(open_samples):
     source = open_samples()
     batches = SamplePipeline(source, webdataset.to_tuple("__key__"), webdataset.batched(8))
