@@ -379,6 +379,18 @@ def test_a_file_system_without_locks_is_built_on_all_the_same(
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+def test_a_full_disk_without_locks_is_not_taken_for_another_build(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int, *_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(build_module.fcntl, "flock", partial(fail, errno.ENOSYS))
+    monkeypatch.setattr("hornet.runs.lock.write_json", partial(fail, errno.ENOSPC))
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        make(source, tmp_path / "out")
+
+
 def test_a_image_that_changed_since_it_was_listed_is_an_error(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
