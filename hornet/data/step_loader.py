@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import IterableDataset
 
 from hornet.data.webdataset import TrainSamples
+from hornet.data.whole_samples import reraise
 from hornet.errors import UserError
 
 Stage = Callable[[Iterator[Any]], Iterable[Any]]
@@ -18,6 +19,9 @@ SAMPLERS = frozenset(
     {"shuffle", "_shuffle", "detshuffle", "bshuffle", "split_by_node", "split_by_worker", "single_node_only"}
 )
 """webdataset's stages that choose or shuffle again."""
+
+DROPPING = frozenset({"_select", "_rsample"})
+"""webdataset's stages that drop samples."""
 
 
 def _name(stage: Any) -> str:
@@ -32,6 +36,19 @@ def _refuse_samplers(stages: Iterable[Any]) -> None:
             raise UserError(
                 f"{name.lstrip('_')}: two samplers on top of each other; the source shuffles and divides samples over "
                 "ranks and workers already, so leave this stage out"
+            )
+
+
+def _refuse_drops(stages: Iterable[Any]) -> None:
+    for stage in stages:
+        handler = _bind(stage).get("handler", reraise) if hasattr(stage, "kw") else reraise
+        is_raising = getattr(handler, "__name__", "") in ("reraise", "reraise_exception")
+        if _name(stage) in DROPPING or not is_raising:
+            what = "" if is_raising else f" by its handler {getattr(handler, '__name__', handler)}"
+            raise UserError(
+                f"{_name(stage).lstrip('_')}: may drop samples{what}, and nobody would know that the batches behind it "
+                "are of other steps than they count as; let the source do it (require=, handler=), or the stage give "
+                "something in their place"
             )
 
 
@@ -64,9 +81,14 @@ def _list_up_to_workers(stages: Sequence[Any]) -> Sequence[Any]:
 
 
 def _read_batch_size(stage: Any) -> int:
+    return int(_bind(stage)["batchsize"])
+
+
+def _bind(stage: Any) -> dict[str, Any]:
+    """Return the arguments of a stage of webdataset's by name."""
     given = inspect.signature(stage.f).bind(None, *stage.args, **stage.kw)
     given.apply_defaults()
-    return int(given.arguments["batchsize"])
+    return given.arguments
 
 
 class SamplePipeline(IterableDataset[Any]):
@@ -113,7 +135,7 @@ class StepLoader:
     """
 
     def __init__(self, loader: Iterable[Any], source: TrainSamples) -> None:
-        """Raise UserError if the loader makes batches of another size than the source was told, or samples again."""
+        """Raise UserError if the loader makes other batches than the source was told, or chooses samples itself."""
         if not isinstance(source, TrainSamples):
             raise UserError(
                 f"source: is a {type(source).__name__}, but must be the TrainSamples that the loader reads; samples of "
@@ -121,6 +143,7 @@ class StepLoader:
             )
         stages = list(_list_stages(loader))
         _refuse_samplers(stages)
+        _refuse_drops(stages)
         batch_size = _find_batch_size(stages)
         if batch_size not in (None, source.micro_batch_size):
             raise UserError(
