@@ -550,6 +550,36 @@ def test_a_disk_that_went_away_ends_the_build_and_drops_nothing(
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("num_before", [1, 2, 4, 6])
+def test_a_disk_that_went_away_within_a_shard_costs_no_image(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_before: int, packed: bool
+) -> None:
+    """The images before its end, which are fewer than are waited for, would be left out of a finished shard."""
+    if packed:
+        with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+            tar.add(source, ".")
+        source = tmp_path / "pets.tar"
+    make(source, tmp_path / "undisturbed")
+    seen: set[str] = set()
+
+    def is_away(item: Item) -> bool:
+        if len(seen) < num_before:
+            seen.add(item.name)
+            return False
+        return True
+
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, is_away)
+        with pytest.raises(
+            UserError, match=r"cannot be read \(Input/output error\); start again when it can, finished"
+        ):
+            make(source, tmp_path / "out", num_workers=1)
+    report = make(source, tmp_path / "out", num_workers=1)
+    assert report.dropped == {}
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
 def test_an_archive_that_went_away_is_named(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(tmp_path / "pets.tar", "w") as tar:
         tar.add(source, ".")
