@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from hornet.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Lend the name of a file beside `path`, which takes its place when the block has ended well, and goes otherwise.
 
-    After a crash `path` holds the old bytes or the new ones, never a mixture.
+    After a crash `path` holds the old bytes or the new ones, never a mixture. Processes of several hosts or containers
+    may have the same number, so the name has more than that.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         sync_files([temporary])

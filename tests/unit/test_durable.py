@@ -21,6 +21,16 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path], "no litter"
 
 
+def test_two_writers_of_one_number_do_not_meet(tmp_path):
+    """Process 7 of two containers, which share a disk."""
+    path = tmp_path / "a.json"
+    with durable.replacing(path) as one:
+        durable.write_json(path, {"other": 2})
+        one.write_text('{"one": 1}')
+    assert json.loads(path.read_text()) == {"one": 1}
+    assert list(tmp_path.iterdir()) == [path], "no litter"
+
+
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
