@@ -99,6 +99,6 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], start=1):  # the last piece is empty, or has no newline: cut short
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or no UTF-8: a power cut leaves zeros
             raise UserError(f"{path}: line {number} is not JSON ({error}); move the file away to go on") from error
     return rows

@@ -37,9 +37,10 @@ def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     assert durable.read_json_lines(path) == [{"step": 1}, {"step": 2}]
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
+@pytest.mark.parametrize("broken", [b"nonsense", bytes(40) + b'{"step": 2}', b'{"step": "\xff"}'])
+def test_a_broken_line_in_the_middle_is_named(tmp_path, broken):
     path = tmp_path / "m.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    path.write_bytes(b'{"step": 1}\n' + broken + b'\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"m\.jsonl: line 2 is not JSON"):
         durable.read_json_lines(path)
 
