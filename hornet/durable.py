@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from hornet.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Lend the name of a file beside `path`, which takes its place when the block has ended well, and goes otherwise.
 
-    After a crash `path` holds the old bytes or the new ones, never a mixture.
+    After a crash `path` holds the old bytes or the new ones, never a mixture. Processes of several hosts or containers
+    may have the same number, so the name has more than that.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         sync_files([temporary])
@@ -97,6 +99,6 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], start=1):  # the last piece is empty, or has no newline: cut short
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no JSON, or no UTF-8: a power cut leaves zeros
             raise UserError(f"{path}: line {number} is not JSON ({error}); move the file away to go on") from error
     return rows

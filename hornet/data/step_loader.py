@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import IterableDataset
 
 from hornet.data.webdataset import TrainSamples
+from hornet.data.whole_samples import reraise
 from hornet.errors import UserError
 
 Stage = Callable[[Iterator[Any]], Iterable[Any]]
@@ -18,6 +19,9 @@ SAMPLERS = frozenset(
     {"shuffle", "_shuffle", "detshuffle", "bshuffle", "split_by_node", "split_by_worker", "single_node_only"}
 )
 """webdataset's stages that choose or shuffle again."""
+
+DROPPING = frozenset({"_select", "_rsample"})
+"""webdataset's stages that drop samples."""
 
 
 def _name(stage: Any) -> str:
@@ -32,6 +36,19 @@ def _refuse_samplers(stages: Iterable[Any]) -> None:
             raise UserError(
                 f"{name.lstrip('_')}: two samplers on top of each other; the source shuffles and divides samples over "
                 "ranks and workers already, so leave this stage out"
+            )
+
+
+def _refuse_drops(stages: Iterable[Any]) -> None:
+    for stage in stages:
+        handler = _bind(stage).get("handler", reraise) if hasattr(stage, "kw") else reraise
+        is_raising = getattr(handler, "__name__", "") in ("reraise", "reraise_exception")
+        if _name(stage) in DROPPING or not is_raising:
+            what = "" if is_raising else f" by its handler {getattr(handler, '__name__', handler)}"
+            raise UserError(
+                f"{_name(stage).lstrip('_')}: may drop samples{what}, and nobody would know that the batches behind it "
+                "are of other steps than they count as; let the source do it (require=, handler=), or the stage give "
+                "something in their place"
             )
 
 
@@ -57,10 +74,21 @@ def _find_batch_size(stages: Iterable[Any]) -> int | None:
     return size
 
 
+def _list_up_to_workers(stages: Sequence[Any]) -> Sequence[Any]:
+    """Return the stages that make what one of several workers hands over, and the loader that has these workers."""
+    last = max((number for number, stage in enumerate(stages) if getattr(stage, "num_workers", 0) > 1), default=-1)
+    return stages[: last + 1]
+
+
 def _read_batch_size(stage: Any) -> int:
+    return int(_bind(stage)["batchsize"])
+
+
+def _bind(stage: Any) -> dict[str, Any]:
+    """Return the arguments of a stage of webdataset's by name."""
     given = inspect.signature(stage.f).bind(None, *stage.args, **stage.kw)
     given.apply_defaults()
-    return int(given.arguments["batchsize"])
+    return given.arguments
 
 
 class SamplePipeline(IterableDataset[Any]):
@@ -107,7 +135,7 @@ class StepLoader:
     """
 
     def __init__(self, loader: Iterable[Any], source: TrainSamples) -> None:
-        """Raise UserError if the loader makes batches of another size than the source was told, or samples again."""
+        """Raise UserError if the loader makes other batches than the source was told, or chooses samples itself."""
         if not isinstance(source, TrainSamples):
             raise UserError(
                 f"source: is a {type(source).__name__}, but must be the TrainSamples that the loader reads; samples of "
@@ -115,11 +143,20 @@ class StepLoader:
             )
         stages = list(_list_stages(loader))
         _refuse_samplers(stages)
+        _refuse_drops(stages)
         batch_size = _find_batch_size(stages)
         if batch_size not in (None, source.micro_batch_size):
             raise UserError(
                 f"batch_size: the loader makes batches of {batch_size}, the source was given micro_batch_size "
                 f"{source.micro_batch_size}; give both the same, so that batches come in the order of the stream"
+            )
+        within = _list_up_to_workers(stages)
+        handed = _find_batch_size(within) or 1
+        if within and batch_size is not None and handed != batch_size:
+            raise UserError(
+                f"batched: makes batches of {batch_size} behind a loader whose workers hand over {handed} at a time in "
+                "turns, so batches would not come in the order of the stream; batch within the workers (wds.batched in "
+                "the pipeline, or batch_size= of the loader)"
             )
         if not all(getattr(stage, "in_order", True) for stage in stages):
             raise UserError(

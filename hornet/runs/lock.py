@@ -37,9 +37,9 @@ class Lock:
         self._thread = threading.Thread(target=self._beat, name="lock", daemon=True)
 
     def __enter__(self) -> Lock:
-        """Wait until nobody else is at work here, which takes no time where nobody was.
+        """Wait until nobody else is at work here, which takes half a second where nobody was.
 
-        Raises UserError if somebody is, or the folder cannot be written.
+        Raises UserError if somebody is, has come at the same moment, or the folder cannot be written.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +48,9 @@ class Lock:
             write_json(self._path, {**owner, "since": time.time()})
         except OSError as error:
             raise UserError(f"{self._path.parent}: the run directory cannot be written: {error.strerror}") from error
+        time.sleep(self._beat_seconds / 20)
+        if not self.is_held():  # two have found nobody at the same moment: the later one stays
+            raise self._describe_other()
         self._thread.start()
         return self
 
@@ -89,13 +92,16 @@ class Lock:
         seen = self._read_beat()
         while (beat := self._read_beat()) is not None and not self._is_gone():
             if beat != seen:
-                raise UserError(
-                    f"{self._path.parent}: {_describe(self._read() or {})} is training this run; stop it first "
-                    f"(touch {self._path.parent / 'STOP'}), or choose another run.name"
-                )
+                raise self._describe_other()
             if time.monotonic() > deadline or self._measure_age(beat) > self._silence_seconds:
                 return
             time.sleep(self._beat_seconds / 20)
+
+    def _describe_other(self) -> UserError:
+        return UserError(
+            f"{self._path.parent}: {_describe(self._read() or {})} is training this run; stop it first "
+            f"(touch {self._path.parent / 'STOP'}), or choose another run.name"
+        )
 
     def _is_gone(self) -> bool:
         """Whether the owner's process is known to have ended."""

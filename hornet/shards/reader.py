@@ -28,6 +28,8 @@ PAUSES_SECONDS = (1.0, 4.0, 15.0, 30.0)
 """Before each further try where the disk itself gave an error: servers come back, which costs less than a run's end."""
 LASTING = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR)
 """Errors of a disk that do not pass."""
+PROBE_BYTES = 4096
+"""Read elsewhere in a tar, to know a bad place from a disk that is away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,8 @@ class ShardReader:
         """Return what `read` makes of a sample, at the second time if the first fails: network file systems hiccup.
 
         While the disk gives errors it is tried for some time, once until it has given something again, and once for
-        each shard: a disk with a bad place in one does not come back.
+        each shard. A bad place does not come back: where the disk gives another part of the tar, one pause is enough,
+        for else each worker that meets it would hold up the run.
         """
         try:
             return read()
@@ -113,11 +116,28 @@ class ShardReader:
             except UnreadableDiskError:
                 self.forget(sample)
                 time.sleep(self._pauses.pop(0))
+                if self._gives_elsewhere(sample):
+                    break
         try:
             return read()
         except UnreadableDiskError:
             self._given_up.add(shard)
             raise
+
+    def _gives_elsewhere(self, sample: int) -> bool:
+        """Whether the disk gives what lies half a tar away from a sample, which is not taken from memory."""
+        shard = self._shards.shard_of(sample)
+        num_bytes = self._shards.split.shard_bytes[shard]
+        place = (self._locate(sample)[1] + num_bytes // 2) % max(1, num_bytes - PROBE_BYTES)
+        try:
+            descriptor = self._open(shard)
+            if descriptor is None:
+                return False
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(descriptor, place, PROBE_BYTES, os.POSIX_FADV_DONTNEED)
+            return bool(os.pread(descriptor, PROBE_BYTES, place))
+        except OSError:
+            return False
 
     def forget(self, sample: int) -> None:
         """Read a sample anew the next time: through a new handle, or past the cache (a disk may have damaged it)."""

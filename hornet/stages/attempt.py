@@ -41,6 +41,17 @@ class RunSettings(Protocol):
 
 Config = TypeVar("Config", bound=RunSettings)
 
+SECTIONS_IN_STEP = ("cadence", "checkpoints", "guard", "zero")
+NAMES_IN_STEP = (
+    "activation_checkpointing",
+    "batch_size",
+    "branch_from",
+    "max_bad_sample_rate",
+    "micro_batch_size",
+    "per_image",
+)
+"""Settings that may change on a resume, but say what the ranks do together, or who evaluates what."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
@@ -99,12 +110,19 @@ def require_alike(config: Any, found: Mapping[str, Any], *, world: World) -> Non
     """Raise UserError, on all ranks, if one has other settings than rank 0, or has `found` other data. Collective.
 
     Nothing else would notice: nodes with copies of their own of the set, one of them of yesterday, or with commands
-    typed by hand, would train on what none of them means. What may change on a resume, as paths, may differ.
+    typed by hand, would train on what none of them means, or wait for each other for ever. What may change on a resume
+    and is of each node alone, as paths, may differ.
     """
-    mine = dict(flatten_values(to_values(config), settings=list_settings(type(config))))
+    known = list_settings(type(config))
+    mine = dict(flatten_values(to_values(config), settings=known))
     node, settings, first_found = tell_all((platform.node(), mine, dict(found)))
     with errors_shared():
         differing = list_changes(config, settings)
+        differing += [
+            f"{key}: {settings[key]!r} -> {mine[key]!r}"
+            for key in sorted(mine.keys() & settings.keys())
+            if mine[key] != settings[key] and known[key].is_resumable and _is_in_step(key)
+        ]
         differing += [
             f"{name}: {first_found.get(name)!r} -> {value!r}"
             for name, value in found.items()
@@ -116,3 +134,7 @@ def require_alike(config: Any, found: Mapping[str, Any], *, world: World) -> Non
                 + "\n  ".join(differing)
                 + "\ngive all ranks the same command, and copies of the same set"
             )
+
+
+def _is_in_step(key: str) -> bool:
+    return key.partition(".")[0] in SECTIONS_IN_STEP or key.rpartition(".")[2] in NAMES_IN_STEP

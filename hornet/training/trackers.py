@@ -85,7 +85,8 @@ def add_evaluation(folder: Path, scalars: Mapping[str, float], *, step: int) -> 
 class WandbTracker:
     """One run of Weights & Biases over all attempts of ours: its name is kept in runs/NAME/wandb_id.
 
-    Where it cannot begin, the user is told; a run that was begun is not ended by a server that is away.
+    Where it cannot begin, the user is told; a run that was begun is not ended by a server that is away, or by wandb's
+    own process that has crashed, or was killed for memory.
     """
 
     def __init__(self, run: RunDirectory, *, project: str) -> None:
@@ -124,18 +125,21 @@ class WandbTracker:
             run.write_file(path.name, known.encode())
         # Of our own step, not of wandb's, which may not go back when an attempt repeats steps.
         self._run.define_metric("*", step_metric="step")
+        self._is_lost = False
 
     def add_scalars(self, scalars: Mapping[str, float], *, step: int) -> None:
         """See Tracker."""
-        self._run.log({"step": step, **scalars})
+        self._log({"step": step, **scalars})
 
     def add_image(self, name: str, image_chw: Tensor, *, step: int) -> None:
         """See Tracker."""
         pixels: Any = (image_chw * 255).byte().permute(1, 2, 0).numpy()
-        self._run.log({"step": step, name: self._image(pixels)})
+        self._log({"step": step, name: self._image(pixels)})
 
     def close(self) -> None:
         """See Tracker. Wandb itself would wait for its server without end, and a run that is to stop with it."""
+        if self._is_lost:
+            return
         timer = threading.Timer(CLOSE_SECONDS, _kill_service)
         timer.start()
         try:
@@ -149,6 +153,20 @@ class WandbTracker:
             )
         finally:
             timer.cancel()
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if self._is_lost:
+            return
+        try:
+            self._run.log(row)
+        except Exception as error:
+            self._is_lost = True
+            self._end_service()
+            print(
+                f"warning: Weights & Biases has ended by itself ({type(error).__name__}: {error}) and hears no more of "
+                f"this attempt; what it has heard lies in {self._folder / 'wandb'}, for wandb sync",
+                flush=True,
+            )
 
     def _end_service(self) -> None:
         """End what would keep this process from ending while the server is away."""

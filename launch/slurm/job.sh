@@ -173,14 +173,22 @@ requeue() {
 # that its limit ends is not requeued. Waits without a process of its own, which would outlive this one.
 requeue_before_limit() {
     local left nothing end
-    end=$(find_end_time) # anew: it may have been moved
+    end=$(find_end_time)   # anew: it may have been moved
+    end=${end:-$end_time} # as it was, where a controller is away just now
     [ -n "$end" ] || return
     left=$((end - LAST_SECONDS - $(date +%s)))
     exec {nothing}<> <(:)
     [ "$left" -le 0 ] || read -r -t "$left" -u "$nothing"
     count_try "${before:-0}"
     say "the trainer has not stopped in time, $tries of $MAX_TRIES tries without progress"
-    if [ "$tries" -ge "$MAX_TRIES" ]; then write_tries 0; else scontrol requeue "$(name_job)" 2>&1; fi
+    if [ "$tries" -ge "$MAX_TRIES" ]; then
+        write_tries 0
+        return
+    fi
+    for ((left = LAST_SECONDS; left > 0; left--)); do
+        ! scontrol requeue "$(name_job)" 2>&1 || return
+        read -r -t 1 -u "$nothing"
+    done
 }
 
 refuse_requeue() {

@@ -41,7 +41,7 @@ FAKES = {
             kill -KILL 0 ;; # all of the job's processes, as SLURM does
         esac
     """,
-    "squeue": 'echo "$FAKE_END"',
+    "squeue": '[ ! -e "$FAKE_LOG.away" ] || exit 1; echo "$FAKE_END"',
     "sbatch": 'echo sbatch "$@" >>"$FAKE_LOG"; echo "Submitted batch job 4711"',
 }
 

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -115,6 +116,18 @@ def test_a_trainer_that_does_not_stop_in_time_is_requeued_before_the_limit_but_n
         assert code == (KILLED if number < 3 else 0), output
         (place.run / "status.json").unlink()
     assert read_log(place).count("scontrol requeue 42") == 2
+
+
+def test_a_controller_that_is_away_at_the_warning_is_asked_before_the_limit(submit, place):
+    process = submit("steps=500", "mode=deaf", FAKE_END="2020-01-01T00:00:00")
+    send_while_training(process, signal.SIGCONT, place)
+    (place.folder / "log.away").touch()
+    process.send_signal(signal.SIGUSR1)
+    threading.Timer(3, (place.folder / "log.away").unlink).start()
+    code, output = finish(process)
+    assert code == KILLED, output
+    assert "Unable to contact slurm controller" in output
+    assert read_log(place).count("scontrol requeue 42") > 1
 
 
 def test_term_is_not_requeued(submit, place):

@@ -21,15 +21,26 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path], "no litter"
 
 
+def test_two_writers_of_one_number_do_not_meet(tmp_path):
+    """Process 7 of two containers, which share a disk."""
+    path = tmp_path / "a.json"
+    with durable.replacing(path) as one:
+        durable.write_json(path, {"other": 2})
+        one.write_text('{"one": 1}')
+    assert json.loads(path.read_text()) == {"one": 1}
+    assert list(tmp_path.iterdir()) == [path], "no litter"
+
+
 def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "m.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     assert durable.read_json_lines(path) == [{"step": 1}, {"step": 2}]
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
+@pytest.mark.parametrize("broken", [b"nonsense", bytes(40) + b'{"step": 2}', b'{"step": "\xff"}'])
+def test_a_broken_line_in_the_middle_is_named(tmp_path, broken):
     path = tmp_path / "m.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    path.write_bytes(b'{"step": 1}\n' + broken + b'\n{"step": 3}\n')
     with pytest.raises(UserError, match=r"m\.jsonl: line 2 is not JSON"):
         durable.read_json_lines(path)
 

@@ -139,6 +139,8 @@ def _lock(output: Path) -> Iterator[None]:
             try:
                 stack.enter_context(Lock(output))
             except UserError as other:
+                if isinstance(other.__cause__, OSError):  # the folder cannot be written
+                    raise
                 raise _describe_other(output) from other
         yield
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +83,22 @@ def read_patiently(place: Workplace, item: Item, descriptors: dict[Path, int]) -
         os.close(descriptor)
     time.sleep(SECOND_READ_SECONDS)
     return read_content(place, item, descriptors)
+
+
+def gives_nothing(place: Workplace, item: Item) -> bool:
+    """Whether others of the source cannot be read either: a disk that went away has given errors, not a bad place."""
+    numbers = dict.fromkeys(place.listing.num_items * quarter // 4 for quarter in range(4))
+    others = [other for other in map(place.listing.read, numbers) if other != item]
+    descriptors: dict[Path, int] = {}
+    try:
+        for other in others:
+            with suppress(OSError):
+                read_content(place, other, descriptors)
+                return False
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+    return bool(others)
 
 
 def open_file(path: Path, descriptors: dict[Path, int]) -> int:

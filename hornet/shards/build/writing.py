@@ -28,7 +28,7 @@ from hornet.shards.build.keys import make_key
 from hornet.shards.build.listing import Item
 from hornet.shards.build.masks import describe_turn, prepare_mask
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
-from hornet.shards.build.workplace import Workplace, open_file, read_patiently
+from hornet.shards.build.workplace import Workplace, gives_nothing, open_file, read_patiently
 from hornet.shards.check.image_check import MIN_EDGE_PIXELS
 from hornet.shards.index import RECORD, ShardIndex
 
@@ -177,7 +177,8 @@ def _take(process: _Process, item: Item) -> bytes | DroppedImageError:
         content = read_patiently(place, item, process.descriptors)
     except OSError as error:
         process.num_unreadable_in_a_row += 1
-        if error.errno == errno.EIO and process.num_unreadable_in_a_row < MAX_UNREADABLE_IN_A_ROW:
+        is_in_a_row = process.num_unreadable_in_a_row >= MAX_UNREADABLE_IN_A_ROW
+        if error.errno == errno.EIO and not is_in_a_row and not gives_nothing(place, item):
             return DroppedImageError("unreadable", "the disk cannot read it")
         raise UserError(  # a disk or mount that went away is not an image's fault
             f"{place.find_file(item)}: {item.name!r} cannot be read ({error.strerror}); start again when it can, "

@@ -257,6 +257,26 @@ def test_a_disk_that_stays_away_makes_a_bad_sample(
     assert sum(slept) == (50 if is_waited_for else 0), "once for all samples of the shard"
 
 
+def test_a_bad_place_of_a_disk_that_is_there_is_not_waited_for_long(
+    toy_set: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
+) -> None:
+    """Each of hundreds of workers meets it in some epoch, and all others wait for it."""
+    shards, pread = open_shards(toy_set, "train"), os.pread
+    record = shards.records[0]
+    start, stop = int(record["offset"]), int(record["offset"]) + int(record["span"])
+
+    def read_around(descriptor: int, length: int, offset: int) -> bytes:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        if str(path) == shards.locate(0) and offset < stop and offset + length > start:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", read_around)
+    found = reports(run(toy_set))
+    assert {bad.reason for bad in found} == {"cannot be read (Input/output error)"}
+    assert slept == [1]
+
+
 def test_a_disk_that_is_gone_is_waited_for_once_and_ends_the_run(
     toy_set: Path, monkeypatch: pytest.MonkeyPatch, slept: list[float]
 ) -> None:

@@ -381,6 +381,26 @@ def test_batches_of_another_size_are_told_wherever_they_are_made(open_samples):
         StepLoader(webdataset.DataPipeline(source, webdataset.batched()), source)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_batches_of_what_several_workers_hand_over_are_refused(open_samples, num_workers):
+    source = open_samples(micro_batch_size=4)
+    eights = webdataset.DataPipeline(source, webdataset.to_tuple("__key__"), webdataset.batched(8))
+    loaders = [
+        webdataset.WebLoader(source, batch_size=None, num_workers=num_workers).batched(4),
+        webdataset.WebLoader(eights, batch_size=None, num_workers=num_workers).unbatched().batched(4),
+    ]
+    for loader, handed in zip(loaders, (1, 8), strict=True):
+        if num_workers < 2:  # in the order of the stream
+            StepLoader(loader, source)
+            continue
+        with pytest.raises(
+            UserError, match=rf"whose workers hand over {handed} at a time .*; batch within the workers"
+        ):
+            StepLoader(loader, source)
+    again = webdataset.WebLoader(source, batch_size=4, num_workers=num_workers, collate_fn=list)
+    StepLoader(again.unbatched().batched(4), source)
+
+
 def test_a_state_that_a_stage_would_make_wrong_is_refused(open_samples):
     source = open_samples()
     batches = SamplePipeline(source, webdataset.to_tuple("__key__"), webdataset.batched(8))
@@ -497,11 +517,28 @@ def test_a_stage_that_ends_the_loader_is_told(open_samples):
         list(StepLoader(loader.with_epoch(3), source))
 
 
+@pytest.mark.parametrize(
+    ("stage", "told"),
+    [
+        (webdataset.select(lambda sample: "cls" in sample), "select: may drop samples, and"),
+        (
+            webdataset.decode("pil", handler=webdataset.warn_and_continue),
+            "decode: may drop .* handler warn_and_continue",
+        ),
+        (webdataset.map(len, handler=lambda error: True), "map: may drop samples by its handler <lambda>"),
+    ],
+)
+def test_a_stage_of_webdatasets_that_may_drop_samples_is_refused(open_samples, stage, told):
+    """An endless source would go on, its batches a sample later than the step says."""
+    source = open_samples()
+    with pytest.raises(UserError, match=rf"^{told}"):
+        StepLoader(webdataset.WebLoader(SamplePipeline(source, stage, webdataset.batched(8)), batch_size=None), source)
+
+
 def test_a_stage_that_drops_samples_is_told(open_samples):
     source = open_samples(num_steps=3)
-    pipeline = SamplePipeline(
-        source, webdataset.select(lambda sample: "cls" in sample), webdataset.batched(8, partial=False)
-    )
+    choose = lambda samples: (sample for sample in samples if "cls" in sample)  # noqa: E731
+    pipeline = SamplePipeline(source, choose, webdataset.batched(8, partial=False))
     with pytest.raises(UserError, match=r"the loader ended before step \d: a stage or handler behind the source"):
         list(StepLoader(webdataset.WebLoader(pipeline, batch_size=None), source))
 

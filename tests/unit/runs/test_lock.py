@@ -36,6 +36,36 @@ def test_a_living_owner_is_named_and_left_alone(tmp_path):
         assert first.is_held()
 
 
+def test_of_two_that_find_nobody_at_the_same_moment_one_stays(tmp_path, monkeypatch):
+    """As two jobs that were submitted twice by mistake and begin when a node is free."""
+    meeting, find_nobody = threading.Barrier(2), Lock._wait_for_silence
+
+    def find_nobody_together(lock):
+        find_nobody(lock)
+        meeting.wait()
+
+    monkeypatch.setattr(Lock, "_wait_for_silence", find_nobody_together)
+    outcomes = []
+
+    def begin():
+        try:
+            with Lock(tmp_path, beat_seconds=4, silence_seconds=100):
+                outcomes.append("at work")
+                ended.wait()
+        except UserError as error:
+            outcomes.append(str(error))
+            ended.set()
+
+    ended = threading.Event()
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted("is training this run" in outcome for outcome in outcomes) == [False, True]
+    assert "at work" in outcomes
+
+
 def test_a_killed_owner_on_this_host_is_followed_at_once(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()

@@ -379,6 +379,18 @@ def test_a_file_system_without_locks_is_built_on_all_the_same(
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+def test_a_full_disk_without_locks_is_not_taken_for_another_build(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int, *_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(build_module.fcntl, "flock", partial(fail, errno.ENOSYS))
+    monkeypatch.setattr("hornet.runs.lock.write_json", partial(fail, errno.ENOSPC))
+    with pytest.raises(UserError, match="cannot be written: No space left on device"):
+        make(source, tmp_path / "out")
+
+
 def test_a_image_that_changed_since_it_was_listed_is_an_error(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -535,6 +547,36 @@ def test_a_disk_that_went_away_ends_the_build_and_drops_nothing(
         ):
             make(source, tmp_path / "out", samples_per_shard=9, num_workers=1)
     make(source, tmp_path / "out", samples_per_shard=9)
+    assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("num_before", [1, 2, 4, 6])
+def test_a_disk_that_went_away_within_a_shard_costs_no_image(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_before: int, packed: bool
+) -> None:
+    """The images before its end, which are fewer than are waited for, would be left out of a finished shard."""
+    if packed:
+        with tarfile.open(tmp_path / "pets.tar", "w") as tar:
+            tar.add(source, ".")
+        source = tmp_path / "pets.tar"
+    make(source, tmp_path / "undisturbed")
+    seen: set[str] = set()
+
+    def is_away(item: Item) -> bool:
+        if len(seen) < num_before:
+            seen.add(item.name)
+            return False
+        return True
+
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, is_away)
+        with pytest.raises(
+            UserError, match=r"cannot be read \(Input/output error\); start again when it can, finished"
+        ):
+            make(source, tmp_path / "out", num_workers=1)
+    report = make(source, tmp_path / "out", num_workers=1)
+    assert report.dropped == {}
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 

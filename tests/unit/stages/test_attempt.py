@@ -17,8 +17,15 @@ class Part(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cadence(Settings):
+    save_every_steps: int = resumable(100)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Whole(Settings):
     seed: int = 0
+    micro_batch_size: int = resumable(4)
+    cadence: Cadence = field(default_factory=Cadence)
     part: Part | None = field(default_factory=Part)
 
 
@@ -52,6 +59,8 @@ def test_what_may_change_on_a_resume_may_differ(compare):
         (replace(MINE, seed=1), FOUND, "seed: 1 -> 0"),
         (replace(MINE, part=Part(rate=0.2)), FOUND, "part.rate: 0.2 -> 0.1"),
         (replace(MINE, part=None), FOUND, "part.rate: 'absent' -> 0.1"),
+        (replace(MINE, micro_batch_size=8), FOUND, "micro_batch_size: 8 -> 4"),
+        (replace(MINE, cadence=Cadence(save_every_steps=50)), FOUND, "cadence.save_every_steps: 50 -> 100"),
         (MINE, {**FOUND, "stream": "cd"}, "stream: 'cd' -> 'ab'"),
         (MINE, {**FOUND, "evaluated set": "cd"}, "evaluated set: 'cd' -> None"),
     ],

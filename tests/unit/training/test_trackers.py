@@ -133,3 +133,25 @@ print("closed")
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
     assert "warning: Weights & Biases has not taken all within 1 s" in done.stdout
     assert done.stdout.endswith("closed\n")
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_though_wandbs_process_was_killed(run, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    kill_service = """
+import psutil
+(service,) = [child for child in psutil.Process().children() if child.name() == "wandb-core"]
+service.kill()
+service.wait()
+for step in range(3, 6):
+    tracker.add_scalars({"train/loss": 1.5}, step=step)
+tracker.add_image("filter/one", torch.rand(3, 8, 8), step=6)
+tracker.close()
+print("closed")
+"""
+    code = USE_WANDB.replace("tracker.close()", kill_service)
+    command = [sys.executable, "-c", code, str(run.config.root)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.count("warning: Weights & Biases has ended by itself (") == 1
+    assert done.stdout.endswith("closed\n")
