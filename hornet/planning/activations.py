@@ -31,7 +31,7 @@ from hornet.model.config import ModelConfig
 Precision = Literal["bf16", "fp32"]
 
 PROBED_SIZES = (32, 64)
-"""Images of the two passes that the straight line is drawn through: the peak is one from about 8 images on."""
+"""Images of the two passes that the straight line goes through: the peak is one from about 8 images on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Image and objects together: scale, crop, flip, drawn for each sample by key; boxes and masks at the size they end in.
 
 Source: the train pipeline of the original's object_detection/configs (raoyongming/HorNet at ac9e210), whose parts are
-mmdetection's. Masks are drawn at the stored size and resized to the nearest pixel. As there, a crop may hold no object,
-and the box of an object of which it shows a part is the part of its box, which may be larger than what is seen.
+mmdetection's. Masks are rasterised at the stored size and resized to the nearest pixel. As there, a crop may hold no
+object, and the box of an object of which it shows a part is the part of its box, which may be larger than what is seen.
 """
 
 from __future__ import annotations
