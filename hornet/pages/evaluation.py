@@ -129,7 +129,7 @@ def _render_sweeps(sweeps: Sequence[Sweep]) -> Markup:
 
 
 def _render_curve(x: Axis, y: Axis, points: Sequence[tuple[float, float, str]], *, colour: int) -> Markup:
-    places = zip(x.place([a for a, _, _ in points]), y.place([b for _, b, _ in points]), points, strict=True)
-    dots = [(f"{a:.1f}", f"{b:.1f}", text) for a, b, (_, _, text) in places]
+    pixels = zip(x.to_pixels([a for a, _, _ in points]), y.to_pixels([b for _, b, _ in points]), points, strict=True)
+    dots = [(f"{a:.1f}", f"{b:.1f}", text) for a, b, (_, _, text) in pixels]
     path = "M" + "L".join(f"{a} {b}" for a, b, _ in dots) if dots else ""
     return render(CURVE, colour=colour, path=path, dots=dots)
