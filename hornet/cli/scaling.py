@@ -184,7 +184,7 @@ def pilot(options: argparse.Namespace) -> None:
 
 
 def collect(options: argparse.Namespace) -> None:
-    """Write cells.csv."""
+    """Write cells.csv, a row for each run, and say how many have a result."""
     from scaling.results import FILE, gather_results, write_results
 
     study, cells = read(options)

@@ -36,7 +36,7 @@ FRAME = """\
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Numbers to pixels."""
+    """An axis of a chart: which numbers stand at which pixels of the SVG."""
 
     low: float
     """The number at `start`; over 0 if logarithmic."""

@@ -58,9 +58,9 @@ class Reliability:
     counts: Sequence[int]
     """Images of each bin."""
     hits: Sequence[int]
-    """How many were right."""
+    """Of these, images that were classified rightly."""
     confidences: Sequence[float]
-    """Sum of the confidences."""
+    """Sum over the images of each bin of their highest probability, 0..1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ class Sweep:
     """Top-1 over something that was varied."""
 
     name: str
-    """In the legend."""
+    """What the legend calls the line."""
     x_name: str
-    """What was varied."""
+    """What was varied, as the axis calls it."""
     points: Sequence[tuple[float, float]]
     """Its value, and top-1 in percent."""
 

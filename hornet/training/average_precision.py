@@ -51,7 +51,7 @@ class DetectionEvaluation:
     mask_ap_small: float | None
     """Of objects of less than 32 x 32 pixels of the stored image."""
     mask_ap_medium: float | None
-    """Of objects between."""
+    """Of objects between these."""
     mask_ap_large: float | None
     """Of objects of 96 x 96 pixels or more."""
     box_ap_small: float | None

@@ -28,7 +28,7 @@ class DetectionResults:
     """Where detections are written, and how COCO calls their classes."""
 
     folder: Path
-    """Of the files."""
+    """Where bbox.json and segm.json are written; made if it is not there."""
     category_ids: Sequence[int]
     """COCO's id of each class, that of class 1 first."""
 

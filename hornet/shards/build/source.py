@@ -71,7 +71,7 @@ class AnnotationFile:
     """The objects of a source's images, as one file lists them."""
 
     path: Path
-    """The file."""
+    """The JSON file that lists them."""
     categories: tuple[str, ...]
     """Names of the objects' classes, in the order of their ids; the first is class 1."""
     category_ids: tuple[int, ...]
