@@ -39,7 +39,7 @@ class Split:
     shard_lengths: tuple[int, ...]
     """Samples in each."""
     shard_bytes: tuple[int, ...]
-    """Bytes of each."""
+    """Size of each tar in bytes."""
     shard_sha256: tuple[str | None, ...]
     """Checksum of each, hex; None where the tar was indexed without reading its payload."""
     index: str

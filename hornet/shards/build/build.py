@@ -83,7 +83,7 @@ def open_and_arrange(plan: BuildPlan, source: Source) -> Arrangement:
 
 
 def open_plan_source(plan: BuildPlan) -> Source:
-    """Open the source of a plan."""
+    """Return what the plan names as its source, in the layout that it has; raises UserError."""
     if plan.source.is_dir() and plan.output.resolve().is_relative_to(plan.source.resolve()):
         raise UserError(f"{plan.output}: lies within the source; choose an output folder outside of {plan.source}")
     given = find_label_space(plan.classes) if plan.classes else None

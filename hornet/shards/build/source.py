@@ -61,7 +61,7 @@ class StreamedPart:
     """A piece of a streamed source. Its images must be taken before the next part is asked for."""
 
     name: str
-    """The part's name, as Part.name."""
+    """Unique within the source, no dots: the first half of its samples' keys."""
     images: Iterator[tuple[str, str, bytes]]
     """Name within the part, class name, content."""
 
