@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## the whole job on small data: shards, ZeRO pretraining, kill, resume, finetuning, evaluation
 	$(BIN)/python launch/demo.py
 
-demo-dense: $(READY)  ## a segmenter and a detector on small data: scenes, shards, training, kill, resume, evaluation, pictures
+demo-dense: $(READY)  ## a segmenter and a detector on small data: scenes, shards, training, kill, resume, evaluation, images of predictions
 	$(BIN)/python launch/demo.py --dense
 
 check: lint types arrows  ## while you work: lint, types, import contracts, quick tests

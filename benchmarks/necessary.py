@@ -25,21 +25,21 @@ def list_necessary_work(model: HorNet, image_size: tuple[int, int], *, num_image
     work: list[Work] = []
     for index, stage in enumerate(model.stages):
         grid = compute_grid(image_size, index)
-        place = f"stage_{index + 1}"
+        part = f"stage_{index + 1}"
         patch = next(module for module in model.downsample_layers[index].modules() if isinstance(module, nn.Conv2d))
-        work += _list_patch_work(place, patch, grid, is_stem=index == 0)
+        work += _list_patch_work(part, patch, grid, is_stem=index == 0)
         for block in stage.children():
             assert isinstance(block, Block)
-            work += _list_block_work(place, block, grid)
+            work += _list_block_work(part, block, grid)
     head = model.num_features * max(1, model.num_classes)
-    work.append(Work(place="head", kind="head", is_backward=False, flops=2 * head, num_bytes=0))
-    work.append(Work(place="head", kind="head", is_backward=True, flops=4 * head, num_bytes=0))
+    work.append(Work(part="head", kind="head", is_backward=False, flops=2 * head, num_bytes=0))
+    work.append(Work(part="head", kind="head", is_backward=True, flops=4 * head, num_bytes=0))
     weights = BYTES_A_WEIGHT * count_parameters(model) / num_images
-    work.append(Work(place="weights", kind="optimizer", is_backward=True, flops=0, num_bytes=weights))
+    work.append(Work(part="weights", kind="optimizer", is_backward=True, flops=0, num_bytes=weights))
     return work
 
 
-def _list_block_work(place: str, block: Block, grid: tuple[int, int]) -> Iterator[Work]:
+def _list_block_work(part: str, block: Block, grid: tuple[int, int]) -> Iterator[Work]:
     """Bytes a position, in the order of the forward pass; `stream` is one read or write of the running sum."""
     positions, channels = prod(grid), block.gamma1.numel()
     gates = block.gnconv.gate_channels
@@ -48,7 +48,7 @@ def _list_block_work(place: str, block: Block, grid: tuple[int, int]) -> Iterato
     def product(inputs: int, outputs: int, *, forward: int, to_input: int, to_weight: int) -> Iterator[Work]:
         for is_backward, num_bytes in ((False, forward), (True, to_input), (True, to_weight)):
             yield Work(
-                place=place,
+                part=part,
                 kind="pointwise",
                 is_backward=is_backward,
                 flops=2 * positions * inputs * outputs,
@@ -60,7 +60,7 @@ def _list_block_work(place: str, block: Block, grid: tuple[int, int]) -> Iterato
     yield from product(
         channels, 2 * channels, forward=stream + both, to_input=both + 3 * stream, to_weight=both + stream
     )
-    yield from _list_spatial_work(place, block.gnconv.dwconv, grid)
+    yield from _list_spatial_work(part, block.gnconv.dwconv, grid)
     for narrow, wide in pairwise(gates):
         # Reads both factors of the gate before; backward writes the gradients of both.
         factors = WIDTH * 2 * narrow
@@ -79,7 +79,7 @@ def _list_block_work(place: str, block: Block, grid: tuple[int, int]) -> Iterato
     )
 
 
-def _list_spatial_work(place: str, layer: nn.Module, grid: tuple[int, int]) -> Iterator[Work]:
+def _list_spatial_work(part: str, layer: nn.Module, grid: tuple[int, int]) -> Iterator[Work]:
     """Forward: read, write. Backward, for all gradients at once: read input and gradient, write one."""
     cost = count_spatial_multiply_adds(layer, grid)
     for kind, (channels, multiply_adds) in cost.items():
@@ -88,7 +88,7 @@ def _list_spatial_work(place: str, layer: nn.Module, grid: tuple[int, int]) -> I
         factor = 2.0 if kind == "depthwise" else 1.5
         for is_backward in (False, True):
             yield Work(
-                place=place,
+                part=part,
                 kind=kind,
                 is_backward=is_backward,
                 flops=2 * multiply_adds * (factor if is_backward else 1),
@@ -113,7 +113,7 @@ def count_spatial_multiply_adds(layer: nn.Module, grid: tuple[int, int]) -> dict
     }
 
 
-def _list_patch_work(place: str, layer: nn.Conv2d, grid: tuple[int, int], *, is_stem: bool) -> Iterator[Work]:
+def _list_patch_work(part: str, layer: nn.Conv2d, grid: tuple[int, int], *, is_stem: bool) -> Iterator[Work]:
     positions, outputs = prod(grid), layer.out_channels
     inputs = layer.weight[0].numel()
     stream = STREAM_WIDTH * outputs
@@ -124,7 +124,7 @@ def _list_patch_work(place: str, layer: nn.Conv2d, grid: tuple[int, int], *, is_
         passes.append((True, stream + 2 * before))
     for is_backward, num_bytes in passes:
         yield Work(
-            place=place,
+            part=part,
             kind="patch",
             is_backward=is_backward,
             flops=2 * positions * inputs * outputs,

@@ -44,7 +44,7 @@ def list_eager_work(traffic: list[Traffic], *, num_parameters: int, num_images: 
     """Put each counted operator in its place; the optimizer is as above without what the count already has."""
     work = [
         Work(
-            place=_name_place(operator.modules),
+            part=_name_part(operator.modules),
             kind=_name_kind(operator),
             is_backward=operator.is_backward,
             flops=operator.flops,
@@ -54,10 +54,10 @@ def list_eager_work(traffic: list[Traffic], *, num_parameters: int, num_images: 
         for operator in traffic
     ]
     optimizer = 28 * num_parameters / num_images
-    return [*work, Work(place="weights", kind="optimizer", is_backward=True, flops=0, num_bytes=optimizer)]
+    return [*work, Work(part="weights", kind="optimizer", is_backward=True, flops=0, num_bytes=optimizer)]
 
 
-def _name_place(modules: frozenset[str]) -> str:
+def _name_part(modules: frozenset[str]) -> str:
     for name in modules:
         if found := re.search(r"\.(?:stages|downsample_layers)\.(\d)", name):
             return f"stage_{int(found[1]) + 1}"
@@ -76,7 +76,7 @@ def _name_kind(operator: Traffic) -> str:
         return "norm"
     if "gelu" in name:
         return "activation"
-    if _name_place(operator.modules) == "head":
+    if _name_part(operator.modules) == "head":
         return "head"
     if name == "_to_copy":
         return "casts"
@@ -185,15 +185,15 @@ def choose_rates(options: argparse.Namespace) -> Rates:
 
 
 def print_table(must: dict[tuple[str, str], Row], eager: dict[tuple[str, str], Row]) -> None:
-    """Print one line for each place and kind, times in microseconds an image, and what could be gained by kind."""
+    """Print one line for each part and kind, times in microseconds an image, and what could be gained by kind."""
     print(f"{'':<24} {'GFLOP':>8} | {'must: MB':>9} {'us':>7}  waits for | {'eager: MB':>10} {'us':>7}")
     nothing = Row(flops=0, num_bytes=0, seconds=0, memory_share=0)
     gains: dict[str, float] = {}
-    for place, kind in sorted(dict.fromkeys([*must, *eager])):
-        best, today = must.get((place, kind), nothing), eager.get((place, kind), nothing)
+    for part, kind in sorted(dict.fromkeys([*must, *eager])):
+        best, today = must.get((part, kind), nothing), eager.get((part, kind), nothing)
         limit = "" if not best.seconds else "memory" if best.memory_share > 0.5 else "computing"
         print(
-            f"{place:<8} {kind:<15} {best.flops / 1e9:8.2f} | {best.num_bytes / 1e6:9.2f} {best.seconds * 1e6:7.2f}  "
+            f"{part:<8} {kind:<15} {best.flops / 1e9:8.2f} | {best.num_bytes / 1e6:9.2f} {best.seconds * 1e6:7.2f}  "
             f"{limit:<9} | {today.num_bytes / 1e6:10.2f} {today.seconds * 1e6:7.2f}"
         )
         gains[kind] = gains.get(kind, 0.0) + today.seconds - best.seconds

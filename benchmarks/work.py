@@ -21,7 +21,7 @@ class Rates:
 class Work:
     """One kernel, for one image."""
 
-    place: str
+    part: str
     """"stage_1" to "stage_4", "head", "weights" (the optimizer's step, shared by the batch)."""
     kind: str
     is_backward: bool
@@ -44,7 +44,7 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Sums over the kernels of one kind in one place."""
+    """Sums over the kernels of one kind in one part."""
 
     flops: float
     num_bytes: float
@@ -54,9 +54,9 @@ class Row:
 
 
 def add_up(work: list[Work], rates: Rates) -> dict[tuple[str, str], Row]:
-    """Return the sums by place and kind, in the order of their first kernel."""
-    keys = dict.fromkeys((kernel.place, kernel.kind) for kernel in work)
-    return {key: add_up_all([kernel for kernel in work if (kernel.place, kernel.kind) == key], rates) for key in keys}
+    """Return the sums by part and kind, in the order of their first kernel."""
+    keys = dict.fromkeys((kernel.part, kernel.kind) for kernel in work)
+    return {key: add_up_all([kernel for kernel in work if (kernel.part, kernel.kind) == key], rates) for key in keys}
 
 
 def add_up_all(work: list[Work], rates: Rates) -> Row:

@@ -64,7 +64,7 @@ class DenseSettings(Settings):
     """Steps of rank 0 that are profiled."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: forward and backward under autocast; parameters and optimizer are fp32 in both."""
-    num_pictures: int = resumable(4)
+    num_rendered_images: int = resumable(4)
     """Images of the evaluation set that are shown after each evaluation, beside truth and prediction; 0 for none."""
     global_batch_size: int
     """Images per optimizer step, over all ranks; gradient accumulation follows from it."""
@@ -74,8 +74,8 @@ class DenseSettings(Settings):
             yield "run.branch_from: is for schedules of shape wsd, which runs of this task have not; leave it out"
         if min(self.std) <= 0:
             yield f"std: must be over 0 in each channel, not {self.std}"
-        if self.num_pictures < 0:
-            yield f"num_pictures: must be 0 or more, not {self.num_pictures}"
+        if self.num_rendered_images < 0:
+            yield f"num_rendered_images: must be 0 or more, not {self.num_rendered_images}"
         has_set = getattr(self, "evaluation", None) is not None
         yield from find_best_problems(self.checkpoints, self.cadence, has_set=has_set)
 

@@ -1,4 +1,4 @@
-"""Instance segmentation: how a batch becomes losses, an annotated set an evaluation, and an evaluation a picture."""
+"""Instance segmentation: how a batch becomes losses, an annotated set an evaluation, and an evaluation an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dense.config import InstancesConfig
-from dense.pictures import draw_instances, lay_side_by_side
+from dense.rendering import lay_side_by_side, render_instances
 from dense.task import DenseTask
 from hornet.batch import Batch
 from hornet.dense.instance_inference import detect, measure_instances
@@ -20,7 +20,7 @@ from hornet.training.image_results import ImageResults
 from hornet.training.process_group import errors_shared
 
 MIN_SHOWN_SCORE = 0.3
-"""Of what a picture shows of a prediction."""
+"""Score from which on a prediction is rendered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class InstanceSegmentation(DenseTask[InstancesConfig]):
         assert self.labelled is not None
         names = self.label_space.classes
         tiles = []
-        for sample in range(min(self.config.num_pictures, self.labelled.num_samples)):
+        for sample in range(min(self.config.num_rendered_images, self.labelled.num_samples)):
             batch = self.labelled.read([sample])
             if not batch.is_real.all() or batch.instances is None:
                 continue
@@ -76,8 +76,8 @@ class InstanceSegmentation(DenseTask[InstancesConfig]):
             pixels = batch.images_bchw[0, :, :height, :width]
             is_sure = found.scores >= MIN_SHOWN_SCORE
             tiles += [
-                draw_instances(pixels, image.boxes, image.masks, labels=image.labels, names=names, size=image.size),
-                draw_instances(
+                render_instances(pixels, image.boxes, image.masks, labels=image.labels, names=names, size=image.size),
+                render_instances(
                     pixels,
                     found.boxes[is_sure],
                     found.masks[is_sure],

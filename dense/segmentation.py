@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchvision.utils import make_grid
 
 from dense.config import DenseConfig
-from dense.pictures import make_colours
+from dense.rendering import make_colours
 from dense.task import DenseTask
 from hornet.batch import Batch
 from hornet.dense.inference import measure, predict
@@ -61,12 +61,12 @@ class Segmentation(DenseTask[DenseConfig]):
         assert self.labelled is not None
         assert self.config.evaluation is not None
         tiles = []
-        for sample in range(min(self.config.num_pictures, self.labelled.num_samples)):
+        for sample in range(min(self.config.num_rendered_images, self.labelled.num_samples)):
             batch = self.labelled.read([sample])
             if not batch.is_real.all() or batch.masks_bhw is None:
                 continue
             classes = predict(model, self.normalise(batch), self.config.evaluation).argmax(dim=1).cpu()
-            for pixels in (batch.images_bchw / 255, paint(batch.masks_bhw), paint(classes)):
+            for pixels in (batch.images_bchw / 255, render_masks(batch.masks_bhw), render_masks(classes)):
                 tiles.append(functional.interpolate(pixels, size=(TILE_PIXELS, TILE_PIXELS), mode="nearest"))
         if not tiles:
             return torch.zeros(3, 1, 1)
@@ -83,7 +83,7 @@ def average_over_pixels(logits: Tensor, masks: Tensor) -> Tensor:
     return total / masks.numel()
 
 
-def paint(masks_bhw: Tensor) -> Tensor:
+def render_masks(masks_bhw: Tensor) -> Tensor:
     """Return masks (B, H, W) as images (B, 3, H, W) of values in 0..1: a colour for each class, black for none."""
     num_colours = max(1, int(masks_bhw.max()) + 1)
     table = torch.tensor([*make_colours(num_colours), (0.0, 0.0, 0.0)])

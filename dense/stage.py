@@ -155,7 +155,7 @@ def _build(
         profile=config.profile,
         filters=filters,
         render_images=task.render_images,
-        render_predictions=task.render_predictions if labelled is not None and config.num_pictures else None,
+        render_predictions=task.render_predictions if labelled is not None and config.num_rendered_images else None,
     )
 
 

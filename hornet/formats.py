@@ -85,6 +85,7 @@ RENAMED: Mapping[str, str] = {
     "model.checkpoint_activations": "model.activation_checkpointing",  # before 0.1.0
     "cadence.keep_checkpoints": "checkpoints.newest",  # before 0.1.0
     "cadence.pictures_every_steps": "cadence.images_every_steps",  # 0.2.0
+    "num_pictures": "num_rendered_images",  # within 0.2.0
 }
 """Settings that have another name now."""
 

@@ -69,7 +69,7 @@ def _group(runs: Sequence[Measurement]) -> list[Measurement]:
     return kept
 
 
-def draw_budgets(found: Sequence[Budgets], *, metric: str) -> list[Figure]:
+def plot_budgets(found: Sequence[Budgets], *, metric: str) -> list[Figure]:
     """Return a figure of each family that has curves: values against size, minima as open circles."""
     figures = []
     for each in found:

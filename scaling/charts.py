@@ -139,11 +139,11 @@ def _render_figure(figure: Figure) -> Markup:
         start=LEFT, stop=WIDTH - RIGHT, is_log=figure.is_x_log,
     )  # fmt: skip
     y = Axis(low=min(ys) / 1.02, high=max(ys) * 1.02, start=HEIGHT - BOTTOM, stop=TOP, is_log=True)
-    content = [_place(series, number, x, y) for number, series in enumerate(figure.series)]
+    content = [_lay_out(series, number, x, y) for number, series in enumerate(figure.series)]
     diagonal = ""
     if figure.has_diagonal:
         ends = [max(x.low, y.low), min(x.high, y.high)]
-        diagonal = _join(x.place(ends), y.place(ends))
+        diagonal = _join(x.to_pixels(ends), y.to_pixels(ends))
     body = render(SERIES, all=content, diagonal=diagonal)
     chart = render_frame(
         x, y, body, title=figure.title, x_name=figure.x_name, y_name=figure.y_name,
@@ -153,20 +153,20 @@ def _render_figure(figure: Figure) -> Markup:
     return chart + render(LEGEND, entries=entries) if entries else chart
 
 
-def _place(series: Series, number: int, x: Axis, y: Axis) -> dict[str, Any]:
-    dots = zip(x.place(series.x), y.place(series.y), series.names, series.is_held_out, strict=True)
+def _lay_out(series: Series, number: int, x: Axis, y: Axis) -> dict[str, Any]:
+    dots = zip(x.to_pixels(series.x), y.to_pixels(series.y), series.names, series.is_held_out, strict=True)
     band = ""
     if series.band:
         edges = np.array(series.band)
-        at = x.place(series.curve_x)
-        outline = _join([*at, *at[::-1]], [*y.place(edges[:, 0]), *y.place(edges[::-1, 1])])
+        at = x.to_pixels(series.curve_x)
+        outline = _join([*at, *at[::-1]], [*y.to_pixels(edges[:, 0]), *y.to_pixels(edges[::-1, 1])])
         band = f"{outline}Z"
     pairs = np.array(series.errors).reshape(-1, 2)
-    bars = zip(x.place(series.x[: len(pairs)]), y.place(pairs[:, 0]), y.place(pairs[:, 1]), strict=True)
+    bars = zip(x.to_pixels(series.x[: len(pairs)]), y.to_pixels(pairs[:, 0]), y.to_pixels(pairs[:, 1]), strict=True)
     return {
         "label": series.label,
         "colour": COLOURS[number % len(COLOURS)],
-        "line": _join(x.place(series.curve_x), y.place(series.curve_y)),
+        "line": _join(x.to_pixels(series.curve_x), y.to_pixels(series.curve_y)),
         "band": band,
         "bars": [(f"{a:.1f}", f"{b:.1f}", f"{c:.1f}") for a, b, c in bars],
         "dots": [(f"{a:.1f}", f"{b:.1f}", name, is_open) for a, b, name, is_open in dots],
@@ -186,8 +186,8 @@ def _render_map(chart: HeatMap) -> Markup:
     for row, values in enumerate(chart.values):
         for column, value in enumerate(values):
             text = "" if value is None else f"{value:.3g}"
-            place = (round(left + column * width, 1), round(top + row * height, 1))
-            cells.append((*place, round(width - 1, 1), round(height - 1, 1), shares[row][column], text))
+            corner = (round(left + column * width, 1), round(top + row * height, 1))
+            cells.append((*corner, round(width - 1, 1), round(height - 1, 1), shares[row][column], text))
     return render(
         CELLS,
         width=WIDTH,

@@ -68,7 +68,7 @@ class FitConfig(Settings):
     resamples: int = 1000
     """How often the cells are sampled again for an interval."""
     level: float = 0.95
-    """Probability of an interval."""
+    """Probability that an interval is to cover what it is of: 0.95 for 95 %."""
 
     def _find_problems(self) -> Iterator[str]:
         for name in self.laws:
@@ -140,7 +140,7 @@ class StudyConfig(Settings):
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     """What is taken from a finished run."""
     fit: FitConfig = field(default_factory=FitConfig)
-    """Laws."""
+    """Which laws are fitted to the results, and how intervals are found."""
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     """What this machine lends to the study."""
 
@@ -163,7 +163,7 @@ class Study:
     """By the name of a family, a size, or both (gf-atto), `key=value` for all of its runs."""
     groups: dict[str, GroupConfig]
     path: Path
-    """The file."""
+    """The YAML file that it was read from."""
 
     @property
     def folder(self) -> Path:

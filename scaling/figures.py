@@ -1,4 +1,4 @@
-"""What a study draws: results against each factor with the law's curves, the grid as a map, learning, predictions."""
+"""What a study plots: results against each factor with the law's curves, the grid as a map, learning, predictions."""
 
 from __future__ import annotations
 

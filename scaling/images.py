@@ -20,7 +20,7 @@ class ImageValues:
     """A run's metric of each validation image, in the order of the keys."""
 
     key_hash: NDArray[np.int64]
-    """(images,)"""
+    """(images,) hash of each image's key (`hash_key`), rising."""
     values: NDArray[np.float64]
     """(images,); their mean is the run's value."""
 

@@ -32,7 +32,7 @@ class Units:
     """Where z = 0 stands, and what y = 1 means."""
 
     centres: Array
-    """(f,) logarithms."""
+    """(f,) logarithms of the factors at z = 0."""
     scale: float
 
 

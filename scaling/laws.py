@@ -182,7 +182,7 @@ _TWO = (("A", ((0, "alpha", 1),)), ("B", ((1, "beta", 1),)))
 
 
 def power(factor: str = "C") -> Law:
-    """Make A x^-alpha."""
+    """Return the law A x^-alpha of one factor."""
     return Law(name="power", factors=(factor,), terms=_ONE, has_floor=False)
 
 

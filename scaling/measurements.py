@@ -52,7 +52,7 @@ class Cells:
     values: Array
     """(n, m); a cell of fewer runs ends in NaN."""
     num_runs: NDArray[np.int64]
-    """(n,)"""
+    """(n,) runs in each cell."""
     names: tuple[tuple[str, ...], ...]
     """The runs of each cell, in the order of their seeds."""
     seeds: tuple[tuple[int, ...], ...]

@@ -17,7 +17,7 @@ def sort_runs(cells: Sequence[Cell], *, seconds: Mapping[str, float]) -> list[Ce
     Pilots first. Then the smallest and largest of each list with its first seed, of all families: a law can be fitted
     once they are there. Then the inside with that seed, then the corners' other seeds, which tell the noise, then all
     others. Within these, what takes least comes first, and without costs what the study names first. A trunk comes
-    before the first of its branches. Then what is foretold, and finetunings, which fill the places while the last run
+    before the first of its branches. Then what is foretold, and finetunings, which fill the slots while the last run
     before it ends.
     """
     corners = _find_corners([cell for cell in cells if cell.stage == "pretrain" and not cell.is_held_out])

@@ -53,7 +53,7 @@ class Resampled:
 
     fit: Fit
     theta: Array
-    """(R, p)"""
+    """(R, p): the parameters of each resample, as `Fit.theta` has them."""
     scheme: Scheme
     level: float
     seed: int
@@ -75,7 +75,7 @@ class Resampled:
 
 
 def interval_of(values: Array, *, level: float) -> Interval:
-    """Take percentiles."""
+    """Return the interval between the percentiles of `values` (R,) that leave out equal parts of 1 - level."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(low=float(low), high=float(high), level=level)
 

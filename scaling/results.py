@@ -25,7 +25,7 @@ FILE = "cells.csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One run."""
+    """What a run of the study gave: its row of cells.csv."""
 
     name: str
     group: str
@@ -66,13 +66,13 @@ class Result:
     images_per_second: float | None
     digest: str | None
     commit: str | None
-    """Of the code."""
+    """Commit of the code that made it, as git names it."""
     images: ImageValues | None = field(default=None, compare=False, repr=False)
     """The metric of each validation image, where the run kept it; not in cells.csv."""
 
     @property
     def factors(self) -> dict[str, float]:
-        """What laws are of."""
+        """The factors that laws take, by their names in laws."""
         return {"N": self.N, "U": self.U, "T": self.T, "C": self.C}
 
 

@@ -56,11 +56,11 @@ class _Queue:
     pending: set[str]
     """Runs that are not finished."""
     options: Sequence[str]
-    """Of sbatch."""
+    """Words that every array's sbatch is given too, such as --partition."""
     placed: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Job and element of each run."""
     lines: list[str] = field(default_factory=list)
-    """What was done."""
+    """For people: a line for each array that was submitted, and for runs that must wait."""
 
     def submit(self, cells: Sequence[Cell], what: str) -> None:
         """Submit runs that wait for nothing, as one array."""

@@ -28,7 +28,7 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How a run stands."""
+    """How far a run is, and why it is no farther."""
 
     state: State
     reason: str

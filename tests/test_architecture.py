@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,41 @@ def test_files_and_functions_are_small_or_large_on_purpose():
 def test_no_attics():
     attics = re.compile(r"(utils?|helpers?|common|misc|core)\.py")
     assert not [path for path in SOURCES if attics.fullmatch(path.name)]
+
+
+FILLING = re.compile(r"\b(an?|and|are|as|each|for|in|is|its?|of|return|s|that|the|their|this|to|what|which)\b")
+
+
+def split_words(name):
+    """`num_images`, `SplitSurvey` and sentences alike: what is no filling, in lower case, without a plural's s."""
+    spaced = re.sub(r"(?<=[a-z])([A-Z])", r" \1", name.replace("_", " ")).lower()
+    words = re.findall(r"[a-z0-9]+", FILLING.sub(" ", spaced))
+    return {word if word.endswith("ss") else word.removesuffix("s") for word in words}
+
+
+def list_docstrings(node):
+    """Yield (name, docstring) of classes, functions and fields below a node; a field's name has its class's before."""
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(inner):
+            yield inner.name, ast.get_docstring(inner)
+        if isinstance(inner, ast.ClassDef):
+            for field, text in pairwise(inner.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    yield f"{inner.name} {field.target.id}", ast.literal_eval(text.value)
+
+
+def repeats(name, docstring):
+    return split_words(docstring) <= split_words(name)
+
+
+@pytest.mark.slow
+def test_no_docstring_is_a_name_once_more():
+    """One that says nothing is filled or goes: a shape, a unit, a range, what it is for."""
+    assert repeats("Split name", "The split's name.")
+    assert not repeats("Split shard_bytes", "Size of each tar in bytes.")
+    found = [(name_of(path), *each) for path in SOURCES for each in list_docstrings(ast.parse(path.read_text()))]
+    assert len(found) > 3000
+    assert not [each for each in found if repeats(*each[1:])]
 
 
 @pytest.mark.parametrize(

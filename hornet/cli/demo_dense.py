@@ -1,6 +1,6 @@
 """Both dense tasks from end to end on small data: scenes -> shards -> a segmenter on 2 ranks, killed once and resumed,
-and a detector -> evaluation -> pictures. A few minutes on 2 CPU cores; results in runs/demo-dense/. Started by
-`hornet demo --dense`.
+and a detector -> evaluation -> images of predictions. A few minutes on 2 CPU cores; results in runs/demo-dense/.
+Started by `hornet demo --dense`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def show_dense_tasks() -> None:
 === done in {time.monotonic() - started:.0f} s: on {pixels["num_images"]} held-out scenes
   mIoU {pixels["miou"]:.2f} % of the segmenter; mask AP50 {things["mask_ap50"]:.2f} %, box AP50 \
 {things["box_ap50"]:.2f} % of the detector
-  {find_picture(segmenter)}       scenes, their masks, and what the segmenter says
-  {find_picture(detector)}    scenes as annotated, and what the detector finds
+  {find_image(segmenter)}       scenes, their masks, and what the segmenter says
+  {find_image(detector)}    scenes as annotated, and what the detector finds
   runs/demo-dense/scenes/          metrics.jsonl, evaluations.jsonl, checkpoints/, summary.json; killed once and resumed
   runs/demo-dense/instances/       the same of the detector
   data/demo-dense/scenes/          images, masks and objects, as ADE20K and COCO have them
   data/demo-dense/shards/          the same as WebDataset tars: NAME.png, NAME.seg.png, NAME.cls
   data/demo-dense/instances/       with objects for masks: NAME.png, NAME.instances.json, NAME.cls
-  .venv/bin/tensorboard --logdir runs/demo-dense     curves and the same pictures""")
+  .venv/bin/tensorboard --logdir runs/demo-dense     curves and the same images""")
 
 
 def build(name: str, *options: object) -> None:
@@ -64,6 +64,6 @@ def read_best(run: Path) -> dict[str, Any]:
     return best
 
 
-def find_picture(run: Path) -> Path:
-    """Return the last picture of predictions, as seen from the repository."""
+def find_image(run: Path) -> Path:
+    """Return the last image of predictions, as seen from the repository."""
     return max((run / "images").glob("predictions_raw_*.png")).relative_to(ROOT)

@@ -90,7 +90,7 @@ def read_options() -> argparse.Namespace:
 
 
 def read_counts(text: str) -> tuple[int, ...]:
-    """Read `8,16,32`."""
+    """Read counts, 1 or more, with commas between: `8,16,32`."""
     return tuple(positive(int)(part) for part in text.split(","))
 
 

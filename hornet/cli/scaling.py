@@ -184,7 +184,7 @@ def pilot(options: argparse.Namespace) -> None:
 
 
 def collect(options: argparse.Namespace) -> None:
-    """Write cells.csv."""
+    """Write cells.csv, a row for each run, and say how many have a result."""
     from scaling.results import FILE, gather_results, write_results
 
     study, cells = read(options)
@@ -225,7 +225,7 @@ def fit(options: argparse.Namespace) -> None:
 def report(options: argparse.Namespace) -> None:
     """Write the page, its Markdown, figures, cells.csv and fits.json."""
     from scaling.analysis import fit_study, judge_predictions, write_fits
-    from scaling.budgets import draw_budgets, find_budgets
+    from scaling.budgets import find_budgets, plot_budgets
     from scaling.charts import save_charts
     from scaling.families import compare_families
     from scaling.figures import make_figures
@@ -239,7 +239,7 @@ def report(options: argparse.Namespace) -> None:
     write_fits(study, fits, [found.as_json() for found in comparisons])
     judged, metric = judge_predictions(study, results), study.config.measure.metric
     figures = make_figures(fits, results, metric=metric, judged=judged, study=study)
-    figures += draw_budgets(budgets, metric=metric)
+    figures += plot_budgets(budgets, metric=metric)
     remark = save_charts(figures, study.folder / "figures")
     parts = list_parts(study, fits, results, judged, comparisons=comparisons, budgets=budgets)
     page = write_html(study, parts, figures, results)

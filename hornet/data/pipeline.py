@@ -52,7 +52,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """One sample, transformed."""
+    """A sample after its transform, not yet in a batch."""
 
     key: str
     """`SHARD/STEM`."""
@@ -61,24 +61,24 @@ class Decoded:
     pixels: Pixels
     """(H, W, 3)."""
     box: Box = NO_BOX
-    """The rectangle to erase."""
+    """Top, left, height, width of the rectangle to erase, in pixels; height 0 for none."""
     classes: ClassMap | None = None
-    """(H, W), of segmentation."""
+    """(H, W) class of each pixel, of segmentation alone."""
     objects: ImageWithObjects | None = None
-    """Of instance segmentation."""
+    """Image and objects, of instance segmentation alone."""
 
 
 class Slots(Protocol):
     """A batch under construction."""
 
     bad: list[BadSample]
-    """Samples that were replaced."""
+    """Samples that could not be used, and what took their place."""
 
     def fill(self, slot: int, image: Decoded) -> None:
         """Put a sample into its place."""
 
     def finish(self) -> Batch:
-        """Return the batch."""
+        """Return the batch, once its samples are in it."""
 
 
 class SquareSlots:

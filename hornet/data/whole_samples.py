@@ -85,7 +85,7 @@ class Opened:
 
     @property
     def whole(self) -> WholeSet:
-        """The set."""
+        """The set with its index, opened when it is first asked for; raises UserError."""
         if self._whole is None:
             self._whole = open_whole_set(self._place, world=self.world, **self._options)
         return self._whole

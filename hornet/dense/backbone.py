@@ -44,7 +44,7 @@ class DenseBackbone(nn.Module):
                 f"backbone: is {name!r}, but must be a HorNet of four stages; timm.list_models('hornet_*') names them"
             )
         self.channels = tuple(_count_channels(stage) for stage in network.stages)
-        """Of the four maps."""
+        """Channels of each of the four maps, the finest first."""
         self.stem_stride = network.stem_stride
         self.downsample_layers = network.downsample_layers
         self.in_channels = self._get_stem().in_channels

@@ -28,11 +28,11 @@ class Attempt:
     name: str
     """Its run.name."""
     num_ranks: int
-    """It starts with these."""
+    """Ranks that it starts with."""
     kill_after: int | None
     """Step after which all ranks are killed; None to leave it in peace."""
     resumed_ranks: int | None = None
-    """It goes on with these; None for as many as before."""
+    """Ranks that it goes on with after the kill; None for as many as before."""
 
     def run(self, script: Script, config: Path, *, folder: Path, launcher: str) -> None:
         """Run it to its end, in as many attempts as it takes.

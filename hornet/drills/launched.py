@@ -44,7 +44,7 @@ class LaunchedRun:
     log: Path
     """What its ranks print, of this and earlier attempts."""
     process: subprocess.Popen[bytes]
-    """The launcher."""
+    """The launcher, whose children the ranks are."""
 
     @classmethod
     def start(cls, launcher: str, num_ranks: int, arguments: list[str], *, path: Path, log: Path) -> LaunchedRun:

@@ -171,10 +171,10 @@ def _list_stages(model: nn.Module) -> list[dict[str, nn.Module]]:
             f"replace_mixers: knows what to replace in timm's ConvNeXt and SwinTransformer, but not in a "
             f"{type(model).__name__}; put a GnConv2d where its convolution or attention is (docs/plug_in.md)"
         )
-    place = "stages" if isinstance(model, ConvNeXt) else "layers"
+    attribute = "stages" if isinstance(model, ConvNeXt) else "layers"
     return [
-        {f"{place}.{index}.blocks.{number}": block for number, block in enumerate(stage.blocks)}
-        for index, stage in enumerate(getattr(model, place))
+        {f"{attribute}.{index}.blocks.{number}": block for number, block in enumerate(stage.blocks)}
+        for index, stage in enumerate(getattr(model, attribute))
     ]
 
 

@@ -21,12 +21,12 @@ Values = npt.NDArray[np.float64]
 FRAME = """\
 <svg viewBox="0 0 {{ width }} {{ height }}" role="img" aria-label="{{ title }}"
   {%- if curves %} tabindex="0" data-curves="{{ curves }}"{% endif %}>
-{% for place, text_place, text in rows %}
-<path class="grid" d="M{{ left }} {{ place }}H{{ right }}"/>
-<text x="{{ left - 7 }}" y="{{ text_place }}" text-anchor="end">{{ text }}</text>
+{% for pixel, text_at, text in rows %}
+<path class="grid" d="M{{ left }} {{ pixel }}H{{ right }}"/>
+<text x="{{ left - 7 }}" y="{{ text_at }}" text-anchor="end">{{ text }}</text>
 {% endfor %}
-{% for place, text in columns %}
-<text x="{{ place }}" y="{{ base + 16 }}" text-anchor="middle">{{ text }}</text>
+{% for pixel, text in columns %}
+<text x="{{ pixel }}" y="{{ base + 16 }}" text-anchor="middle">{{ text }}</text>
 {% endfor %}
 <path class="base" d="M{{ left }} {{ base }}H{{ right }}"/>
 <text class="name" x="{{ right }}" y="{{ height - 5 }}" text-anchor="end">{{ x_name }}</text>
@@ -36,7 +36,7 @@ FRAME = """\
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Numbers to pixels."""
+    """An axis of a chart: which numbers stand at which pixels of the SVG."""
 
     low: float
     """The number at `start`; over 0 if logarithmic."""
@@ -49,7 +49,7 @@ class Axis:
     is_log: bool
     """Whether equal factors take equal room."""
 
-    def place(self, values: npt.ArrayLike) -> Values:
+    def to_pixels(self, values: npt.ArrayLike) -> Values:
         """Return the pixels of numbers; those below a logarithmic axis stand at its start."""
         numbers = np.asarray(values, dtype=np.float64)
         low, high = self.low, self.high
@@ -97,10 +97,12 @@ def render_frame(
         right=WIDTH - RIGHT,
         base=HEIGHT - BOTTOM,
         rows=[
-            (f"{place:.1f}", f"{place + 4:.1f}", shorten(tick))
-            for tick, place in _spaced(y.ticks(), y.place(y.ticks()), room=22)
+            (f"{pixel:.1f}", f"{pixel + 4:.1f}", shorten(tick))
+            for tick, pixel in _spaced(y.ticks(), y.to_pixels(y.ticks()), room=22)
         ],
-        columns=[(f"{place:.1f}", format_x(tick)) for tick, place in _spaced(x.ticks(), x.place(x.ticks()), room=46)],
+        columns=[
+            (f"{pixel:.1f}", format_x(tick)) for tick, pixel in _spaced(x.ticks(), x.to_pixels(x.ticks()), room=46)
+        ],
         x_name=f"{x_name} (log {' and '.join(scales)})" if scales else x_name,
         title=title,
         curves=curves,
@@ -113,10 +115,10 @@ def _round_step(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
 
 
-def _spaced(ticks: Sequence[float], places: Values, *, room: float) -> list[tuple[float, float]]:
+def _spaced(ticks: Sequence[float], pixels: Values, *, room: float) -> list[tuple[float, float]]:
     """Leave out ticks that would stand too close to the one before."""
     kept: list[tuple[float, float]] = []
-    for tick, place in zip(ticks, places.tolist(), strict=True):
-        if not kept or abs(place - kept[-1][1]) >= room:
-            kept.append((tick, place))
+    for tick, pixel in zip(ticks, pixels.tolist(), strict=True):
+        if not kept or abs(pixel - kept[-1][1]) >= room:
+            kept.append((tick, pixel))
     return kept

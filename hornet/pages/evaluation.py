@@ -58,9 +58,9 @@ class Reliability:
     counts: Sequence[int]
     """Images of each bin."""
     hits: Sequence[int]
-    """How many were right."""
+    """Of these, images that were classified rightly."""
     confidences: Sequence[float]
-    """Sum of the confidences."""
+    """Sum over the images of each bin of their highest probability, 0..1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,9 @@ class Sweep:
     """Top-1 over something that was varied."""
 
     name: str
-    """In the legend."""
+    """What the legend calls the line."""
     x_name: str
-    """What was varied."""
+    """What was varied, as the axis calls it."""
     points: Sequence[tuple[float, float]]
     """Its value, and top-1 in percent."""
 
@@ -129,7 +129,7 @@ def _render_sweeps(sweeps: Sequence[Sweep]) -> Markup:
 
 
 def _render_curve(x: Axis, y: Axis, points: Sequence[tuple[float, float, str]], *, colour: int) -> Markup:
-    places = zip(x.place([a for a, _, _ in points]), y.place([b for _, b, _ in points]), points, strict=True)
-    dots = [(f"{a:.1f}", f"{b:.1f}", text) for a, b, (_, _, text) in places]
+    pixels = zip(x.to_pixels([a for a, _, _ in points]), y.to_pixels([b for _, b, _ in points]), points, strict=True)
+    dots = [(f"{a:.1f}", f"{b:.1f}", text) for a, b, (_, _, text) in pixels]
     path = "M" + "L".join(f"{a} {b}" for a, b, _ in dots) if dots else ""
     return render(CURVE, colour=colour, path=path, dots=dots)

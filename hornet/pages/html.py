@@ -107,7 +107,7 @@ class Section:
     """A part of a page that its navigation leads to."""
 
     id: str
-    """Where the link leads."""
+    """The HTML id that the link leads to."""
     name: str
     """What the link says."""
     title: str
@@ -115,7 +115,7 @@ class Section:
     note: str = ""
     """How to read what follows; empty for nothing."""
     body: Markup
-    """What stands below."""
+    """Rendered HTML that stands below heading and note."""
 
 
 def render(template: str, **values: Any) -> Markup:

@@ -31,7 +31,7 @@ from hornet.model.config import ModelConfig
 Precision = Literal["bf16", "fp32"]
 
 PROBED_SIZES = (32, 64)
-"""Images of the two passes that the straight line is drawn through: the peak is one from about 8 images on."""
+"""Images of the two passes that the straight line goes through: the peak is one from about 8 images on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def measure_pass(model: nn.Module, *, size: int, image_size: int, precision: Pre
     model.train()
     hooks = [module.register_forward_pre_hook(_widen) for module in model.modules() if isinstance(module, nn.LayerNorm)]
     with FakeTensorMode():
-        _take_place(model)
+        _fake_tensors(model)
         with Meter(besides=model) as meter:
             loss = compute_loss()
             kept = meter.live
@@ -138,12 +138,12 @@ def _widen(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]
     return tuple(x.float() for x in inputs) if torch.is_autocast_enabled("cpu") else None
 
 
-def _take_place(model: nn.Module) -> None:
+def _fake_tensors(model: nn.Module) -> None:
     """Give every parameter a fake tensor and a gradient of its shape, and every buffer a fake tensor."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
         for name, parameter in module.named_parameters(recurse=False):
-            placed = nn.Parameter(torch.empty(parameter.shape))
-            placed.grad = torch.empty(parameter.shape)
-            setattr(module, name, placed)
+            fake = nn.Parameter(torch.empty(parameter.shape))
+            fake.grad = torch.empty(parameter.shape)
+            setattr(module, name, fake)

@@ -33,10 +33,10 @@ SHORT = 16  # hex digits of a fingerprint that are compared and shown
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A known label space."""
+    """A label space that goes by a name, and how its classes are found."""
 
     num_classes: int
-    """Its classes."""
+    """How many classes it has."""
     fingerprint: str
     """First 16 digits of its fingerprint: the name means this list, whatever a later timm packages."""
     remark: str

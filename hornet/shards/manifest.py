@@ -39,7 +39,7 @@ class Split:
     shard_lengths: tuple[int, ...]
     """Samples in each."""
     shard_bytes: tuple[int, ...]
-    """Size of each."""
+    """Size of each tar in bytes."""
     shard_sha256: tuple[str | None, ...]
     """Checksum of each, hex; None where the tar was indexed without reading its payload."""
     index: str
@@ -86,13 +86,13 @@ class Manifest:
     """One set of shards."""
 
     path: Path
-    """The `_info.json`."""
+    """The file, `_info.json`, which the paths in it are relative to."""
     name: str
-    """The set's name."""
+    """What the set is called; its tars' names begin with it where they were built here."""
     label_space: LabelSpace
     """What the labels of all its splits mean."""
     splits: Mapping[str, Split]
-    """By name."""
+    """The splits that have an index, by name."""
     unindexed: Mapping[str, Any] = field(default_factory=dict)
     """Splits in timm's layout that have no index yet, as read."""
 

@@ -214,7 +214,7 @@ class EvaluateConfig(SourceConfig):
     corruption_names: tuple[str, ...] = ()
     """Which of the 15 corruptions and the 4 extra ones, as fog; empty for all, of a folder those that are in it."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)
-    """By which labels."""
+    """By which labels logits are judged, where the set's are not those of the weights."""
     probe: ProbeConfig | None = None
     """Judge the features before the head too, by neighbours and linear classifiers; null for no."""
     calibration_bins: int = 15

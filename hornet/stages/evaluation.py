@@ -66,7 +66,7 @@ class Evaluated:
     """All that an evaluation of one source on one set tells."""
 
     model: str
-    """The network's name."""
+    """The network, by its name in timm."""
     sources: Mapping[Weights, str]
     """Where the weights came from, for people."""
     judged: LabelSpace
@@ -74,7 +74,7 @@ class Evaluated:
     missing: tuple[str, ...]
     """Of these, those that the weights do not know; their images count as missed and have no loss."""
     rows: tuple[Row, ...]
-    """The evaluations."""
+    """One for each size, crop, corruption and kind of weights, in the order in which they were made."""
     probes: tuple[Probe, ...] = ()
     """What the features before the head are worth, at evaluation.image_size."""
     step: int | None = None

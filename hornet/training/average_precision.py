@@ -51,7 +51,7 @@ class DetectionEvaluation:
     mask_ap_small: float | None
     """Of objects of less than 32 x 32 pixels of the stored image."""
     mask_ap_medium: float | None
-    """Of objects between."""
+    """Of objects between these."""
     mask_ap_large: float | None
     """Of objects of 96 x 96 pixels or more."""
     box_ap_small: float | None
@@ -127,7 +127,7 @@ class AveragePrecision:
             {"category_id": label, "score": score, "bbox": box, "segmentation": mask}
             for label, score, box, mask in zip(labels.tolist(), scores.tolist(), sides, packed, strict=True)
         ]
-        drawn = self._pack(make_mask(one.segmentation, height=height, width=width) for one in annotated.annotations)
+        rasters = self._pack(make_mask(one.segmentation, height=height, width=width) for one in annotated.annotations)
         there = [
             {
                 "category_id": one.category,
@@ -136,7 +136,7 @@ class AveragePrecision:
                 "iscrowd": int(one.is_crowd),
                 "segmentation": mask,
             }
-            for one, mask in zip(annotated.annotations, drawn, strict=True)
+            for one, mask in zip(annotated.annotations, rasters, strict=True)
         ]
         self._images.append(FoundInImage(image_id=truth.image_id, size=(height, width), truth=there, found=found))
 

@@ -50,7 +50,7 @@ class Branch:
     trunk: Path
     """The trunk's run directory."""
     checkpoint: Checkpoint
-    """The trunk's."""
+    """That of the trunk's which the run goes on from."""
 
 
 def find_branch(

@@ -28,7 +28,7 @@ class DetectionResults:
     """Where detections are written, and how COCO calls their classes."""
 
     folder: Path
-    """Of the files."""
+    """Where bbox.json and segm.json are written; made if it is not there."""
     category_ids: Sequence[int]
     """COCO's id of each class, that of class 1 first."""
 
@@ -48,25 +48,25 @@ class DetectionResults:
                     "be told apart; evaluate sets of different origin one by one"
                 )
         try:
-            for place, name in FILES.items():
+            for key, name in FILES.items():
                 with replacing(self.folder / name) as temporary, temporary.open("w") as file:
                     # The runs of masks are bytes in memory, and text in a file.
                     encode = partial(json.dumps, allow_nan=False, default=bytes.decode)
-                    lines = map(encode, self._list(images, place))
+                    lines = map(encode, self._list(images, key))
                     file.write("[" + next(lines, ""))
                     file.writelines(f",\n{line}" for line in lines)
                     file.write("]\n")
         except OSError as error:
             raise self._describe(error) from error
 
-    def _list(self, images: Sequence[FoundInImage], place: str) -> Iterator[dict[str, Any]]:
+    def _list(self, images: Sequence[FoundInImage], key: str) -> Iterator[dict[str, Any]]:
         for image in images:
             for one in image.found:
                 yield {
                     "image_id": image.image_id,
                     "category_id": self.category_ids[one["category_id"] - 1],
                     "score": one["score"],
-                    place: one[place],
+                    key: one[key],
                 }
 
     def _describe(self, error: OSError) -> UserError:

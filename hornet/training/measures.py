@@ -51,7 +51,7 @@ class Confusion:
     predicted: int
     """The class that has the highest logit."""
     count: int
-    """How many there are."""
+    """Images that are taken so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class MultiLabel:
     top5: float
     """Share of images of which one of the five highest is, in percent."""
     num_images: int
-    """Images counted."""
+    """Images that have a label, and were counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Measurement:
     evaluation: Evaluation
     """Top-1, top-5, loss and the number of images."""
     calibration: Calibration
-    """Confidence against accuracy."""
+    """Confidence against accuracy, in bins."""
     classes: tuple[ClassCount, ...]
     """Each class, in the order of its labels."""
     confusions: tuple[Confusion, ...]

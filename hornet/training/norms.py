@@ -29,7 +29,7 @@ class Slice:
     start: int
     """First element in the flat parameter."""
     num_elements: int
-    """Elements of the slice."""
+    """Length, in elements of the flat parameter."""
     owner: Tensor
     """What torch's optimizer steps: a flat fp32 tensor of many slices, or the parameter itself."""
     offset: int

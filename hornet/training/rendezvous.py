@@ -55,7 +55,8 @@ def meet(world: World, *, purpose: str, patience_seconds: float = PATIENCE_SECON
             raise
     except dist.DistError as error:
         raise UserError(
-            f"rank {world.rank}: rank 0 at {_place(world)} is gone, before all ranks had come; its own output says why"
+            f"rank {world.rank}: rank 0 at {_address(world)} is gone, before all ranks had come; its own output "
+            "says why"
         ) from error
     tcp.set_timeout(LATER_ANSWER_TIME)
     return tcp
@@ -123,7 +124,7 @@ def _reach(world: World, wait: _Wait) -> TCPStore:
             socket.create_connection((world.master_address, world.master_port), timeout=CONNECT_SECONDS).close()
             return TCPStore(world.master_address, world.master_port, wait_for_workers=False, timeout=ANSWER_TIME)
         except (OSError, dist.DistError) as error:
-            told = f"rank 0 does not answer at {_place(world)} ({_first_line(error)})"
+            told = f"rank 0 does not answer at {_address(world)} ({_first_line(error)})"
         wait.look(partial(str, told), speaks=True)
 
 
@@ -133,17 +134,17 @@ def _enter(store: Store, world: World, *, purpose: str, wait: _Wait) -> None:
     if world.is_main:
         store.set("about", about)
     while not store.check(["about"]):
-        wait.look(partial(str, f"rank 0 has not come to {_place(world)}"), speaks=True)
+        wait.look(partial(str, f"rank 0 has not come to {_address(world)}"), speaks=True)
     met = store.get("about").decode()
     if met != about:
         raise UserError(
-            f"rank {world.rank} belongs to {about}, but met {met} at {_place(world)}: two runs use one port; choose "
+            f"rank {world.rank} belongs to {about}, but met {met} at {_address(world)}: two runs use one port; choose "
             "another for one of them (MASTER_PORT; deepspeed and torchrun --master_port)"
         )
     mine = f"process {world.local_rank} of {socket.gethostname()} at {time.time_ns()}"
     if store.compare_set(f"rank/{world.rank}", "", mine).decode() != mine:
         raise UserError(
-            f"rank {world.rank} has come to {_place(world)} already: two processes are told to be rank {world.rank}, "
+            f"rank {world.rank} has come to {_address(world)} already: two processes are told to be rank {world.rank}, "
             "or another start of this run uses the port; choose another (MASTER_PORT)"
         )
     store.add("num_come", 1)
@@ -165,10 +166,10 @@ def _leave(store: Store, world: World) -> None:
 def _describe(store: Store, world: World, *, num_come: int) -> str:
     missing = [str(rank) for rank in range(world.num_ranks) if not store.check([f"rank/{rank}"])]
     shown = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
-    return f"{num_come} of {world.num_ranks} ranks have come to {_place(world)}, missing: rank {shown}"
+    return f"{num_come} of {world.num_ranks} ranks have come to {_address(world)}, missing: rank {shown}"
 
 
-def _place(world: World) -> str:
+def _address(world: World) -> str:
     return f"{world.master_address}:{world.master_port}"
 
 

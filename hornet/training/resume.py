@@ -29,7 +29,7 @@ class Start:
     """Where a run goes on."""
 
     checkpoint: Checkpoint | None
-    """None at the beginning."""
+    """The checkpoint that is loaded; None to begin at step 0."""
     rows: Sequence[dict[str, Any]]
     """Of skipped_batches.json, as it is to be."""
     passed_over: Sequence[Path]

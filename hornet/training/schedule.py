@@ -23,7 +23,7 @@ class Schedule:
     num_cooldown_steps: int | None = None
     """Optimizer steps of the cooldown at the end, with the peak before it; None for a cosine."""
     cooldown: Cooldown = "1-sqrt"
-    """Form of the cooldown."""
+    """How the rate falls in the cooldown, over the share of it that is done: by the square root or in a line."""
 
     @property
     def num_stable_steps(self) -> int | None:
@@ -59,7 +59,7 @@ class PolySchedule:
     """A rise, and a power of what is left of the run, or a staircase."""
 
     config: StepScheduleConfig
-    """Its numbers."""
+    """Learning rates, and the warm-up and the power or staircase between them, in optimizer steps."""
 
     @property
     def num_steps(self) -> int:

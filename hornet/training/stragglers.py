@@ -27,14 +27,14 @@ class Slowest:
     """The rank that was busy longest."""
 
     rank: int
-    """Global rank."""
+    """Its global rank, 0-based."""
     over_median: float
     """Its time over the median of the others'; 1 where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StragglerReport:
-    """What one report says."""
+    """What the ranks' times of one report come to."""
 
     fields: dict[str, Any]
     """For a row of metrics."""

@@ -22,7 +22,7 @@ MIN_FREE_GB = 1.0
 
 
 def main() -> None:
-    """Print one line."""
+    """Print one line: `ok`, or what is wrong with this node."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--node", default=platform.node(), help="what to call this node")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs the job uses here; 0 leaves them out")

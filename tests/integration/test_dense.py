@@ -57,7 +57,7 @@ def write_config(place, folder, **changes):
         "schedule": {"num_steps": 6, "peak_lr": 1e-3, "warmup_steps": 2},
         "cadence": {"log_every_steps": 1, "save_every_steps": 2},
         "precision": "fp32",
-        "num_pictures": 2,
+        "num_rendered_images": 2,
         "global_batch_size": 8,
         "micro_batch_size": 2,
         **changes,

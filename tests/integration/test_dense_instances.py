@@ -56,7 +56,7 @@ def write_config(place, folder):
         "schedule": {"num_steps": NUM_STEPS, "peak_lr": 1e-3, "warmup_steps": 2, "drop_steps": [5]},
         "cadence": {"log_every_steps": 1, "save_every_steps": 2},
         "precision": "fp32",
-        "num_pictures": 2,
+        "num_rendered_images": 2,
         "global_batch_size": NUM_IMAGES // 2,
         "micro_batch_size": 1,
     }

@@ -84,7 +84,7 @@ def s3(local: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]
 
 
 @pytest.fixture(params=["http", "s3"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+def locate(request: pytest.FixtureRequest) -> Iterator[Place]:
     found: Place = request.getfixturevalue(request.param)
     yield found
     found[0].choose = lambda path, number: None
@@ -215,7 +215,7 @@ def test_another_object_under_the_name_is_never_trained_on(place: Place, expecte
     with closing(open_stream(url, cache=tmp_path / "cache", bad=1.0)) as stream:
         batches = list(stream.iterate(0, NUM_STEPS))
     assert {bad.shard for batch in batches for bad in batch.bad_samples} == {"toy-02.tar"}
-    assert not (tmp_path / "cache" / ShardCache(tmp_path, max_bytes=1).place(f"{url}/toy-02.tar").name).exists()
+    assert not (tmp_path / "cache" / ShardCache(tmp_path, max_bytes=1).locate(f"{url}/toy-02.tar").name).exists()
 
 
 def test_a_server_that_stays_away_ends_the_run_in_time(place: Place, tmp_path: Path) -> None:

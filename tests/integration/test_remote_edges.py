@@ -55,7 +55,7 @@ def fill_cache(url: str, served: Path, cache: Path) -> list[Path]:
     cache.mkdir()
     places = []
     for path in sorted((served / "set").glob("*.tar")):
-        places.append(ShardCache(cache, max_bytes=10**9).place(f"{url}/{path.name}"))
+        places.append(ShardCache(cache, max_bytes=10**9).locate(f"{url}/{path.name}"))
         places[-1].write_bytes(path.read_bytes())
     return places
 

@@ -40,7 +40,7 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def add_bench(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `bench` and its options to the commands."""
     command = commands.add_parser(
         "bench",
         help="images a second that a set gives on this machine, and the cores a GPU needs",

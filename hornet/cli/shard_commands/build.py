@@ -57,7 +57,7 @@ def build(options: argparse.Namespace) -> None:
 
 
 def add_build(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `build` and its options to the commands."""
     layouts = "\n".join(f"  {name:15} {text}" for name, text in LAYOUTS.items())
     command = commands.add_parser(
         "build",

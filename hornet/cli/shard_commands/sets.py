@@ -64,7 +64,7 @@ def verify(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    """Describe a set."""
+    """Print what a set has, split by split, and write its page if one is asked for."""
     manifest = read_manifest(options.folder)
     print(describe_set(manifest))
     if options.page:
@@ -72,7 +72,7 @@ def info(options: argparse.Namespace) -> None:
 
 
 def add_index(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `index` and its options to the commands."""
     command = commands.add_parser("index", help="tars that are there: check them, write index and manifest")
     command.add_argument(
         "folder",
@@ -104,7 +104,7 @@ def add_index(commands: Commands) -> None:
 
 
 def add_verify(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `verify` and its options to the commands."""
     command = commands.add_parser(
         "verify",
         help="check every tar and sample of a set",
@@ -122,7 +122,7 @@ def add_verify(commands: Commands) -> None:
 
 
 def add_info(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `info` and its options to the commands."""
     command = commands.add_parser("info", help="describe a set")
     command.add_argument("folder", type=Path, metavar="FOLDER", help="holds the _info.json")
     command.add_argument("--page", type=Path, metavar="FILE.html", help="write a page with charts and images")

@@ -40,7 +40,7 @@ def labels(options: argparse.Namespace) -> None:
 
 
 def add_subset(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `subset` and its options to the commands."""
     command = commands.add_parser("subset", help="a smaller set of the same tars: an index and a manifest, no copies")
     command.add_argument("source", type=Path, metavar="SOURCE", help="folder of a set")
     command.add_argument("output", type=Path, metavar="OUTPUT", help="folder for the new set")
@@ -57,7 +57,7 @@ def add_subset(commands: Commands) -> None:
 
 
 def add_duplicates(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `duplicates` and its options to the commands."""
     command = commands.add_parser("duplicates", help="training images that look like a validation image")
     command.add_argument("train", type=Path, metavar="TRAIN_SET", help="folder of the set to list samples of")
     command.add_argument("validation", type=Path, metavar="VALIDATION_SET", help="folder of the set to keep apart")
@@ -75,7 +75,7 @@ def add_duplicates(commands: Commands) -> None:
 
 
 def add_labels(commands: Commands) -> None:
-    """Add the parser."""
+    """Add `labels` and its options to the commands."""
     command = commands.add_parser("labels", help="known label spaces, the classes of one, or the map between two")
     command.add_argument("spaces", nargs="*", metavar="NAME|FILE", help="known, a class list, an _info.json, a set")
     command.add_argument("--plain", action="store_true", help="print nothing but the class names, in order")

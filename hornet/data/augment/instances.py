@@ -1,8 +1,8 @@
 """Image and objects together: scale, crop, flip, drawn for each sample by key; boxes and masks at the size they end in.
 
 Source: the train pipeline of the original's object_detection/configs (raoyongming/HorNet at ac9e210), whose parts are
-mmdetection's. Masks are drawn at the stored size and resized to the nearest pixel. As there, a crop may hold no object,
-and the box of an object of which it shows a part is the part of its box, which may be larger than what is seen.
+mmdetection's. Masks are rasterised at the stored size and resized to the nearest pixel. As there, a crop may hold no
+object, and the box of an object of which it shows a part is the part of its box, which may be larger than what is seen.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class InstanceTransform:
         pixels, annotated = decode_with_objects(image, objects, num_classes=self._num_classes)
         listed = [one for one in annotated.annotations if not one.is_crowd]
         view = draw_view(annotated.width, annotated.height, self.config, draw)
-        return _place(pixels, annotated, listed, view=view, content=b"")
+        return _transform(pixels, annotated, listed, view=view, content=b"")
 
 
 def draw_view(width: int, height: int, config: InstanceTransformConfig, draw: random.Random) -> View:
@@ -119,7 +119,7 @@ class InstanceEvaluationTransform:
         pixels, annotated = decode_with_objects(image, objects, num_classes=self._num_classes)
         size = fit_short_edge(annotated.width, annotated.height, short=short, long=long)
         view = view_whole(size, is_mirrored=False)
-        return _place(pixels, annotated, annotated.annotations, view=view, content=objects)
+        return _transform(pixels, annotated, annotated.annotations, view=view, content=objects)
 
 
 def decode_with_objects(image: bytes, objects: bytes, *, num_classes: int) -> tuple[Pixels, AnnotatedImage]:
@@ -143,20 +143,20 @@ def fit_short_edge(width: int, height: int, *, short: int, long: int) -> tuple[i
     return max(1, int(width * factor + 0.5)), max(1, int(height * factor + 0.5))
 
 
-def _place(
+def _transform(
     pixels: Pixels, annotated: AnnotatedImage, listed: Sequence[Annotation], *, view: View, content: bytes
 ) -> ImageWithObjects:
     """Bring image, boxes and masks to what is seen."""
-    boxes = _place_boxes(listed, annotated, view)
+    boxes = _transform_boxes(listed, annotated, view)
     is_kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     kept = [one for one, is_there in zip(listed, is_kept.tolist(), strict=True) if is_there]
-    boxes, masks = boxes[is_kept], _place_masks(kept, annotated, view)
+    boxes, masks = boxes[is_kept], _transform_masks(kept, annotated, view)
     if view.is_cropped:  # a box of which a corner is seen may hold no pixel of its object
         is_seen = np.array([mask.any() for mask in masks], np.bool_)
         boxes, masks = boxes[is_seen], masks[is_seen]
         kept = [one for one, is_there in zip(kept, is_seen.tolist(), strict=True) if is_there]
     return ImageWithObjects(
-        pixels=_place_pixels(pixels, view),
+        pixels=_transform_pixels(pixels, view),
         image_id=annotated.image_id,
         original_size=(annotated.height, annotated.width),
         boxes=boxes,
@@ -168,7 +168,7 @@ def _place(
     )
 
 
-def _place_pixels(pixels: Pixels, view: View) -> Pixels:
+def _transform_pixels(pixels: Pixels, view: View) -> Pixels:
     """Return an image resized bilinearly, twice around a cut, as the original does it."""
     pixels = _resize(pixels, view.scaled)
     left, top, width, height = view.window
@@ -182,7 +182,7 @@ def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def _place_masks(listed: Sequence[Annotation], annotated: AnnotatedImage, view: View) -> Mask:
+def _transform_masks(listed: Sequence[Annotation], annotated: AnnotatedImage, view: View) -> Mask:
     """Return the masks (n, H, W), of the stored pixel nearest to the middle of each, as `resize_pair` does it."""
     left, top, _, _ = view.window
     columns, rows = (
@@ -198,7 +198,7 @@ def _place_masks(listed: Sequence[Annotation], annotated: AnnotatedImage, view: 
     return masks
 
 
-def _place_boxes(listed: Sequence[Annotation], annotated: AnnotatedImage, view: View) -> npt.NDArray[np.float32]:
+def _transform_boxes(listed: Sequence[Annotation], annotated: AnnotatedImage, view: View) -> npt.NDArray[np.float32]:
     """Return left, top, right, bottom of what is seen of each box."""
     edges: npt.NDArray[np.float64] = np.array([one.box for one in listed], np.float64).reshape(-1, 4)
     edges[:, 2:] += edges[:, :2]

@@ -107,12 +107,12 @@ def blend_with_smooth(pixels: Pixels, factor: np.float32) -> Pixels:
 
 
 @_compile
-def _cubic(before, first, second, behind, place):
-    """Pillow's cubic through four levels (its a is -1), `place` from 0 to 1 between `first` and `second`."""
+def _cubic(before, first, second, behind, fraction):
+    """Pillow's cubic through four levels (its a is -1), `fraction` from 0 to 1 between `first` and `second`."""
     rise = second - before
     bend = np.float32(2) * (before - first) + second - behind
     twist = first - before - second + behind
-    return first + place * (rise + place * (bend + place * twist))
+    return first + fraction * (rise + fraction * (bend + fraction * twist))
 
 
 @_compile
@@ -132,13 +132,13 @@ def shift_lines(pixels: Pixels, found: Pixels, slope: float, shift: float, fill:
         start = 0.5 + slope * (number + 0.5) + shift
         first, last = _find_span(start, length)
         base = math.floor(start - 0.5)
-        place = np.float32(start - 0.5 - base)
+        fraction = np.float32(start - 0.5 - base)
         for tap in range(last - first + 3):
             position = min(max(first + base - 1 + tap, 0), length - 1)
             for channel in range(3):
                 padded[3 * tap + channel] = pixels[number, position, channel]
         for k in range(3 * (last - first)):
-            line[k] = _to_level(_cubic(padded[k], padded[k + 3], padded[k + 6], padded[k + 9], place))
+            line[k] = _to_level(_cubic(padded[k], padded[k + 3], padded[k + 6], padded[k + 9], fraction))
         for position in range(length):
             is_inside = first <= position < last
             for channel in range(3):
@@ -163,7 +163,7 @@ def turn(pixels: Pixels, cosine: float, sine: float, shift_x: float, shift_y: fl
     whole = padded.view(np.uint32)  # a pixel in one number
     taps = np.empty((4, 4, width), np.uint32)
     levels, lines, line = taps.view(np.uint8), np.empty((5, width * 4), np.float32), np.empty(width * 4, np.uint8)
-    places = np.empty((2, width * 4), np.float32)
+    fractions = np.empty((2, width * 4), np.float32)
     is_inside = np.empty(width, np.bool_)
     for y in range(height):
         for x in range(width):
@@ -174,14 +174,14 @@ def turn(pixels: Pixels, cosine: float, sine: float, shift_x: float, shift_y: fl
                 continue
             base_x, base_y = math.floor(at_x - 0.5), math.floor(at_y - 0.5)
             for channel in range(4):
-                places[0, 4 * x + channel] = at_x - 0.5 - base_x
-                places[1, 4 * x + channel] = at_y - 0.5 - base_y
+                fractions[0, 4 * x + channel] = at_x - 0.5 - base_x
+                fractions[1, 4 * x + channel] = at_y - 0.5 - base_y
             for row in range(4):
                 for column in range(4):
                     taps[row, column, x] = whole[base_y + 1 + row, base_x + 1 + column, 0]
         for row in range(4):
-            _filter(levels[row], places[0], lines[row])
-        _filter(lines, places[1], lines[4])
+            _filter(levels[row], fractions[0], lines[row])
+        _filter(lines, fractions[1], lines[4])
         _to_levels(lines[4], line)
         for x in range(width):
             for channel in range(3):
@@ -190,12 +190,12 @@ def turn(pixels: Pixels, cosine: float, sine: float, shift_x: float, shift_y: fl
 
 
 @_compile
-def _filter(levels, places, found):
+def _filter(levels, fractions, found):
     """Reduce four rows to one; few arrays at a time, else the compiler gives up on vectors."""
     before, first, second, behind = levels[0], levels[1], levels[2], levels[3]
     for k in range(len(found)):
         found[k] = _cubic(
-            np.float32(before[k]), np.float32(first[k]), np.float32(second[k]), np.float32(behind[k]), places[k]
+            np.float32(before[k]), np.float32(first[k]), np.float32(second[k]), np.float32(behind[k]), fractions[k]
         )
 
 

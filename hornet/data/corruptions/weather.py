@@ -17,7 +17,7 @@ MUD = (63 / 255, 42 / 255, 20 / 255)
 
 
 def let_it_snow(image: Levels, severity: int, random: Random) -> Levels:
-    """Whiten the image, and let flakes fall that wind and shutter have drawn out, from both sides."""
+    """Whiten the image, and let flakes fall that wind and shutter have stretched, from both sides."""
     mean, deviation, size, least, radius, sigma, kept = (
         (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
         (0.2, 0.3, 2, 0.5, 12, 4, 0.7),

@@ -164,7 +164,7 @@ def _render_line(steps: Sequence[float], values: Values, *, x: Axis, y: Axis, co
         if value is None:
             is_open = False
             continue
-        across, down = f"{float(x.place(step)):.1f}", f"{float(y.place(value)):.1f}"
+        across, down = f"{float(x.to_pixels(step)):.1f}", f"{float(y.to_pixels(value)):.1f}"
         is_alone = not is_open and (index + 1 == len(values) or values[index + 1] is None)
         if is_alone or len(values) <= 40:
             dots.append((across, down))
@@ -177,8 +177,8 @@ def _render_marks(marks: Sequence[Mark], x: Axis, *, kind: str) -> Markup:
     """Render the last marks; thousands would hide the curve."""
     shapes = []
     for mark in marks[-NUM_MARKS:]:
-        place = float(x.place(min(max(mark.step, x.low), x.high)))
-        shape = f"M{place - 4:.1f} {TOP - 8}h8l-4 8z" if kind == "drop" else f"M{place:.1f} {TOP}V{HEIGHT - BOTTOM}"
+        pixel = float(x.to_pixels(min(max(mark.step, x.low), x.high)))
+        shape = f"M{pixel - 4:.1f} {TOP - 8}h8l-4 8z" if kind == "drop" else f"M{pixel:.1f} {TOP}V{HEIGHT - BOTTOM}"
         shapes.append((shape, mark.text))
     return render(MARKS, kind=kind, shapes=shapes)
 

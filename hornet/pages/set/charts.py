@@ -41,8 +41,8 @@ def render_curve(counts: npt.NDArray[np.int64]) -> Markup:
     y = _make_axis(heights, start=HEIGHT - BOTTOM, stop=TOP, from_zero=True)
     x = Axis(low=0, high=max(1, len(heights)), start=LEFT, stop=WIDTH - RIGHT, is_log=False)
     # A class is a step of width 1: one class alone, or two, still make an area.
-    lefts, rights = x.place(chosen), x.place(np.append(chosen[1:], len(heights)))
-    pixels = y.place(heights[chosen])
+    lefts, rights = x.to_pixels(chosen), x.to_pixels(np.append(chosen[1:], len(heights)))
+    pixels = y.to_pixels(heights[chosen])
     steps = "".join(f"L{a:.1f} {v:.1f}H{b:.1f}" for a, b, v in zip(lefts, rights, pixels, strict=True))
     curve = render(CURVE, area=f"M{LEFT} {y.start}{steps}V{y.start}Z", line=f"M{steps[1:]}")
     return render_frame(x, y, curve, title="Images of each class, largest first", x_name="classes", y_name="images")
@@ -58,7 +58,7 @@ def render_histogram(
     edges[0], edges[-1] = x.low, x.high  # geomspace rounds
     counts, _ = np.histogram(np.maximum(values, x.low), edges)
     y = Axis(low=0, high=max(1, int(counts.max())), start=HEIGHT - BOTTOM, stop=TOP, is_log=False)
-    lefts, rights, tops = x.place(edges[:-1]), x.place(edges[1:]), y.place(counts)
+    lefts, rights, tops = x.to_pixels(edges[:-1]), x.to_pixels(edges[1:]), y.to_pixels(counts)
     bars = [
         (f"{a + 0.5:.1f}", f"{t:.1f}", f"{max(0.5, b - a - 1):.1f}", f"{y.start - t:.1f}")
         for a, b, t in zip(lefts, rights, tops, strict=True)
@@ -74,7 +74,7 @@ def render_scatter(sizes: npt.NDArray[np.int64]) -> Markup:
     x = _make_axis(both, start=LEFT, stop=WIDTH - RIGHT, is_log=True)
     y = Axis(low=x.low, high=x.high, start=HEIGHT - BOTTOM, stop=TOP, is_log=True)
     square = f"M{x.start} {y.start}L{x.stop} {y.stop}"
-    dots = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x.place(sizes[:, 0]), y.place(sizes[:, 1]), strict=True)]
+    dots = [(f"{a:.1f}", f"{b:.1f}") for a, b in zip(x.to_pixels(sizes[:, 0]), y.to_pixels(sizes[:, 1]), strict=True)]
     content = render(DOTS, square=square, dots=dots)
     return render_frame(x, y, content, title="Width and height of images", x_name="width", y_name="height")
 

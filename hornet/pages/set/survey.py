@@ -43,7 +43,7 @@ class SplitSurvey:
     """What is known of one split."""
 
     name: str
-    """The split's name."""
+    """As in the manifest: `train`, `validation`, ..."""
     class_counts: npt.NDArray[np.int64]
     """Samples of each class."""
     image_bytes: npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ from hornet.shards.build.instances import name_objects
 from hornet.shards.build.listing import Listing, make_listing
 from hornet.shards.build.masks import MaskRule, name_pixels, require_plain_images
 from hornet.shards.build.plan import BuildPlan
-from hornet.shards.build.selection import Labels, Uint32Array, assign_labels, shuffle, split_items
+from hornet.shards.build.selection import Labels, Uint32Array, assign_labels, shuffle, split_images
 from hornet.shards.build.source import AnnotationFile, SeekableSource, Source
 from hornet.shards.build.workplace import Workplace
 from hornet.shards.build.writing import ShardTask
@@ -34,8 +34,8 @@ class Arrangement:
     labels: Labels
     """Label of each of the source's classes."""
     orders: Mapping[str, Uint32Array]
-    """Of each split: its items in the order of the shards."""
-    place: Workplace
+    """By split: its images' numbers in the listing, in the order in which they fill the shards."""
+    workplace: Workplace
     """Folders that the processes of the build share."""
     tasks: tuple[ShardTask, ...]
     """One task for each shard, of all splits."""
@@ -55,7 +55,7 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         num_workers=workers,
         damaged_parts=plan.damaged_parts,
     )
-    if not listing.num_items:
+    if not listing.num_images:
         raise UserError(f"{plan.source}: holds no images{_list_remarks(listing)}")
     class_ids = listing.column("class_id")
     masks = source.masks if isinstance(source, SeekableSource) else None
@@ -68,16 +68,16 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         has_masks=masks is not None,
         annotations=annotations,
     )
-    splits = split_items(
+    splits = split_images(
         labels.of_class[class_ids], plan.selection, split=plan.split, classes=labels.label_space.classes
     )
-    if not any(len(items) for items in splits.values()):
+    if not any(len(numbers) for numbers in splits.values()):
         raise UserError(
             f"{plan.source}: none of its classes is in the label space {labels.label_space.name!r}; "
             "choose another with --classes"
         )
-    orders = {name: shuffle(items, split=name, seed=plan.seed) for name, items in splits.items()}
-    place = Workplace(
+    orders = {name: shuffle(numbers, split=name, seed=plan.seed) for name, numbers in splits.items()}
+    workplace = Workplace(
         output=plan.output,
         work=work,
         name=plan.name,
@@ -97,7 +97,7 @@ def arrange(plan: BuildPlan, source: Source, there: Manifest | None) -> Arrangem
         for name, order in orders.items()
         for number in range(-(-len(order) // plan.samples_per_shard))
     ]
-    return Arrangement(listing=listing, labels=labels, orders=orders, place=place, tasks=tuple(tasks))
+    return Arrangement(listing=listing, labels=labels, orders=orders, workplace=workplace, tasks=tuple(tasks))
 
 
 def _assign(

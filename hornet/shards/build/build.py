@@ -28,6 +28,7 @@ from hornet.errors import UserError
 from hornet.runs.lock import Lock
 from hornet.shards.build.arrangement import Arrangement, arrange
 from hornet.shards.build.finish import finish_build
+from hornet.shards.build.listing import ROWS_NAME
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.selection import Uint32Array
 from hornet.shards.build.source import Source
@@ -82,7 +83,7 @@ def open_and_arrange(plan: BuildPlan, source: Source) -> Arrangement:
 
 
 def open_plan_source(plan: BuildPlan) -> Source:
-    """Open the source of a plan."""
+    """Return what the plan names as its source, in the layout that it has; raises UserError."""
     if plan.source.is_dir() and plan.output.resolve().is_relative_to(plan.source.resolve()):
         raise UserError(f"{plan.output}: lies within the source; choose an output folder outside of {plan.source}")
     given = find_label_space(plan.classes) if plan.classes else None
@@ -178,12 +179,12 @@ def _describe_other(output: Path) -> UserError:
 
 def write_plan(plan: BuildPlan, arrangement: Arrangement) -> None:
     """Keep the plan and the orders for the processes; refuse other options than those of shards that are there."""
-    listing = hash_file(arrangement.place.work / "listing" / "items.bin")
+    listing = hash_file(arrangement.workplace.work / "listing" / ROWS_NAME)
     space = arrangement.labels.label_space.fingerprint
     wanted = _describe_plan(plan) | {"listing": listing, "label_space": space}
     _refuse_other(plan, wanted)
     for split, order in arrangement.orders.items():
-        _write_order(order_path(arrangement.place.work, split), order)
+        _write_order(order_path(arrangement.workplace.work, split), order)
     write_json(plan.work / PLAN_NAME, wanted)
 
 
@@ -226,8 +227,8 @@ def _write_order(path: Path, order: Uint32Array) -> None:
 
 
 def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
-    place = arrangement.place
-    todo = [task for task in arrangement.tasks if not is_finished(place, task)]
+    workplace = arrangement.workplace
+    todo = [task for task in arrangement.tasks if not is_finished(workplace, task)]
     total = sum(len(order) for order in arrangement.orders.values())
     left = sum(len(_list_items(plan, arrangement, task)) for task in todo)
     _check_space(plan, arrangement, todo)
@@ -239,7 +240,7 @@ def _write_shards(plan: BuildPlan, arrangement: Arrangement) -> None:
             todo,
             num_workers=workers,
             initializer=start_process,
-            arguments=(place, done),
+            arguments=(workplace, done),
             poll=lambda: _show(bar, total - left + done.get_obj().value),  # no lock: a dead worker may hold it
         )
         for _ in finished:

@@ -33,7 +33,7 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement) -> BuildReport:
     paths = []
     for split in plan.splits:
         tasks = [task for task in arrangement.tasks if task.split == split]
-        records = [read_record(arrangement.place, task) for task in tasks]
+        records = [read_record(arrangement.workplace, task) for task in tasks]
         notes = [
             {**note, "class": arrangement.listing.progress.classes[note["class_id"]], "action": action}
             for record in records
@@ -69,12 +69,12 @@ def finish_build(plan: BuildPlan, arrangement: Arrangement) -> BuildReport:
 def _describe_origin(
     plan: BuildPlan, arrangement: Arrangement, notes: list[dict[str, Any]], dropped: Mapping[str, int]
 ) -> dict[str, Any]:
-    annotations = arrangement.place.annotations
+    annotations = arrangement.workplace.annotations
     ids = {} if annotations is None else {"category_ids": list(annotations.category_ids)}
     return ids | {
         "command": "build",
         "plan": plan.describe(),
-        "num_listed": arrangement.listing.num_items,
+        "num_listed": arrangement.listing.num_images,
         "dropped": dict(sorted(dropped.items())),
         "mended": sum(note["action"] == "mended" for note in notes),
         "dropped_classes": dict(sorted(arrangement.labels.dropped.items())),

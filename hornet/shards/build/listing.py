@@ -26,7 +26,7 @@ from hornet.shards.build.keys import make_plain, name_keys
 from hornet.shards.build.source import Part, SeekableSource, Source, StreamedPart, StreamedSource
 from hornet.shards.processes import map_in_processes
 
-ITEM = np.dtype(
+ROW = np.dtype(
     [
         ("part", "<u4"),
         ("class_id", "<u4"),
@@ -37,13 +37,14 @@ ITEM = np.dtype(
         ("twin", "<u4"),  # see keys.name_keys
     ]
 )
-ITEM_FIELDS = struct.Struct("<IIqQQII")  # the same, read singly
+ROW_FIELDS = struct.Struct("<IIqQQII")  # the same, read singly
 DamagedParts = Literal["refuse", "salvage"]
+ROWS_NAME = "items.bin"  # as 0.1.0 called it: a build that it began goes on
 COMMIT_SECONDS = 5.0
-CHUNK_ITEMS = 1 << 20
+CHUNK_ROWS = 1 << 20
 
 
-class Item(NamedTuple):
+class ListedImage(NamedTuple):
     """One image of the listing."""
 
     part: int
@@ -67,7 +68,7 @@ class Progress:
     source: dict[str, Any]
     """What is listed, for refusing another source."""
     num_parts: int = 0
-    num_items: int = 0
+    num_images: int = 0
     names_bytes: int = 0
     spool_bytes: int = 0
     classes: list[str] = field(default_factory=list)
@@ -83,26 +84,26 @@ class Listing:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.progress = _read_progress(folder)
-        self.num_items = self.progress.num_items
+        self.num_images = self.progress.num_images
 
     def open(self) -> None:
         """Open the files; once in each process that calls `read`."""
-        self._items = os.open(self.folder / "items.bin", os.O_RDONLY | os.O_CLOEXEC)
+        self._rows = os.open(self.folder / ROWS_NAME, os.O_RDONLY | os.O_CLOEXEC)
         self._names = os.open(self.folder / "names.bin", os.O_RDONLY | os.O_CLOEXEC)
 
-    def read(self, number: int) -> Item:
-        """Return one item by its number in the listing."""
-        row = os.pread(self._items, ITEM.itemsize, number * ITEM.itemsize)
-        part, class_id, offset, size, name_start, name_bytes, twin = ITEM_FIELDS.unpack(row)
+    def read(self, number: int) -> ListedImage:
+        """Return one image by its number in the listing."""
+        row = os.pread(self._rows, ROW.itemsize, number * ROW.itemsize)
+        part, class_id, offset, size, name_start, name_bytes, twin = ROW_FIELDS.unpack(row)
         name = os.pread(self._names, name_bytes, name_start).decode("utf-8", "surrogateescape")
-        return Item(part=part, class_id=class_id, offset=offset, size=size, name=name, twin=twin)
+        return ListedImage(part=part, class_id=class_id, offset=offset, size=size, name=name, twin=twin)
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Return one field of all items; the rest of the file does not stay in memory."""
-        column = np.empty(self.num_items, ITEM[name])
-        with (self.folder / "items.bin").open("rb") as file:
-            for start in range(0, self.num_items, CHUNK_ITEMS):
-                rows = np.fromfile(file, ITEM, min(CHUNK_ITEMS, self.num_items - start))
+        """Return one field of all images; the rest of the file does not stay in memory."""
+        column = np.empty(self.num_images, ROW[name])
+        with (self.folder / ROWS_NAME).open("rb") as file:
+            for start in range(0, self.num_images, CHUNK_ROWS):
+                rows = np.fromfile(file, ROW, min(CHUNK_ROWS, self.num_images - start))
                 column[start : start + len(rows)] = rows[name]
         return column
 
@@ -140,7 +141,7 @@ class _PackedPart:
     """A part's entries, packed where they were listed: cheap to hand over and to append."""
 
     name: str
-    items: npt.NDArray[np.void]
+    table: npt.NDArray[np.void]
     """part, class_id and name_start are relative to this part."""
     names: bytes
     classes: tuple[str, ...]
@@ -156,7 +157,7 @@ class _Writer:
         self.progress = progress
         self._class_ids = {name: number for number, name in enumerate(progress.classes)}
         self._part_names = {make_plain(name) for name in progress.part_names}
-        self._items = open_at(folder / "items.bin", progress.num_items * ITEM.itemsize)
+        self._rows = open_at(folder / ROWS_NAME, progress.num_images * ROW.itemsize)
         self._names = open_at(folder / "names.bin", progress.names_bytes)
         self.spool = open_at(spool, progress.spool_bytes)
         self._next_commit = time.monotonic() + COMMIT_SECONDS
@@ -165,12 +166,12 @@ class _Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._items, self._names, self.spool):
+        for file in (self._rows, self._names, self.spool):
             with naming(file):
                 file.close()
 
     def add(self, part: _PackedPart) -> None:
-        """Append the items of a part to the files on disk."""
+        """Append the images of a part to the files on disk."""
         progress = self.progress
         if make_plain(part.name) in self._part_names:
             raise UserError(
@@ -180,14 +181,14 @@ class _Writer:
         self._part_names.add(make_plain(part.name))
         ids = [self._class_ids.setdefault(name, len(self._class_ids)) for name in part.classes]
         progress.classes.extend(name for name in part.classes if self._class_ids[name] == len(progress.classes))
-        items = part.items.copy()
-        items["part"] = progress.num_parts
-        items["class_id"] = np.asarray(ids, np.uint32)[items["class_id"]] if len(items) else 0
-        items["name_start"] += progress.names_bytes
-        self._items.write(items.tobytes())
+        table = part.table.copy()
+        table["part"] = progress.num_parts
+        table["class_id"] = np.asarray(ids, np.uint32)[table["class_id"]] if len(table) else 0
+        table["name_start"] += progress.names_bytes
+        self._rows.write(table.tobytes())
         self._names.write(part.names)
         progress.num_parts += 1
-        progress.num_items += len(items)
+        progress.num_images += len(table)
         progress.names_bytes += len(part.names)
         progress.spool_bytes = self.spool.tell()
         progress.part_names.append(part.name)
@@ -202,7 +203,7 @@ class _Writer:
         self._commit()
 
     def _commit(self) -> None:
-        for file in (self._items, self._names, self.spool):
+        for file in (self._rows, self._names, self.spool):
             with naming(file):
                 file.flush()
                 os.fsync(file.fileno())
@@ -218,12 +219,12 @@ def _list_seekable(source: SeekableSource, writer: _Writer, *, num_workers: int,
         for part in packed:
             if part.damage and damaged_parts == "refuse":
                 raise UserError(
-                    f"{part.damage}; copy it again, or take the {len(part.items)} images before the damage with "
+                    f"{part.damage}; copy it again, or take the {len(part.table)} images before the damage with "
                     "--damaged-parts salvage"
                 )
             writer.add(part)
             bar.update()
-            bar.set_postfix_str(f"{writer.progress.num_items} images", refresh=False)
+            bar.set_postfix_str(f"{writer.progress.num_images} images", refresh=False)
 
 
 def _list_part(part: Part) -> _PackedPart:
@@ -269,21 +270,24 @@ def _pack(
 ) -> _PackedPart:
     names = [name.encode("utf-8", "surrogateescape") for name, *_ in rows]
     classes: dict[str, int] = {}
-    items = np.zeros(len(rows), ITEM)
-    items["class_id"] = [classes.setdefault(class_name, len(classes)) for _, class_name, _, _ in rows]
-    items["offset"] = [offset for _, _, offset, _ in rows]
-    items["size"] = [size for *_, size in rows]
-    items["name_bytes"] = [len(name) for name in names]
-    items["name_start"] = np.cumsum(items["name_bytes"], dtype=np.uint64) - items["name_bytes"]
-    items["twin"] = name_keys([name for name, *_ in rows])
+    table = np.zeros(len(rows), ROW)
+    table["class_id"] = [classes.setdefault(class_name, len(classes)) for _, class_name, _, _ in rows]
+    table["offset"] = [offset for _, _, offset, _ in rows]
+    table["size"] = [size for *_, size in rows]
+    table["name_bytes"] = [len(name) for name in names]
+    table["name_start"] = np.cumsum(table["name_bytes"], dtype=np.uint64) - table["name_bytes"]
+    table["twin"] = name_keys([name for name, *_ in rows])
     return _PackedPart(
-        name=part_name, items=items, names=b"".join(names), classes=tuple(classes), remarks=remarks, damage=damage
+        name=part_name, table=table, names=b"".join(names), classes=tuple(classes), remarks=remarks, damage=damage
     )
 
 
 def _read_progress(folder: Path) -> Progress:
     path = folder / "listing.json"
     try:
-        return Progress(**json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        if "num_items" in content:  # as 0.1.0 called them
+            content["num_images"] = content.pop("num_items")
+        return Progress(**content)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: is damaged ({error}); remove {folder} and start again") from error

@@ -28,7 +28,7 @@ NUM_REMARKS = 5
 
 @dataclass(kw_only=True)
 class _Trial:
-    """What some images took."""
+    """Counts, bytes and seconds of the images that a dry run has tried."""
 
     images: int = 0
     dropped: int = 0
@@ -67,7 +67,7 @@ def describe_plan(plan: BuildPlan) -> str:
     num_images = sum(len(order) for order in arrangement.orders.values())
     smallest, median, largest = int(counts.min()), int(np.median(counts)), int(counts.max())
     lines = [
-        f"source       {plan.source}: {arrangement.listing.num_items} images, {format_bytes(int(sizes.sum()))}, in "
+        f"source       {plan.source}: {arrangement.listing.num_images} images, {format_bytes(int(sizes.sum()))}, in "
         f"{len(counts)} classes of {smallest} to {largest} (median {median})",
         f"label space  {arrangement.labels.label_space.name}, {len(arrangement.labels.label_space)} classes, "
         f"{arrangement.labels.label_space.fingerprint[:16]}; {len(arrangement.labels.dropped)} classes left out",
@@ -117,13 +117,13 @@ def _describe_effort(plan: BuildPlan, trial: _Trial, num_images: int) -> list[st
 
 def _try_images(plan: BuildPlan, arrangement: Arrangement) -> _Trial:
     trial = _Trial()
-    items = np.concatenate(list(arrangement.orders.values()))
+    numbers = np.concatenate(list(arrangement.orders.values()))
     arrangement.listing.open()
     descriptors: dict[Path, int] = {}
-    for position in permute(len(items), "dry run", plan.seed)[:NUM_SAMPLED].tolist():
-        item = arrangement.listing.read(int(items[position]))
+    for position in permute(len(numbers), "dry run", plan.seed)[:NUM_SAMPLED].tolist():
+        listed = arrangement.listing.read(int(numbers[position]))
         start = time.perf_counter()
-        content = read_content(arrangement.place, item, descriptors)
+        content = read_content(arrangement.workplace, listed, descriptors)
         trial.read_seconds += time.perf_counter() - start
         _try_one(plan, content, trial)
     return trial

@@ -164,11 +164,11 @@ def _load_digits(split: str, options: SceneOptions) -> list[tuple[int, Callable[
         if label < options.num_digits and (number % VALIDATION_PART == 0) == (split == "validation"):
             draw = random.Random(derive_seed("colour", options.seed, number))
             colour = tuple(draw.randint(0, 255) for _ in range(3))
-            found.append((label + 1, _paint(ink, colour)))
+            found.append((label + 1, _cut_out(ink, colour)))
     return found
 
 
-def _paint(
+def _cut_out(
     ink: np.ndarray[tuple[int, int], np.dtype[np.float64]], colour: tuple[int, ...]
 ) -> Callable[[], Image.Image]:
     def make() -> Image.Image:

@@ -123,12 +123,12 @@ def assign_labels(
     )
 
 
-def split_items(
+def split_images(
     labels: Int32Array, selection: Selection, *, split: str, classes: Sequence[str]
 ) -> dict[str, Uint32Array]:
-    """Return the items of each split, in the listing's order; `labels` (num_items,) is -1 for dropped ones.
+    """Return the numbers of each split's images, in the listing's order.
 
-    Raises UserError if a class would have no training image left.
+    `labels` (num_images,) is -1 for dropped ones. Raises UserError if a class would have no training image left.
     """
     if not selection.has_validation:
         return {split: np.flatnonzero(labels >= 0).astype(np.uint32)}
@@ -156,9 +156,9 @@ def split_items(
     }
 
 
-def shuffle(items: Uint32Array, *, split: str, seed: int) -> Uint32Array:
-    """Return the items in the order in which they fill the shards: one permutation of all, so classes are spread."""
-    return items[permute(len(items), "build", split, seed)]
+def shuffle(numbers: Uint32Array, *, split: str, seed: int) -> Uint32Array:
+    """Return the numbers in the order in which the images fill the shards: one permutation, so classes are spread."""
+    return numbers[permute(len(numbers), "build", split, seed)]
 
 
 def _make_space(name: str, classes: Sequence[str], reason: str) -> LabelSpace:

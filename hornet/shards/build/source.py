@@ -61,7 +61,7 @@ class StreamedPart:
     """A piece of a streamed source. Its images must be taken before the next part is asked for."""
 
     name: str
-    """The part's name, as Part.name."""
+    """Unique within the source, no dots: the first half of its samples' keys."""
     images: Iterator[tuple[str, str, bytes]]
     """Name within the part, class name, content."""
 
@@ -71,7 +71,7 @@ class AnnotationFile:
     """The objects of a source's images, as one file lists them."""
 
     path: Path
-    """The file."""
+    """The JSON file that lists them."""
     categories: tuple[str, ...]
     """Names of the objects' classes, in the order of their ids; the first is class 1."""
     category_ids: tuple[int, ...]

@@ -30,7 +30,7 @@ class EncodedSample:
     extension: str
     """Of the image: jpg, png or webp."""
     image: bytes
-    """The encoded image."""
+    """Content of the image's file."""
     label: int
     """In the set's label space."""
     mask: bytes | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hornet.errors import UserError
 from hornet.shards.build.image import ImageOptions
-from hornet.shards.build.listing import Item, Listing
+from hornet.shards.build.listing import ListedImage, Listing
 from hornet.shards.build.masks import MaskRule
 from hornet.shards.build.selection import Int32Array
 from hornet.shards.build.source import AnnotationFile
@@ -47,42 +47,42 @@ class Workplace:
     annotations: AnnotationFile | None = None
     """The images' objects, if they have some."""
 
-    def find_file(self, item: Item) -> Path:
+    def find_file(self, listed: ListedImage) -> Path:
         """Return the file or folder that an image is read from."""
-        return self.spool if self.part_paths is None else self.part_paths[item.part]
+        return self.spool if self.part_paths is None else self.part_paths[listed.part]
 
 
-def read_content(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
+def read_content(workplace: Workplace, listed: ListedImage, descriptors: dict[Path, int]) -> bytes:
     """Read an image's bytes as the source holds them; raises UserError if they are no longer what was listed."""
-    path = place.find_file(item)
-    if item.offset < 0:
-        descriptor = os.open(f"{path}/{item.name}", os.O_RDONLY | os.O_CLOEXEC)
+    path = workplace.find_file(listed)
+    if listed.offset < 0:
+        descriptor = os.open(f"{path}/{listed.name}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            content = os.read(descriptor, item.size + 1)
+            content = os.read(descriptor, listed.size + 1)
         finally:
             os.close(descriptor)
     else:
-        content = os.pread(open_file(path, descriptors), item.size, item.offset)
-    if len(content) != item.size:
+        content = os.pread(open_file(path, descriptors), listed.size, listed.offset)
+    if len(content) != listed.size:
         raise UserError(
-            f"{path}: {item.name!r} has {len(content)} bytes, {item.size} when it was listed; the source was changed "
-            f"during the build: remove {place.work} and the unfinished tars, and start again"
+            f"{path}: {listed.name!r} has {len(content)} bytes, {listed.size} when it was listed; the source was "
+            f"changed during the build: remove {workplace.work} and the unfinished tars, and start again"
         )
     return content
 
 
-def read_patiently(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
+def read_patiently(workplace: Workplace, listed: ListedImage, descriptors: dict[Path, int]) -> bytes:
     """As `read_content`; where the disk gives an error, once more through a new handle, for servers hiccup."""
     try:
-        return read_content(place, item, descriptors)
+        return read_content(workplace, listed, descriptors)
     except OSError as error:
         if error.errno != errno.EIO:
             raise
-    descriptor = descriptors.pop(place.find_file(item), None)
+    descriptor = descriptors.pop(workplace.find_file(listed), None)
     if descriptor is not None:
         os.close(descriptor)
     time.sleep(SECOND_READ_SECONDS)
-    return read_content(place, item, descriptors)
+    return read_content(workplace, listed, descriptors)
 
 
 def gives_nothing(place: Workplace, item: Item) -> bool:

@@ -25,7 +25,7 @@ from hornet.errors import UserError
 from hornet.shards.build.image import MAX_CONTENT_BYTES, DroppedImageError, prepare_image
 from hornet.shards.build.instances import prepare_instances
 from hornet.shards.build.keys import make_key
-from hornet.shards.build.listing import Item
+from hornet.shards.build.listing import ListedImage
 from hornet.shards.build.masks import describe_turn, prepare_mask
 from hornet.shards.build.tar_writer import EncodedSample, write_shard
 from hornet.shards.build.workplace import Workplace, gives_nothing, open_file, read_patiently
@@ -66,7 +66,7 @@ class ShardRecord:
 class _Process:
     """The state of one process."""
 
-    place: Workplace
+    workplace: Workplace
     done: Synchronized[int]
     descriptors: dict[Path, int] = field(default_factory=dict)
     num_unreadable_in_a_row: int = 0
@@ -75,11 +75,11 @@ class _Process:
 _process: _Process | None = None
 
 
-def start_process(place: Workplace, done: Synchronized[int]) -> None:
+def start_process(workplace: Workplace, done: Synchronized[int]) -> None:
     """Make this process ready for `build_shard`; `done` counts images over all processes."""
     global _process
-    place.listing.open()
-    _process = _Process(place, done)
+    workplace.listing.open()
+    _process = _Process(workplace, done)
 
 
 def shard_name(name: str, task: ShardTask) -> str:
@@ -88,7 +88,7 @@ def shard_name(name: str, task: ShardTask) -> str:
 
 
 def order_path(work: Path, split: str) -> Path:
-    """Return where the order of a split's items is kept."""
+    """Return where the order of a split's images is kept."""
     return work / f"order-{split}.npy"
 
 
@@ -100,33 +100,35 @@ def record_path(work: Path, task: ShardTask) -> Path:
 RECORDS = "*.npz"  # what `record_path` matches
 
 
-def is_finished(place: Workplace, task: ShardTask) -> bool:
+def is_finished(workplace: Workplace, task: ShardTask) -> bool:
     """Whether an earlier attempt finished the shard."""
-    return record_path(place.work, task).exists()
+    return record_path(workplace.work, task).exists()
 
 
 def build_shard(task: ShardTask) -> None:
     """Write one shard and its record."""
     assert _process is not None
-    place = _process.place
-    items = np.load(order_path(place.work, task.split), mmap_mode="r")
-    numbers = items[task.number * place.samples_per_shard : (task.number + 1) * place.samples_per_shard].tolist()
+    workplace = _process.workplace
+    order = np.load(order_path(workplace.work, task.split), mmap_mode="r")
+    numbers = order[
+        task.number * workplace.samples_per_shard : (task.number + 1) * workplace.samples_per_shard
+    ].tolist()
     dropped: list[dict[str, Any]] = []
     mended: list[dict[str, Any]] = []
-    small: list[Item] = []
+    small: list[ListedImage] = []
     samples = _encode(_process, _read(_process, numbers), dropped, mended, small)
     first = next(samples, None)
     if first is None:
         index = ShardIndex(records=np.empty(0, RECORD), num_bytes=0, sha256=None)
     else:
-        index = write_shard(place.output / shard_name(place.name, task), chain([first], samples))
+        index = write_shard(workplace.output / shard_name(workplace.name, task), chain([first], samples))
     record = ShardRecord(index=index, dropped=tuple(dropped), mended=tuple(mended), num_small=len(small))
-    write_record(record_path(place.work, task), record)
+    write_record(record_path(workplace.work, task), record)
 
 
-def read_record(place: Workplace, task: ShardTask) -> ShardRecord:
+def read_record(workplace: Workplace, task: ShardTask) -> ShardRecord:
     """Return what `build_shard` recorded of a shard that is done."""
-    with np.load(record_path(place.work, task), allow_pickle=False) as arrays:
+    with np.load(record_path(workplace.work, task), allow_pickle=False) as arrays:
         notes = json.loads(arrays["notes"].tobytes())
         records = arrays["records"]
     index = ShardIndex(records=records, num_bytes=notes["num_bytes"], sha256=notes["sha256"])
@@ -153,83 +155,87 @@ def write_record(path: Path, record: ShardRecord) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _read(process: _Process, numbers: list[int]) -> Iterator[tuple[Item, bytes | DroppedImageError]]:
-    """Yield the items with their contents, in order, with some of the following ones announced to the system."""
-    place = process.place
+def _read(process: _Process, numbers: list[int]) -> Iterator[tuple[ListedImage, bytes | DroppedImageError]]:
+    """Yield the images with their contents, in order, with some of the following ones announced to the system."""
+    workplace = process.workplace
     numbers_left = iter(numbers)
-    ahead: deque[Item] = deque()
+    ahead: deque[ListedImage] = deque()
     for position in range(len(numbers)):
         for number in islice(numbers_left, NUM_READ_AHEAD - len(ahead)):
-            ahead.append(place.listing.read(number))
+            ahead.append(workplace.listing.read(number))
             _announce(process, ahead[-1])
-        item = ahead.popleft()
-        yield item, _take(process, item)
+        listed = ahead.popleft()
+        yield listed, _take(process, listed)
         if position % COUNT_EVERY == COUNT_EVERY - 1 or position == len(numbers) - 1:
             with process.done.get_lock():
                 process.done.value += position % COUNT_EVERY + 1
 
 
-def _take(process: _Process, item: Item) -> bytes | DroppedImageError:
-    place = process.place
-    if item.size > MAX_CONTENT_BYTES:
-        return DroppedImageError("undecodable", f"{item.size} bytes; {MAX_CONTENT_BYTES} are the limit")
+def _take(process: _Process, listed: ListedImage) -> bytes | DroppedImageError:
+    workplace = process.workplace
+    if listed.size > MAX_CONTENT_BYTES:
+        return DroppedImageError("undecodable", f"{listed.size} bytes; {MAX_CONTENT_BYTES} are the limit")
     try:
-        content = read_patiently(place, item, process.descriptors)
+        content = read_patiently(workplace, listed, process.descriptors)
     except OSError as error:
         process.num_unreadable_in_a_row += 1
         is_in_a_row = process.num_unreadable_in_a_row >= MAX_UNREADABLE_IN_A_ROW
         if error.errno == errno.EIO and not is_in_a_row and not gives_nothing(place, item):
             return DroppedImageError("unreadable", "the disk cannot read it")
         raise UserError(  # a disk or mount that went away is not an image's fault
-            f"{place.find_file(item)}: {item.name!r} cannot be read ({error.strerror}); start again when it can, "
-            "finished shards stay"
+            f"{workplace.find_file(listed)}: {listed.name!r} cannot be read ({error.strerror}); start again when it "
+            "can, finished shards stay"
         ) from error
     process.num_unreadable_in_a_row = 0
     return content
 
 
-def _announce(process: _Process, item: Item) -> None:
-    if item.offset >= 0 and hasattr(os, "posix_fadvise"):
+def _announce(process: _Process, listed: ListedImage) -> None:
+    if listed.offset >= 0 and hasattr(os, "posix_fadvise"):
         with suppress(OSError):  # told when it is read
-            descriptor = open_file(process.place.find_file(item), process.descriptors)
-            os.posix_fadvise(descriptor, item.offset, item.size, os.POSIX_FADV_WILLNEED)
+            descriptor = open_file(process.workplace.find_file(listed), process.descriptors)
+            os.posix_fadvise(descriptor, listed.offset, listed.size, os.POSIX_FADV_WILLNEED)
 
 
 def _encode(
     process: _Process,
-    contents: Iterator[tuple[Item, bytes | DroppedImageError]],
+    contents: Iterator[tuple[ListedImage, bytes | DroppedImageError]],
     dropped: list[dict[str, Any]],
     mended: list[dict[str, Any]],
-    small: list[Item],
+    small: list[ListedImage],
 ) -> Iterator[EncodedSample]:
-    place = process.place
-    part_names = place.listing.progress.part_names
-    for item, content in contents:
-        note = {"part": part_names[item.part], "name": item.name, "class_id": item.class_id}
+    workplace = process.workplace
+    part_names = workplace.listing.progress.part_names
+    for listed, content in contents:
+        note = {"part": part_names[listed.part], "name": listed.name, "class_id": listed.class_id}
         turned = None
         try:
             if isinstance(content, DroppedImageError):
                 raise content
-            image = prepare_image(content, place.image)
-            if place.masks is not None or place.annotations is not None:
+            image = prepare_image(content, workplace.image)
+            if workplace.masks is not None or workplace.annotations is not None:
                 turned = describe_turn(image.content)
-            mask = None if place.masks is None else prepare_mask(item.name, image.size, place.masks)
-            found = None if place.annotations is None else prepare_instances(item.name, image.size, place.annotations)
+            mask = None if workplace.masks is None else prepare_mask(listed.name, image.size, workplace.masks)
+            found = (
+                None
+                if workplace.annotations is None
+                else prepare_instances(listed.name, image.size, workplace.annotations)
+            )
         except DroppedImageError as error:
             reason = "; ".join(filter(None, (error.reason, turned)))
             dropped.append({**note, "kind": error.kind, "reason": reason})
             continue
         if min(image.size) < MIN_EDGE_PIXELS:
-            small.append(item)
+            small.append(listed)
         reasons = [reason for reason in (image.mended, found.mended if found else None, turned) if reason]
         if reasons:
             mended.append({**note, "kind": "mended", "reason": "; ".join(reasons)})
         labelled = mask or found
         yield EncodedSample(
-            stem=make_key(part_names[item.part], item.name, item.twin),
+            stem=make_key(part_names[listed.part], listed.name, listed.twin),
             extension=image.extension,
             image=image.content,
-            label=labelled.label if labelled else int(place.labels[item.class_id]),
+            label=labelled.label if labelled else int(workplace.labels[listed.class_id]),
             mask=mask.content if mask else None,
             instances=found.content if found else None,
         )

@@ -26,7 +26,7 @@ KINDS = {
     "undecodable": "images that cannot be decoded",
     "leakage": "samples with the bytes of one in another split",
 }
-"""Errors."""
+"""Kinds of errors, and what is found wrong under each."""
 
 REMARKS = {
     "duplicate": "samples with the bytes of another in the split",
@@ -39,7 +39,7 @@ REMARKS = {
     "animated": "images of several frames; the first is taken",
     "small": "images of fewer than 32 pixels on an edge",
 }
-"""What need not be wrong. A mode has its name behind it: mode-CMYK."""
+"""Kinds of remarks: what need not be wrong. A mode has its name behind it: mode-CMYK."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Finding:
     key: str | None
     """`SHARD/STEM` of the sample, or None if it concerns the whole tar."""
     byte: int | None
-    """Where in the tar."""
+    """Byte of the tar where it was met; None if it has no one place."""
     kind: str
     """See KINDS and REMARKS."""
     severity: str

@@ -33,7 +33,7 @@ class CheckedSplit:
     index: Path | None
     """Its index; None if that is unusable."""
     checks: Sequence[ShardCheck]
-    """Of each tar."""
+    """Findings of each tar, in the order of the split's shards."""
     num_errors: int
     """Errors in its tars and its index."""
 

@@ -28,13 +28,13 @@ class ShardTask:
     """A tar to check, and what manifest and index say of it."""
 
     path: Path
-    """The tar."""
+    """Where the tar is; it need not be there."""
     shard: str
     """Its name in the manifest."""
     num_bytes: int
-    """Its recorded size."""
+    """Bytes of the tar, as the manifest says."""
     sha256: str | None
-    """Its recorded checksum."""
+    """SHA-256 of the tar in hex, as the manifest says; None where it says none."""
     index: Path | None
     """The split's index; None if that is unusable, and then only the tar itself is checked."""
     samples: tuple[int, int]
@@ -44,7 +44,7 @@ class ShardTask:
     is_view: bool
     """Whether the split was chosen from a larger one: then the tar may hold more, under other labels."""
     num_classes: int
-    """Of the label space."""
+    """Classes of the label space: labels are 0 up to this."""
     decode: bool
     """Whether to decode the images."""
     hash_tar: bool

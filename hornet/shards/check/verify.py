@@ -32,7 +32,7 @@ class VerifyPlan:
     """Which set or split is verified, and how thoroughly."""
 
     folder: Path
-    """Holds the manifest."""
+    """Of the set: where its manifest is."""
     split: str | None
     """Only this split; None for all, and for content that stands in two of them."""
     num_workers: int | None
@@ -50,7 +50,7 @@ class VerifyReport:
     """Findings over all tars of a set, counted by kind."""
 
     manifest: Manifest
-    """As it is now."""
+    """Of the set that was verified; with the checksums that were filled in, if that was asked for."""
     num_samples: int = 0
     """Samples looked at."""
     num_shards: int = 0

@@ -31,12 +31,12 @@ class Scan(Protocol):
     """What one pass over a tar makes of it; raises UserError with `name` in it."""
 
     def __call__(self, source: TarSource, *, name: str) -> ShardIndex:
-        """Read the tar."""
+        """Return the index of the tar, which messages call `name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TarFolder:
-    """Where tars are."""
+    """A folder of tars, here or on a server."""
 
     place: str
     """Path or URL, as given."""

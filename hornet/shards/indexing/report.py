@@ -18,7 +18,7 @@ class IndexReport:
     """The set that tars became, and what of them is not in it."""
 
     manifest: Manifest
-    """As written."""
+    """Of the set, with the splits that were indexed, as it now stands on disk."""
     left_out: Mapping[str, str]
     """Splits of the _info.json that were left out, and the .json key that their labels come from."""
     passed: PassedMembers

@@ -33,14 +33,14 @@ class ShardCache:
         self.folder = folder
         self.max_bytes = max_bytes
 
-    def place(self, url: str) -> Path:
+    def locate(self, url: str) -> Path:
         """Return where the tar of a URL is or would be; the whole URL counts, not its last part."""
         return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.tar"
 
     def open(self, url: str) -> int | None:
         """Return a descriptor of a tar, which counts as a use of it; None if it is not there or not ours to read."""
         try:
-            descriptor = os.open(self.place(url), os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(self.locate(url), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         with suppress(OSError):
@@ -49,7 +49,7 @@ class ShardCache:
 
     def drop(self, url: str) -> None:
         """Remove a tar that was found to be wrong."""
-        self.place(url).unlink(missing_ok=True)
+        self.locate(url).unlink(missing_ok=True)
 
     def download(
         self,
@@ -66,7 +66,7 @@ class ShardCache:
         what `fetch` raises; the bytes that came stay for the next try, unless they are wrong.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.place(url)
+        target = self.locate(url)
         partial = target.with_suffix(".partial")
         with partial.open("ab") as file:
             try:
@@ -82,8 +82,8 @@ class ShardCache:
             if held > num_bytes:  # of another tar that was there under this URL
                 file.truncate(0)
                 held = 0
-            kept = {self.place(name) for name in wanted} | {target}
-            if not self._make_room(num_bytes - held, kept={place.name for place in kept}):
+            kept = {self.locate(name) for name in wanted} | {target}
+            if not self._make_room(num_bytes - held, kept={path.name for path in kept}):
                 if held == 0:
                     partial.unlink()
                 return False

@@ -41,7 +41,7 @@ class Downloader:
 
     def has(self, shard: int) -> bool:
         """Whether a tar is there."""
-        return self._cache.place(self._urls[shard]).exists()
+        return self._cache.locate(self._urls[shard]).exists()
 
     def open(self, shard: int) -> int | None:
         """Return a descriptor of a tar; None if it is not there."""

@@ -227,7 +227,7 @@ def _describe_matches(train: ShardSet, validation: ShardSet, matches: tuple[Matc
     for match in matches:
         yield {
             "key": _read_key(one, match.sample),
-            **_place(train, match.sample),
+            **_locate(train, match.sample),
             "matches": _read_key(other, match.other),
             "distance": match.distance,
             "same_bytes": match.same_bytes,
@@ -238,10 +238,10 @@ def _describe_matches(train: ShardSet, validation: ShardSet, matches: tuple[Matc
 
 def _list_flat(shards: ShardSet, states: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
     samples = np.nonzero(states == FLAT)[0].tolist()
-    return [{"split": shards.split.name, **_place(shards, sample)} for sample in samples]
+    return [{"split": shards.split.name, **_locate(shards, sample)} for sample in samples]
 
 
-def _place(shards: ShardSet, sample: int) -> dict[str, Any]:
+def _locate(shards: ShardSet, sample: int) -> dict[str, Any]:
     return {
         "shard": shards.split.shards[shards.shard_of(sample)],
         "offset": int(shards.records["offset"][sample]),

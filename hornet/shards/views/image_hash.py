@@ -52,7 +52,7 @@ class HashCache:
     folder: Path
     """Of this split, hash and library version."""
     shards: ShardSet
-    """The split."""
+    """The split whose images are hashed."""
 
     def path(self, number: int) -> Path:
         """Return the file of a shard."""

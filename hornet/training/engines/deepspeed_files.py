@@ -66,7 +66,7 @@ class _Stretch:
     start: int
     """First element in the flat tensor."""
     num_elements: int
-    """Elements of the slice."""
+    """Length, in elements of the flat tensor."""
 
 
 class ZeroCheckpoint:

@@ -47,7 +47,7 @@ def test_the_bytes_of_one_block_worked_out_by_hand():
 
 def test_a_kernel_takes_the_longer_of_computing_and_moving():
     rates = Rates(product_flops=100.0, vector_flops=10.0, bandwidth=5.0)
-    work = {"place": "stage_1", "kind": "pointwise", "is_backward": False}
+    work = {"part": "stage_1", "kind": "pointwise", "is_backward": False}
     moving = Work(**work, flops=100.0, num_bytes=10.0)
     computing = Work(**work, flops=100.0, num_bytes=10.0, is_vector=True)
     assert moving.compute_seconds(rates) == 2.0
@@ -92,7 +92,7 @@ def test_eager_code_computes_the_same_and_moves_more():
         flops = [sum(kernel.flops for kernel in work if kernel.kind == kind) for work in (must, eager)]
         assert flops[0] == pytest.approx(flops[1]), kind
     rates = Rates()
-    both = [add_up_all([kernel for kernel in work if kernel.place == "stage_3"], rates) for work in (must, eager)]
+    both = [add_up_all([kernel for kernel in work if kernel.part == "stage_3"], rates) for work in (must, eager)]
     assert both[1].num_bytes > 2 * both[0].num_bytes
-    places = {kernel.place for kernel in eager}
-    assert places == {"stage_1", "stage_2", "stage_3", "stage_4", "head", "weights"}
+    parts = {kernel.part for kernel in eager}
+    assert parts == {"stage_1", "stage_2", "stage_3", "stage_4", "head", "weights"}

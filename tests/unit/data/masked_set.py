@@ -12,7 +12,7 @@ COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255)], np.uint8)
 CLASSES = ("red", "green", "blue")
 
 
-def paint(seed: int, *, height: int = 60, width: int = 80) -> np.ndarray:
+def make_classes(seed: int, *, height: int = 60, width: int = 80) -> np.ndarray:
     """Classes of an image of 3 x 4 rectangles, red the most of them."""
     coarse = np.random.default_rng(seed).choice(3, (3, 4), p=(0.6, 0.3, 0.1))
     return np.kron(coarse, np.ones((height // 3, width // 4), int)).astype(np.uint8)
@@ -23,7 +23,7 @@ def write_folders(folder: Path, *, num_images: int = 9, split: str = "training")
     for kind in ("images", "annotations"):
         (folder / kind / split).mkdir(parents=True, exist_ok=True)
     for number in range(num_images):
-        classes = paint(number, height=60 + 3 * number)
+        classes = make_classes(number, height=60 + 3 * number)
         values = classes + 1
         values[0] = 0
         Image.fromarray(COLOURS[classes]).save(folder / "images" / split / f"p{number}.png")
@@ -39,7 +39,7 @@ def build_set(folder: Path, *, num_images: int = 9) -> Path:
             BuildPlan(
                 source=folder / "source",
                 output=folder / "set",
-                name="painted",
+                name="masked",
                 split=split,
                 source_split="training",
                 classes=str(folder / "source/classes.txt"),

@@ -28,7 +28,7 @@ from hornet.seeding import derive_seed
 from hornet.shards.decode import UndecodableImageError
 from hornet.world import ALONE
 from tests.unit.data.masked_set import build_set as build_masked_set
-from tests.unit.shards.coco_set import annotate, build_set, draw_disc, outline
+from tests.unit.shards.coco_set import annotate, build_set, make_disc, outline
 from tests.unit.shards.making import encode
 
 PLAIN = InstanceTransformConfig(short_edges=(32, 48, 64), max_long_edge=80)
@@ -47,7 +47,7 @@ def describe(listed, *, height=HEIGHT, width=WIDTH):
 
 def make_pair():
     """A white disc and a red rectangle on black, and their annotations; a crowd over all."""
-    disc = draw_disc(HEIGHT, WIDTH, x=40, y=20, radius=12)
+    disc = make_disc(HEIGHT, WIDTH, x=40, y=20, radius=12)
     pixels = np.repeat(255 * disc[..., None], 3, axis=2)
     pixels[5:15, 4:24] = (255, 0, 0)
     everything = np.ones((HEIGHT, WIDTH), np.uint8)

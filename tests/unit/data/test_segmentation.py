@@ -22,7 +22,7 @@ from hornet.errors import UserError
 from hornet.shards.decode import UndecodableImageError
 from hornet.shards.mask import IGNORED, encode_mask
 from hornet.world import ALONE
-from tests.unit.data.masked_set import COLOURS, build_set, paint
+from tests.unit.data.masked_set import COLOURS, build_set, make_classes
 from tests.unit.shards.making import encode, index, write_shards
 
 PLAIN = SegmentationTransformConfig(scale=(96, 48), crop_size=32, photometric_distortion=False)
@@ -35,8 +35,8 @@ def encode_pair(classes):
 
 
 @pytest.fixture(scope="module")
-def painted(tmp_path_factory):
-    return build_set(tmp_path_factory.mktemp("painted"))
+def masked(tmp_path_factory):
+    return build_set(tmp_path_factory.mktemp("masked"))
 
 
 def open_stream(folder, tmp_path, *, rank=0, num_ranks=1, micro_batch_size=2, **changes):
@@ -58,7 +58,7 @@ def collect(stream, first_step=0, num_steps=3):
 @pytest.mark.parametrize("seed", range(8))
 def test_image_and_mask_stay_aligned(seed):
     """A pixel of a pure colour has that colour's class, whatever was scaled, cropped and mirrored."""
-    classes = paint(seed).astype(np.int16)
+    classes = make_classes(seed).astype(np.int16)
     classes[:, 0] = IGNORED
     pixels, mask = SegmentationTransform(PLAIN, num_classes=3)(*encode_pair(classes), key=(1, 2, seed))
     assert pixels.shape == (32, 32, 3)
@@ -70,7 +70,7 @@ def test_image_and_mask_stay_aligned(seed):
 
 
 def test_the_flip_mirrors_both():
-    classes = paint(3).astype(np.int16)
+    classes = make_classes(3).astype(np.int16)
     never, always = (
         SegmentationTransform(dataclasses.replace(PLAIN, flip_probability=probability), num_classes=3)
         for probability in (0.0, 1.0)
@@ -133,7 +133,7 @@ def test_distortion_changes_colours_and_nothing_else_and_stays_within_its_range(
 
 def test_draws_follow_from_the_key_alone():
     transform = SegmentationTransform(dataclasses.replace(PLAIN, photometric_distortion=True), num_classes=3)
-    pair = encode_pair(paint(2).astype(np.int16))
+    pair = encode_pair(make_classes(2).astype(np.int16))
     first = transform(*pair, key=(1, 0, 7))
     transform(*pair, key=(1, 0, 8))
     again = transform(*pair, key=(1, 0, 7))
@@ -149,13 +149,13 @@ def test_a_mask_of_another_size_cannot_be_used():
         SegmentationTransform(PLAIN, num_classes=3)(image, mask, key=(0, 0, 0))
 
 
-def test_ranks_workers_and_restarts_change_nothing(painted, tmp_path):
-    alone = collect(open_stream(painted, tmp_path, micro_batch_size=4))
+def test_ranks_workers_and_restarts_change_nothing(masked, tmp_path):
+    alone = collect(open_stream(masked, tmp_path, micro_batch_size=4))
     assert len(alone) == 12
     ranks = {}
     for rank in (0, 1):
-        ranks |= collect(open_stream(painted, tmp_path, rank=rank, num_ranks=2, num_workers=rank))
-    later = collect(open_stream(painted, tmp_path, micro_batch_size=4), first_step=2, num_steps=1)
+        ranks |= collect(open_stream(masked, tmp_path, rank=rank, num_ranks=2, num_workers=rank))
+    later = collect(open_stream(masked, tmp_path, micro_batch_size=4), first_step=2, num_steps=1)
     assert ranks.keys() == alone.keys()
     for key, (pixels, mask) in alone.items():
         assert torch.equal(ranks[key][0], pixels)
@@ -165,10 +165,10 @@ def test_ranks_workers_and_restarts_change_nothing(painted, tmp_path):
         assert torch.equal(alone[name, 2][1], mask)
 
 
-def test_evaluation_gives_each_image_once_at_its_own_size(painted, tmp_path):
+def test_evaluation_gives_each_image_once_at_its_own_size(masked, tmp_path):
     seen = []
     for rank in (0, 1):
-        config = SegmentationEvaluationConfig(shards=painted, index=tmp_path / "index")
+        config = SegmentationEvaluationConfig(shards=masked, index=tmp_path / "index")
         stream = open_segmentation_evaluation(config, world=dataclasses.replace(ALONE, rank=rank, num_ranks=2))
         batches = list(stream.iterate())
         assert len(batches) == 5
@@ -200,10 +200,10 @@ def copy_set(folder, tmp_path):
     return copied
 
 
-def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
+def test_a_damaged_mask_is_replaced_and_reported(masked, tmp_path):
     """The checksum of a whole sample is not known, so bytes that are no PNG show when they are decoded."""
-    copied = copy_set(painted, tmp_path)
-    tar = copied / "painted-train-000001.tar"
+    copied = copy_set(masked, tmp_path)
+    tar = copied / "masked-train-000001.tar"
     with tarfile.open(tar) as opened:
         member = next(member for member in opened if member.name.endswith(".seg.png"))
     content = bytearray(tar.read_bytes())
@@ -211,15 +211,15 @@ def test_a_damaged_mask_is_replaced_and_reported(painted, tmp_path):
     tar.write_bytes(content)
     stream = open_stream(copied, tmp_path, micro_batch_size=4)
     bad = [bad for batch in stream.iterate(0, 2) for bad in batch.bad_samples]
-    assert [f"{sample.key}.seg.png" for sample in bad] == [f"painted-train-000001/{member.name}"]
+    assert [f"{sample.key}.seg.png" for sample in bad] == [f"masked-train-000001/{member.name}"]
     assert "not decodable" in bad[0].reason
     assert bad[0].substitute
 
 
-def test_a_set_is_of_masks_though_its_first_sample_is_damaged(painted, tmp_path):
-    copied = copy_set(painted, tmp_path)
+def test_a_set_is_of_masks_though_its_first_sample_is_damaged(masked, tmp_path):
+    copied = copy_set(masked, tmp_path)
     open_stream(copied, tmp_path).close()  # it is indexed now
-    tar = copied / "painted-train-000000.tar"
+    tar = copied / "masked-train-000000.tar"
     tar.write_bytes(bytes(100) + tar.read_bytes()[100:])
     stream = open_stream(copied, tmp_path, micro_batch_size=4)
     assert [bad.substitute != "" for batch in stream.iterate(0, 2) for bad in batch.bad_samples] == [True]

@@ -11,7 +11,7 @@ from hornet.data.segmentation import make_empty_batch, open_segmentation_evaluat
 from hornet.data.segmentation_config import SegmentationEvaluationConfig
 from hornet.dense.inference import list_starts, measure, predict, slide
 from hornet.world import ALONE
-from tests.unit.data.masked_set import build_set, paint
+from tests.unit.data.masked_set import build_set, make_classes
 from tests.unit.training.fakes import make_bad_sample
 
 CONFIG = SegmentationEvaluationConfig(shards="unused", scale=None, crop_size=32, stride=20)
@@ -119,7 +119,7 @@ def test_the_measure_counts_each_image_once_on_any_number_of_ranks(alone, tmp_pa
             device=torch.device("cpu"),
         )
 
-    masks = np.concatenate([paint(number, height=60 + 3 * number)[1:].reshape(-1) for number in range(5)])
+    masks = np.concatenate([make_classes(number, height=60 + 3 * number)[1:].reshape(-1) for number in range(5)])
     red, green, blue = (int((masks == label).sum()) for label in range(3))
     found = run(0, 1)
     assert found.class_iou == pytest.approx((100 * red / (red + blue), 100.0, 0.0))

@@ -1,4 +1,4 @@
-"""What a run of instance segmentation learns and how, by part; its settings; its pictures."""
+"""What a run of instance segmentation learns and how, by part; its settings; what it renders."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ from dense import stage
 from dense.config import TASKS, DenseConfig, InstancesConfig
 from dense.instances import InstanceSegmentation
 from dense.networks import build_network, get_backbone
-from dense.pictures import EDGE_PIXELS, draw_instances, lay_side_by_side
+from dense.rendering import EDGE_PIXELS, lay_side_by_side, render_instances
 from dense.stage import open_labelled
 from hornet.cli.evaluate_dense import find_dense_run, read_dense
 from hornet.config import ConfigError, build_config, load_config, to_values
@@ -201,40 +201,40 @@ def test_the_mask_that_was_taught_of_a_small_ring_overlaps_it(radius):
     assert torch.stack(overlaps).mean() > 0.92
 
 
-def test_a_picture_shows_what_is_annotated_and_what_is_found():
-    config = dataclasses.replace(CONFIG, num_pictures=2)
-    picture = make_task(config, Stream(make_batch(BRIGHT), make_batch(NOTHING))).render_predictions(answer)
-    assert picture.shape == (3, 2 * EDGE_PIXELS + 6, 2 * EDGE_PIXELS + 6)
-    truth, found = picture[:, 2:258, 2:322], picture[:, 2:258, 324:644]
+def test_an_image_shows_what_is_annotated_and_what_is_found():
+    config = dataclasses.replace(CONFIG, num_rendered_images=2)
+    rendered = make_task(config, Stream(make_batch(BRIGHT), make_batch(NOTHING))).render_predictions(answer)
+    assert rendered.shape == (3, 2 * EDGE_PIXELS + 6, 2 * EDGE_PIXELS + 6)
+    truth, found = rendered[:, 2:258, 2:322], rendered[:, 2:258, 324:644]
     grey = torch.full((3,), 128 / 255)
     assert torch.allclose(truth[:, 250, 300], grey, atol=0.01)
     assert torch.allclose(found[:, 250, 300], grey, atol=0.01), "what is hardly sure is not shown"
-    assert not torch.allclose(found[:, 250, 100], grey, atol=0.05), "the left half is painted"
+    assert not torch.allclose(found[:, 250, 100], grey, atol=0.05), "the left half is coloured"
     assert not torch.allclose(truth[:, 150, 100], torch.ones(3), atol=0.05), "so is what is annotated"
-    assert (picture[:, 300:320, 2:322] == 1).all(), "beside the image it is white"
+    assert (rendered[:, 300:320, 2:322] == 1).all(), "beside the image it is white"
     assert lay_side_by_side([]).shape == (3, 1, 1)
 
 
 def test_of_masks_that_overlap_the_first_is_seen():
-    """torchvision's drawing leaves black where they do."""
+    """torchvision's own rendering leaves black where they do."""
     image, masks = torch.full((3, EDGE_PIXELS, EDGE_PIXELS), 100, dtype=torch.uint8), torch.zeros(2, 40, 40)
     masks[0, :20], masks[1, 10:30] = 1, 1
     names, size = ["background", "one", "two"], (40, 40)
 
-    def draw(masks, *labels):
+    def render(masks, *labels):
         boxes = torch.tensor([[38.0, 38, 39, 39]] * len(labels))
-        return draw_instances(image, boxes, masks, labels=torch.tensor(labels), names=names, size=size)[:, :, 200]
+        return render_instances(image, boxes, masks, labels=torch.tensor(labels), names=names, size=size)[:, :, 200]
 
-    both, first, second = draw(masks, 1, 2), draw(masks[:1], 1), draw(masks[1:], 2)
+    both, first, second = render(masks, 1, 2), render(masks[:1], 1), render(masks[1:], 2)
     assert torch.equal(both[:, :160], first[:, :160])
     assert torch.equal(both[:, 160:], second[:, 160:])
     assert not torch.equal(first[:, 100], second[:, 100])
 
 
-def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
+def test_boxes_are_rendered_in_the_pixels_of_the_size_they_are_of():
     image = torch.full((3, 64, 80), 128, dtype=torch.uint8)
     mask = torch.zeros(1, 128, 160, dtype=torch.bool)
-    drawn = draw_instances(
+    rendered = render_instances(
         image,
         torch.tensor([[80.0, 64, 159, 127]]),
         mask,
@@ -242,7 +242,7 @@ def test_boxes_are_drawn_in_the_pixels_of_the_size_they_are_of():
         names=["background", "x"],
         size=(128, 160),
     )
-    is_changed = (drawn[:, :256] - 128 / 255).abs().amax(dim=0) > 0.05
+    is_changed = (rendered[:, :256] - 128 / 255).abs().amax(dim=0) > 0.05
     rows, columns = is_changed.nonzero(as_tuple=True)
     assert (rows.min() >= 115) & (rows.max() <= 255), "the name stands above or within"
     assert columns.min() == pytest.approx(160, abs=2)

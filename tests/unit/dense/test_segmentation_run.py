@@ -12,7 +12,7 @@ from torch.nn import functional
 from dense import evaluation
 from dense.config import DenseConfig
 from dense.networks import build_network
-from dense.segmentation import Segmentation, average_over_pixels, paint
+from dense.segmentation import Segmentation, average_over_pixels, render_masks
 from dense.stage import TASK_NAMES
 from hornet.batch import Batch
 from hornet.cli import average, export
@@ -128,17 +128,17 @@ def test_seeds_differ_between_steps_and_micro_steps():
     assert len(seeds) == 6
 
 
-def test_masks_are_painted_black_where_there_is_no_class_and_never_twice_the_same():
-    painted = paint(torch.arange(-1, 40).view(1, 1, -1))
-    assert painted.shape == (1, 3, 1, 41)
-    assert (painted[0, :, 0, 0] == 0).all()
-    assert len({tuple(colour) for colour in painted[0, :, 0].T.tolist()}) == 41
+def test_masks_are_rendered_black_where_there_is_no_class_and_never_twice_the_same():
+    rendered = render_masks(torch.arange(-1, 40).view(1, 1, -1))
+    assert rendered.shape == (1, 3, 1, 41)
+    assert (rendered[0, :, 0, 0] == 0).all()
+    assert len({tuple(colour) for colour in rendered[0, :, 0].T.tolist()}) == 41
 
 
 def test_a_render_shows_image_mask_and_prediction(tmp_path):
     config = dataclasses.replace(DEMO.evaluation, shards=build_set(tmp_path), index=tmp_path / "index", mode="whole")
     labelled = open_segmentation_evaluation(config, world=ALONE)
-    task = make_task(dataclasses.replace(DEMO, evaluation=config, num_pictures=2), labelled)
+    task = make_task(dataclasses.replace(DEMO, evaluation=config, num_rendered_images=2), labelled)
     shown = task.render_predictions(lambda images: images)  # its colours are its classes
     assert shown.shape == (3, 2 * 192 + 6, 3 * 192 + 8)
     mask, prediction = shown[:, 2 + 8 : 194, 196:388], shown[:, 2 + 8 : 194, 390:582]
@@ -158,7 +158,7 @@ def test_a_render_shows_image_mask_and_prediction(tmp_path):
         ({"model": {"filter_size": 16}}, "model.filter_size: must be at least 32"),
         ({"run": {"branch_from": "runs/a"}}, "run.branch_from: is for schedules of shape wsd"),
         ({"std": [0, 1, 1]}, "std: must be over 0"),
-        ({"num_pictures": -1}, "num_pictures: must be 0 or more"),
+        ({"num_rendered_images": -1}, "num_rendered_images: must be 0 or more"),
         ({"evaluation": None, "checkpoints": {"best": True}}, "checkpoints.best: needs an evaluation set"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scaling.analysis import fit_study, judge_predictions, list_laws, write_fits, write_predictions
-from scaling.budgets import describe_budgets, draw_budgets, find_budgets, list_isoflop_rows
+from scaling.budgets import describe_budgets, find_budgets, list_isoflop_rows, plot_budgets
 from scaling.charts import render_chart, save_charts
 from scaling.checklist import list_answers
 from scaling.config import LAWS
@@ -330,7 +330,7 @@ def test_runs_of_equal_compute_are_isoflop_curves_with_their_warnings(study_of):
     (text,) = describe_budgets(study, [found], [], made)
     assert "parabolas are biased where the law is asymmetric" in text
     assert "2 usable budgets: no line can be judged by its points" in text
-    (figure,) = draw_budgets([found], metric="loss")
+    (figure,) = plot_budgets([found], metric="loss")
     assert [series.is_held_out for series in figure.series] == [(False, False, False, True)] * 2
     # The same budgets on a quarter of the images, where the smallest is best, and the largest have failed.
     fewer = [

@@ -95,7 +95,7 @@ def test_the_end_is_foreseen_as_the_pool_starts_runs(tmp_path):
     grid, large, tuned = order[:4], order[4:5], order[5:]
     assert len(tuned) == 4
     assert foresee_end(grid, seconds=seconds, slots=2, runs=runs) == 20
-    assert foresee_end(grid[:3], seconds=seconds, slots=2, runs=runs) == 20, "one place is empty in the end"
+    assert foresee_end(grid[:3], seconds=seconds, slots=2, runs=runs) == 20, "one slot is empty in the end"
     assert foresee_end([*grid[:3], *large], seconds=seconds, slots=2, runs=runs) == 20 + 30, "it waits for all three"
     # Four in two rounds; then the large one beside the finetunings, one after the other.
     assert foresee_end(order, seconds=seconds, slots=2, runs=runs) == 20 + 30

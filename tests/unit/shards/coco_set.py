@@ -22,7 +22,7 @@ NEGATIVE = 4
 """Of so many images one has no annotation."""
 
 
-def draw_disc(height: int, width: int, *, x: float, y: float, radius: float) -> np.ndarray:
+def make_disc(height: int, width: int, *, x: float, y: float, radius: float) -> np.ndarray:
     rows, columns = np.ogrid[:height, :width]
     return ((rows + 0.5 - y) ** 2 + (columns + 0.5 - x) ** 2 < radius**2).astype(np.uint8)
 
@@ -83,7 +83,7 @@ def make_annotations(num_images: int) -> tuple[dict[str, Any], dict[str, np.ndar
         listed = [
             outline((4 + position, 5, 20, 10), number=first, image_id=image_id, category_id=90),
             annotate(
-                draw_disc(height, width, x=40, y=20, radius=8 + position % 3),
+                make_disc(height, width, x=40, y=20, radius=8 + position % 3),
                 number=first + 1,
                 image_id=image_id,
                 category_id=(1, 3)[position % 2],
@@ -91,7 +91,7 @@ def make_annotations(num_images: int) -> tuple[dict[str, Any], dict[str, np.ndar
             ),
         ]
         if position % 3 == 0:
-            crowd = draw_disc(height, width, x=10, y=32, radius=5)
+            crowd = make_disc(height, width, x=10, y=32, radius=5)
             listed.append(
                 annotate(crowd, number=first + 2, image_id=image_id, category_id=3, kind="crowd"),
             )

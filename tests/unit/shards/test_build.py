@@ -28,7 +28,7 @@ from hornet.shards.build import build as build_module
 from hornet.shards.build import workplace
 from hornet.shards.build.build import build
 from hornet.shards.build.image import ImageOptions
-from hornet.shards.build.listing import Item
+from hornet.shards.build.listing import ListedImage
 from hornet.shards.build.plan import BuildPlan, BuildReport
 from hornet.shards.build.report import describe_build, describe_plan
 from hornet.shards.build.selection import Selection
@@ -507,13 +507,13 @@ def test_the_spools_full_disk_is_named(tmp_path: Path) -> None:
     assert make(tmp_path / "pets.tar.gz", tmp_path / "out", spool=tmp_path / "scratch").manifest.splits["train"]
 
 
-def fail_to_read(patch: pytest.MonkeyPatch, fails: Callable[[Item], bool]) -> None:
+def fail_to_read(patch: pytest.MonkeyPatch, fails: Callable[[ListedImage], bool]) -> None:
     really_read = workplace.read_content
 
-    def read(place: Workplace, item: Item, descriptors: dict[Path, int]) -> bytes:
-        if fails(item):
+    def read(workplace: Workplace, listed: ListedImage, descriptors: dict[Path, int]) -> bytes:
+        if fails(listed):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return really_read(place, item, descriptors)
+        return really_read(workplace, listed, descriptors)
 
     patch.setattr(workplace, "read_content", read)
     patch.setattr(workplace, "SECOND_READ_SECONDS", 0.0)
@@ -524,7 +524,7 @@ def test_an_error_of_the_disk_that_passes_costs_no_image(
 ) -> None:
     make(source, tmp_path / "undisturbed")
     seen: set[str] = set()
-    fail_to_read(monkeypatch, lambda item: item.name not in seen and not seen.add(item.name))  # type: ignore[func-returns-value]
+    fail_to_read(monkeypatch, lambda listed: listed.name not in seen and not seen.add(listed.name))  # type: ignore[func-returns-value]
     make(source, tmp_path / "out", num_workers=1)
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
@@ -532,7 +532,7 @@ def test_an_error_of_the_disk_that_passes_costs_no_image(
 def test_an_image_that_the_disk_cannot_read_is_dropped(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_to_read(monkeypatch, lambda item: item.name == "dog_3.jpg")
+    fail_to_read(monkeypatch, lambda listed: listed.name == "dog_3.jpg")
     assert make(source, tmp_path / "out", num_workers=1).dropped == {"unreadable": 1}
 
 

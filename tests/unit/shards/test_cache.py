@@ -88,13 +88,13 @@ def test_a_killed_download_goes_on_where_it_was(tmp_path: Path) -> None:
 
     def stall(start: int, stop: int) -> Iterator[bytes]:
         yield CONTENT[start : start + 5000]
-        partial = cache.place("s3://b/a.tar").with_suffix(".partial")
+        partial = cache.locate("s3://b/a.tar").with_suffix(".partial")
         os.truncate(partial, 5000)  # what had reached the file
         time.sleep(60)
 
     process = context.Process(target=download, args=(cache,), kwargs={"fetch": stall})
     process.start()
-    partial = cache.place("s3://b/a.tar").with_suffix(".partial")
+    partial = cache.locate("s3://b/a.tar").with_suffix(".partial")
     deadline = time.monotonic() + 20
     while not (partial.exists() and partial.stat().st_size == 5000) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -131,7 +131,7 @@ def test_the_longest_unused_goes_first_and_readers_read_on(tmp_path: Path) -> No
     cache = ShardCache(tmp_path, max_bytes=3 * len(CONTENT))
     for number in range(3):
         assert download(cache, f"s3://b/{number}.tar")
-        os.utime(cache.place(f"s3://b/{number}.tar"), (number, number))
+        os.utime(cache.locate(f"s3://b/{number}.tar"), (number, number))
     held = cache.open("s3://b/0.tar")  # a use: now the newest
     assert held is not None
     assert download(cache, "s3://b/3.tar")
@@ -160,7 +160,7 @@ def test_what_is_wanted_soon_is_not_evicted_for_what_is_wanted_later(tmp_path: P
 
 def test_a_partial_of_a_longer_tar_is_not_continued(tmp_path: Path) -> None:
     cache = ShardCache(tmp_path, max_bytes=10**6)
-    cache.place("s3://b/a.tar").with_suffix(".partial").write_bytes(b"x" * (len(CONTENT) + 1))
+    cache.locate("s3://b/a.tar").with_suffix(".partial").write_bytes(b"x" * (len(CONTENT) + 1))
     assert download(cache)
     assert read(cache, "s3://b/a.tar") == CONTENT
 

@@ -70,14 +70,14 @@ def test_the_split_the_file_and_the_folder_can_be_named(tmp_path):
     build(plan(source, source_split="train2017"))
     report = build(plan(source, source_split="val2017", split="validation"))
     assert {name: split.num_samples for name, split in report.manifest.splits.items()} == {"train": 3, "validation": 2}
-    shutil.move(source / "val2017", tmp_path / "pictures")
+    shutil.move(source / "val2017", tmp_path / "images")
     elsewhere = {"annotations": source / "annotations/instances_val2017.json", "output": tmp_path / "other"}
     with pytest.raises(UserError, match="where its images lie is not known; name the folder with --images"):
         build(plan(source, **elsewhere))
     with pytest.raises(UserError, match="none: is no folder; --images names the one that holds"):
         build(plan(source, **elsewhere, image_folder=tmp_path / "none"))
-    build(plan(source, **elsewhere, image_folder=tmp_path / "pictures"))
-    assert "pictures/000000000000.instances.json" in read_members(tmp_path / "other")
+    build(plan(source, **elsewhere, image_folder=tmp_path / "images"))
+    assert "images/000000000000.instances.json" in read_members(tmp_path / "other")
 
 
 def test_images_may_lie_in_a_folder_of_the_split_below_images(tmp_path):

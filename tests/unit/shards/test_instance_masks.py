@@ -11,7 +11,7 @@ from hornet.shards.instance_masks import encode_runs, make_mask, read_segmentati
 from hornet.shards.instances import MalformedInstancesError, parse_instances
 
 
-def draw(segmentation, *, height, width):
+def rasterise(segmentation, *, height, width):
     return make_mask(read_segmentation(segmentation, height=height, width=width), height=height, width=width)
 
 
@@ -31,7 +31,7 @@ def test_polygons_cover_the_pixels_that_cocos_own_code_gives_them():
         height, width = random.integers(1, 60, 2).tolist()
         polygons = [make_polygon(random, height=height, width=width, number=number) for _ in range(1 + number % 2)]
         wanted = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, height, width)))
-        assert (draw(polygons, height=height, width=width) == wanted).all(), polygons
+        assert (rasterise(polygons, height=height, width=width) == wanted).all(), polygons
 
 
 def test_runs_as_lists_and_packed_come_back():
@@ -41,13 +41,13 @@ def test_runs_as_lists_and_packed_come_back():
         mask = (random.random((height, width)) < random.random()).astype(np.uint8)
         packed = coco_mask.encode(np.asfortranarray(mask))
         for runs in (encode_runs(mask), {"size": [height, width], "counts": packed["counts"].decode()}):
-            assert (draw(json.loads(json.dumps(runs)), height=height, width=width) == mask).all()
+            assert (rasterise(json.loads(json.dumps(runs)), height=height, width=width) == mask).all()
         assert (coco_mask.decode(coco_mask.frPyObjects(encode_runs(mask), height, width)) == mask).all()
 
 
 def test_an_outline_of_fewer_than_three_corners_has_no_inside():
-    assert draw([[1, 1, 5, 5]], height=9, width=9).sum() == 0
-    assert draw([[1, 1, 5, 5], [0, 0, 4, 0, 4, 4, 0, 4]], height=9, width=9).sum() == 16
+    assert rasterise([[1, 1, 5, 5]], height=9, width=9).sum() == 0
+    assert rasterise([[1, 1, 5, 5], [0, 0, 4, 0, 4, 4, 0, 4]], height=9, width=9).sum() == 16
 
 
 HOSTILE = [

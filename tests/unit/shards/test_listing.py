@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pytest
 
 from hornet.errors import UserError
 from hornet.shards.build import listing as module
-from hornet.shards.build.listing import DamagedParts, Item, Listing, make_listing
+from hornet.shards.build.listing import DamagedParts, ListedImage, Listing, make_listing
 from hornet.shards.build.source import Entry, PartListing, SeekableSource, StreamedPart
 
 
@@ -66,16 +67,16 @@ def make(
     )
 
 
-def read_all(listing: Listing) -> list[Item]:
+def read_all(listing: Listing) -> list[ListedImage]:
     listing.open()
-    return [listing.read(number) for number in range(listing.num_items)]
+    return [listing.read(number) for number in range(listing.num_images)]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_parts_are_listed_in_order_whatever_the_workers(tmp_path: Path, workers: int) -> None:
     parts = tuple(Folder(name) for name in ("a", "bbb", "", "cc"))
     listing = make(tmp_path, SeekableSource(parts=parts), workers=workers)
-    assert [(item.part, item.name, item.offset, item.size) for item in read_all(listing)] == [
+    assert [(listed.part, listed.name, listed.offset, listed.size) for listed in read_all(listing)] == [
         (0, "a-0.jpg", 0, 1),
         (1, "bbb-0.jpg", 0, 1),
         (1, "bbb-1.jpg", 100, 2),
@@ -97,7 +98,7 @@ def test_a_streamed_source_is_spooled_and_goes_on_after_a_stop(tmp_path: Path, m
         file.write(b"half a part of the killed attempt")
     listing = make(tmp_path, Stream(contents))
     spool = (tmp_path / "spool.bin").read_bytes()
-    found = [(item.name, spool[item.offset : item.offset + item.size]) for item in read_all(listing)]
+    found = [(listed.name, spool[listed.offset : listed.offset + listed.size]) for listed in read_all(listing)]
     assert found == [(f"{n}.jpg", content) for name in contents for n, content in enumerate(contents[name])]
     assert len(spool) == sum(len(content) for parts in contents.values() for content in parts)
 
@@ -116,19 +117,28 @@ def test_a_spool_that_has_gone_is_filled_anew(
         (tmp_path / "spool.bin").write_bytes(left)
     listing = make(tmp_path, Stream(contents))
     spool = (tmp_path / "spool.bin").read_bytes()
-    found = [(item.name, spool[item.offset : item.offset + item.size]) for item in read_all(listing)]
+    found = [(listed.name, spool[listed.offset : listed.offset + listed.size]) for listed in read_all(listing)]
     assert found == [(f"{n}.jpg", content) for name in contents for n, content in enumerate(contents[name])]
 
 
 def test_a_complete_listing_is_not_made_again(tmp_path: Path) -> None:
     first = make(tmp_path, SeekableSource(parts=(Folder("aa"),)))
     again = make(tmp_path, SeekableSource(parts=(Folder("broken"),)))
-    assert again.num_items == first.num_items == 2
+    assert again.num_images == first.num_images == 2
 
 
 def test_another_source_is_listed_anew(tmp_path: Path) -> None:
     make(tmp_path, SeekableSource(parts=(Folder("aa"),)))
-    assert make(tmp_path, SeekableSource(parts=(Folder("bbb"),)), identity="other").num_items == 3
+    assert make(tmp_path, SeekableSource(parts=(Folder("bbb"),)), identity="other").num_images == 3
+
+
+def test_a_listing_that_the_first_release_began_goes_on(tmp_path: Path) -> None:
+    source = SeekableSource(parts=(Folder("aa"), Folder("bbb")))
+    made = read_all(make(tmp_path, source))
+    record = tmp_path / "listing/listing.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({"num_items": content.pop("num_images"), **content}))
+    assert read_all(make(tmp_path, SeekableSource(parts=(Folder("broken"),)))) == made
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -137,7 +147,7 @@ def test_a_damaged_part_ends_the_listing_with_its_sentence(tmp_path: Path, worke
     with pytest.raises(UserError, match="broken: byte 7: cut; copy it again, or take the 6 images before the damage"):
         make(tmp_path, source, workers=workers)
     listing = make(tmp_path, source, workers=workers, damaged_parts="salvage")
-    assert listing.num_items == 7
+    assert listing.num_images == 7
     assert listing.progress.remarks[-1] == "broken: byte 7: cut: only the 6 images before are taken"
 
 
@@ -154,6 +164,6 @@ def test_a_damaged_record_is_refused(tmp_path: Path) -> None:
 
 
 def test_columns_are_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK_ITEMS", 4)
+    monkeypatch.setattr(module, "CHUNK_ROWS", 4)
     listing = make(tmp_path, SeekableSource(parts=(Folder("a" * 11),)))
     assert np.array_equal(listing.column("size"), np.arange(1, 12))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hornet.errors import UserError
-from hornet.shards.build.selection import Labels, Selection, assign_labels, shuffle, split_items
+from hornet.shards.build.selection import Labels, Selection, assign_labels, shuffle, split_images
 from hornet.shards.imagenet import find_label_space
 from hornet.shards.label_space import LabelSpace
 
@@ -71,9 +71,11 @@ def test_splits_are_disjoint_complete_and_the_first_of_each_class_validate(label
     counts = np.bincount(np.array([label for label in labels if label >= 0], int), minlength=5)
     if num and any(0 < count <= num for count in counts):
         with pytest.raises(UserError, match="validation-per-class"):
-            split_items(np.array(labels, np.int32), Selection(validation_per_class=num), split="train", classes="abcde")
+            split_images(
+                np.array(labels, np.int32), Selection(validation_per_class=num), split="train", classes="abcde"
+            )
         return
-    splits = split_items(
+    splits = split_images(
         np.array(labels, np.int32), Selection(validation_per_class=num), split="train", classes="abcde"
     )
     validation = splits.get("validation", np.empty(0, np.uint32)).tolist()
@@ -85,7 +87,7 @@ def test_splits_are_disjoint_complete_and_the_first_of_each_class_validate(label
 
 def test_a_class_without_training_images_is_refused_with_advice() -> None:
     with pytest.raises(UserError, match=r"1 classes have 2 images or fewer.*\(b\).*--min-images-per-class 3"):
-        split_items(
+        split_images(
             np.array([0, 0, 0, 1, 1], np.int32), Selection(validation_per_class=2), split="train", classes=("a", "b")
         )
 
@@ -96,7 +98,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "emu")
 def split_share(labels: list[int], share: float, *, classes: Sequence[str] = CLASSES, **options: int) -> list[int]:
     """Return the validation images, having seen that the two splits are disjoint and complete."""
     selection = Selection(validation_share=share, **options)  # type: ignore[arg-type]
-    splits = split_items(np.array(labels, np.int32), selection, split="train", classes=classes)
+    splits = split_images(np.array(labels, np.int32), selection, split="train", classes=classes)
     both = [*splits["train"].tolist(), *splits["validation"].tolist()]
     assert sorted(both) == [number for number, label in enumerate(labels) if label >= 0]
     return splits["validation"].tolist()
@@ -158,7 +160,7 @@ def test_a_plan_says_nothing_of_a_share_without_one() -> None:
 
 
 def test_shuffles_are_permutations_that_depend_on_split_and_seed() -> None:
-    items = np.arange(100, 200, dtype=np.uint32)
-    orders = [shuffle(items, split=split, seed=seed).tolist() for split in ("train", "validation") for seed in (0, 1)]
-    assert all(sorted(order) == items.tolist() for order in orders)
+    numbers = np.arange(100, 200, dtype=np.uint32)
+    orders = [shuffle(numbers, split=split, seed=seed).tolist() for split in ("train", "validation") for seed in (0, 1)]
+    assert all(sorted(order) == numbers.tolist() for order in orders)
     assert len({tuple(order) for order in orders}) == 4

@@ -4,7 +4,7 @@ import torch
 from hornet.training.rendering import choose_filters, render_filters, render_images
 
 
-def test_images_are_drawn_as_they_were_before_normalising():
+def test_images_are_rendered_as_they_were_before_normalising():
     images = torch.rand(3, 3, 5, 5)
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
     normalised = (images - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)

@@ -24,12 +24,12 @@ INFO_NAMES = (MANIFEST_NAME, "info.json")  # what timm looks for, in this order
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One tar of samples."""
+    """A part of the source: a tar of samples, as webdataset has them."""
 
     name: str
     path: Path
     rule: SampleRule
-    """What its samples are."""
+    """Which members are a sample's image and label."""
     classes: tuple[str, ...] | None
     """Names of the labels; None to number them."""
     num_samples: int | None = None

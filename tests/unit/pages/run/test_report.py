@@ -121,8 +121,8 @@ def test_thinning_keeps_ends_and_extremes(values, limit):
     assert {0, len(values) - 1} <= set(kept)
     there = [value for value in values if value is not None]
     if there:
-        drawn = [values[index] for index in kept if values[index] is not None]
-        assert (min(drawn), max(drawn)) == (min(there), max(there))
+        shown = [values[index] for index in kept if values[index] is not None]
+        assert (min(shown), max(shown)) == (min(there), max(there))
     assert len(kept) <= max(limit + 4, 24)
 
 
@@ -133,8 +133,8 @@ def test_a_whole_run_is_shown_and_its_texts_are_harmless(run):
     assert read.tags.count("script") == 1, "the page's own"
     assert not any(name.startswith("on") for name, _ in read.attributes)
     addresses = [value for name, value in read.attributes if name in ("src", "href")]
-    pictures = ("data:image/png;base64,", "data:image/svg+xml;base64,")
-    assert all(value.startswith((*pictures, "#")) for value in addresses)
+    images = ("data:image/png;base64,", "data:image/svg+xml;base64,")
+    assert all(value.startswith((*images, "#")) for value in addresses)
     assert read.text.count(EVIL) >= 8
     for words in ("12of 12 steps", "62.00 %", "25.0 %", "3 attempts", "Dropped steps: 1", "2 x NVIDIA H200", "killed"):
         assert words in read.text, words

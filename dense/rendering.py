@@ -1,4 +1,4 @@
-"""Pictures of things in images: their boxes, masks and names."""
+"""Images with the things in them shown: their boxes, masks and names."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def make_colours(num_colours: int) -> list[tuple[float, float, float]]:
     return [colorsys.hsv_to_rgb(label * 0.618034 % 1, 0.65, 0.95) for label in range(num_colours)]
 
 
-def draw_instances(
+def render_instances(
     image: Tensor, boxes: Tensor, masks: Tensor, *, labels: Tensor, names: Sequence[str], size: tuple[int, int]
 ) -> Tensor:
-    """Return an image (3, H, W) of bytes as a square (3, 320, 320) of values in 0..1, with things drawn on it.
+    """Return an image (3, H, W) of bytes as a square (3, 320, 320) of values in 0..1, with the things shown on it.
 
     Boxes (N, 4) and masks (N, height, width) are in pixels of `size`, whatever the image has; `names` are those of the
     labels (N,). Of masks that overlap the first is seen. What is beside the image is white.
@@ -32,27 +32,27 @@ def draw_instances(
     scale = EDGE_PIXELS / max(height, width)
     shown = max(1, round(height * scale)), max(1, round(width * scale))
     pixels = functional.interpolate(image[None].float().cpu(), size=shown, mode="bilinear", antialias=True)
-    drawn = pixels[0].round().clamp(0, 255).byte()
+    marked = pixels[0].round().clamp(0, 255).byte()
     if len(boxes):
         table = [tuple(round(255 * part) for part in colour) for colour in make_colours(len(names))]
         chosen = [int(label) for label in labels]
         colours = [table[number] for number in chosen]
         resized = functional.interpolate(masks[None].float().cpu(), size=shown, mode="nearest")[0] > 0.5
-        bare, drawn = drawn, drawn.clone()
+        bare, marked = marked, marked.clone()
         for mask, colour in zip(resized.flip(0), reversed(colours), strict=True):
-            drawn[:, mask] = bare[:, mask] // 2 + torch.tensor(colour, dtype=torch.uint8)[:, None] // 2
+            marked[:, mask] = bare[:, mask] // 2 + torch.tensor(colour, dtype=torch.uint8)[:, None] // 2
         factors = torch.tensor([shown[1] / size[1], shown[0] / size[0]] * 2)
         corners = boxes.float().cpu() * factors
         corners[:, 2:] = torch.maximum(corners[:, 2:], corners[:, :2])
-        drawn = draw_bounding_boxes(drawn, corners, labels=[names[number] for number in chosen], colors=colours)
+        marked = draw_bounding_boxes(marked, corners, labels=[names[number] for number in chosen], colors=colours)
     square = torch.full((3, EDGE_PIXELS, EDGE_PIXELS), 255, dtype=torch.uint8)
-    square[:, : shown[0], : shown[1]] = drawn
+    square[:, : shown[0], : shown[1]] = marked
     return square / 255
 
 
 def lay_side_by_side(tiles: Sequence[Tensor]) -> Tensor:
-    """Return squares (3, H, W), two a row, as one picture; a black pixel if there are none."""
+    """Return squares (3, H, W), two a row, as one image; a black pixel if there are none."""
     if not tiles:
         return torch.zeros(3, 1, 1)
-    picture: Tensor = make_grid(torch.stack(list(tiles)), nrow=2, padding=2, pad_value=1.0)
-    return picture
+    rendered: Tensor = make_grid(torch.stack(list(tiles)), nrow=2, padding=2, pad_value=1.0)
+    return rendered
