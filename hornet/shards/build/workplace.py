@@ -85,15 +85,16 @@ def read_patiently(workplace: Workplace, listed: ListedImage, descriptors: dict[
     return read_content(workplace, listed, descriptors)
 
 
-def gives_nothing(place: Workplace, item: Item) -> bool:
+def gives_nothing(workplace: Workplace, listed: ListedImage) -> bool:
     """Whether others of the source cannot be read either: a disk that went away has given errors, not a bad place."""
-    numbers = dict.fromkeys(place.listing.num_items * quarter // 4 for quarter in range(4))
-    others = [other for other in map(place.listing.read, numbers) if other != item]
+    listing = workplace.listing
+    numbers = dict.fromkeys(listing.num_images * quarter // 4 for quarter in range(4))
+    others = [other for other in map(listing.read, numbers) if other != listed]
     descriptors: dict[Path, int] = {}
     try:
         for other in others:
             with suppress(OSError):
-                read_content(place, other, descriptors)
+                read_content(workplace, other, descriptors)
                 return False
     finally:
         for descriptor in descriptors.values():

@@ -180,7 +180,7 @@ def _take(process: _Process, listed: ListedImage) -> bytes | DroppedImageError:
     except OSError as error:
         process.num_unreadable_in_a_row += 1
         is_in_a_row = process.num_unreadable_in_a_row >= MAX_UNREADABLE_IN_A_ROW
-        if error.errno == errno.EIO and not is_in_a_row and not gives_nothing(place, item):
+        if error.errno == errno.EIO and not is_in_a_row and not gives_nothing(workplace, listed):
             return DroppedImageError("unreadable", "the disk cannot read it")
         raise UserError(  # a disk or mount that went away is not an image's fault
             f"{workplace.find_file(listed)}: {listed.name!r} cannot be read ({error.strerror}); start again when it "

@@ -563,9 +563,9 @@ def test_a_disk_that_went_away_within_a_shard_costs_no_image(
     make(source, tmp_path / "undisturbed")
     seen: set[str] = set()
 
-    def is_away(item: Item) -> bool:
+    def is_away(listed: ListedImage) -> bool:
         if len(seen) < num_before:
-            seen.add(item.name)
+            seen.add(listed.name)
             return False
         return True
 
