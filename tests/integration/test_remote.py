@@ -84,7 +84,7 @@ def s3(local: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]
 
 
 @pytest.fixture(params=["http", "s3"])
-def locate(request: pytest.FixtureRequest) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     found: Place = request.getfixturevalue(request.param)
     yield found
     found[0].choose = lambda path, number: None
