@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dense.config import TASKS, DenseConfig, InstancesConfig
-from hornet.cli import BAD_INPUT
+from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config, find_stage
-from hornet.config import ConfigError, build_config, choose_class, read_settings, to_yaml
+from hornet.config import build_config, choose_class, read_settings, to_yaml
 from hornet.data.division import check_division
 from hornet.drills.launched import TORCHRUN, Script
 from hornet.durable import write_json, write_text
@@ -55,19 +55,7 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
     options = parser.parse_intermixed_args()
-    try:
-        script, config = read_config(options.config, options.overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    is_certified = False
-
-    def run() -> None:
-        nonlocal is_certified
-        is_certified = certify(script, config, options)
-
-    exit_on_bad_input(run)
-    sys.exit(0 if is_certified else 1)
+    exit_on_bad_input(lambda: sys.exit(0 if certify(*read_config(options.config, options.overrides), options) else 1))
 
 
 def read_config(path: Path, overrides: list[str]) -> tuple[Script, AnyConfig]:
@@ -143,8 +131,8 @@ def certify(script: Script, config: AnyConfig, options: Any) -> bool:
         attempt.run(script, path, folder=folder, launcher=options.launcher)
     rows = [compare(folder / "undisturbed", folder / attempt.name, attempt) for attempt in attempts[1:]]
     write_json(folder / "report.json", {"steps": options.steps, "comparisons": rows})
-    print(format_table(rows, num_steps=options.steps))
-    print(f"\nruns and report: {folder}")
+    print_to_pipe(format_table(rows, num_steps=options.steps))
+    print_to_pipe(f"\nruns and report: {folder}")
     return all(row["is_the_same_run"] for row in rows)
 
 
