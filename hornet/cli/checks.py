@@ -116,14 +116,15 @@ def check_module(config: Any) -> Iterator[str]:
         yield str(error)
 
 
+INPUTS: Sequence[Check] = (partial(check_set, section="data"), check_weights, check_module)
+"""Of a trial of a config, on whatever ranks."""
+
 TRAINING: Sequence[Check] = (
     check_launch,
     check_changes,
-    partial(check_set, section="data"),
+    *INPUTS,
     partial(check_set, section="evaluation"),
     check_batch,
-    check_weights,
-    check_module,
 )
 """Of a run that is to start or to go on."""
 

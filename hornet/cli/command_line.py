@@ -34,9 +34,9 @@ def read_command_line(
 ) -> Config:
     """Parse `--config FILE key=value ...` into a config; on bad input print every problem, and exit 2.
 
-    So it is where `checks` (hornet/cli/checks.py) find that what the config asks for is not there. `stage` is the script
-    in launch/ that asks. Of several classes, by name, the config's `task` names one; a config without it is of the
-    first.
+    So it is where `checks` (hornet/cli/checks.py) find that what the config asks for is not there. `stage` is the
+    script in launch/ that asks. Of several classes, by name, the config's `task` names one; a config without it is of
+    the first.
     `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
     """
     parser = _Parser(

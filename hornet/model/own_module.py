@@ -10,7 +10,7 @@ from hornet.errors import UserError
 
 
 def look_in_working_folder() -> str:
-    """Put the folder where a command is given on Python's path, as `python -m` has it, and return it."""
+    """Put the folder where a command is given on Python's path, as Python's option -m does, and return it."""
     folder = os.getcwd()  # noqa: PTH109
     if folder not in sys.path:
         sys.path.append(folder)

@@ -65,6 +65,10 @@ REFUSED = [
     ),
     (["launch/shards.py", "bench", "absent"], "absent/_info.json is missing: absent is not a folder of shards"),
     (["launch/plan.py", "--config", DEMO, "data.shards=absent"], "error: data.shards: absent is not here, and no set"),
+    (
+        ["launch/verify_resume.py", "--config", DEMO, "data.shards=absent"],
+        f"{DEMO}: 1 problem\ndata.shards: absent/_info.json is missing",
+    ),
     (["launch/slurm/rehearse.py", "--config", DEMO], "the following arguments are required: --ranks"),
     (["launch/slurm/rehearse.py", "--config", DEMO, "--ranks", "2", "zero.stag=1"], "zero.stag: unknown key"),
 ]

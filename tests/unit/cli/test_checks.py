@@ -70,15 +70,15 @@ def test_all_that_is_wrong_with_a_start_is_one_report(find, monkeypatch):
         "schedule.peak_lr",
         "environment",
         "data.shards",
-        "evaluation.split",
         "start.from",
         "model.module",
+        "evaluation.split",
     ]
     assert "RANK is set to 1, but WORLD_SIZE is not" in found[2]
     assert found[3].startswith("data.shards: absent/_info.json is missing: absent is not a folder of shards; make them")
-    assert found[4].endswith("_info.json: there is no split 'trian'; the set has: train")
-    assert found[5].endswith("none.pth does not exist; give a run directory, a checkpoint in one or a weight file")
-    assert "there is no module 'notthere' in " in found[6]
+    assert found[6].endswith("_info.json: there is no split 'trian'; the set has: train")
+    assert found[4].endswith("none.pth does not exist; give a run directory, a checkpoint in one or a weight file")
+    assert "there is no module 'notthere' in " in found[5]
 
 
 def test_what_could_not_be_read_keeps_nothing_else_from_being_looked_for(find):
