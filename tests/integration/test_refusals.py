@@ -77,5 +77,5 @@ def test_accelerate_launch_says_what_is_wrong_and_little_behind():
     finetune = ["launch/finetune.py", "--config", "configs/demo/finetune.yaml", "star.from=x", *WRONG[2:]]
     code, output = start("accelerate", "launch", *options, *finetune)
     assert code != 0
-    assert "configs/demo/finetune.yaml: 3 problems\nstar: unknown key; did you mean start?\n" in output
+    assert "problems\nstar: unknown key; did you mean start?\n" in output
     assert output.rindex("star: unknown key") > len(output) - 3000, "legible at the end"
