@@ -9,6 +9,7 @@ from typing import Literal
 
 from hornet.config import Settings, resumable
 from hornet.data.config import IMAGENET_MEAN, IMAGENET_STD, Channels
+from hornet.data.division import find_batch_problems
 from hornet.data.instances_config import InstanceEvaluationConfig, InstanceStreamConfig
 from hornet.data.segmentation_config import SegmentationEvaluationConfig, SegmentationStreamConfig
 from hornet.dense.config import DetectorConfig, SegmenterConfig
@@ -78,6 +79,7 @@ class DenseSettings(Settings):
             yield f"num_rendered_images: must be 0 or more, not {self.num_rendered_images}"
         has_set = getattr(self, "evaluation", None) is not None
         yield from find_best_problems(self.checkpoints, self.cadence, has_set=has_set)
+        yield from find_batch_problems(self.global_batch_size, getattr(self, "micro_batch_size", 1))
 
 
 @dataclass(frozen=True, kw_only=True)

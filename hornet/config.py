@@ -13,7 +13,7 @@ import inspect
 import itertools
 import textwrap
 import types
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,6 +24,9 @@ from hornet.overrides import apply_overrides
 from hornet.yaml_text import is_null, parse_yaml, resolve, write_yaml
 
 Config = TypeVar("Config")
+
+Check = Callable[[Any], Iterable[str]]
+"""Gives a sentence for each thing that a config asks for in vain, beside the rules of its own."""
 
 RESUMABLE = "is_resumable"
 
@@ -76,17 +79,21 @@ class Setting:
 
 
 def load_config(
-    config_class: type[Config] | Mapping[str, type[Config]], *, path: Path, overrides: Sequence[str] = ()
+    config_class: type[Config] | Mapping[str, type[Config]],
+    *,
+    path: Path,
+    overrides: Sequence[str] = (),
+    checks: Sequence[Check] = (),
 ) -> Config:
     """Read `path`, apply dotted `key=value` overrides, check everything. Of several classes `task` names one.
 
     Raises ConfigError with all the problems found: keys that are unknown or stand twice, wrong types, missing keys,
-    broken rules.
+    broken rules, and what `checks` find.
     """
     values, problems = read_settings(path, overrides)
     if isinstance(config_class, Mapping):
         config_class = choose_class(config_class, values, source=str(path))
-    return build_config(config_class, values, source=str(path), problems=problems)
+    return build_config(config_class, values, source=str(path), problems=problems, checks=checks)
 
 
 def choose_class(classes: Mapping[str, type[Config]], values: Mapping[str, Any], *, source: str) -> type[Config]:
@@ -125,14 +132,27 @@ def _read_mapping(path: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def build_config(
-    config_class: type[Config], values: Mapping[str, Any], *, source: str, problems: Sequence[str] = ()
+    config_class: type[Config],
+    values: Mapping[str, Any],
+    *,
+    source: str,
+    problems: Sequence[str] = (),
+    checks: Sequence[Check] = (),
 ) -> Config:
     """Make a config of values that were read before (by read_settings, or a test's dict).
 
-    Raises ConfigError with `problems`, known before, and all that are found.
+    Each of `checks` is asked even where rules are broken or fields could not be read; it ends where it needs one of
+    the latter. Raises ConfigError with `problems`, known before, and all that are found.
     """
     found = list(problems)
     config = _build(config_class, values, "", found)
+    for check in checks:
+        try:
+            for problem in check(config):
+                found.append(problem)
+        except AttributeError:
+            if not found:
+                raise
     if found:
         raise ConfigError(source, found)
     return config

@@ -178,6 +178,7 @@ def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[di
     from hornet.planning.basis import find_basis
     from hornet.planning.plan import make_plan
     from hornet.planning.question import Question
+    from hornet.planning.samples import find_samples
 
     costs: dict[str, Cost] = {}
     problems: list[str] = []
@@ -195,7 +196,8 @@ def plan_on_gpus(cells: Sequence[Cell], *, kind: str, num_gpus: int) -> tuple[di
             )
             precision = config.zero.precision if isinstance(config, PretrainConfig) else _read_precision(config)
             try:
-                plan = make_plan(find_basis(config, question, zero=zero, precision=precision, run=None))
+                samples = find_samples(config.data, question)
+                plan = make_plan(find_basis(config, question, samples, zero=zero, precision=precision, run=None))
             except UserError as error:
                 problems.append(f"{cell.name}: {error}")
                 continue

@@ -105,7 +105,7 @@ def test_no_docstring_is_a_name_once_more():
         (r"os\.environ", {"hornet/world.py", "hornet/field_types.py", "hornet/cli/demo.py"}),  # $NAME in a path
         (r"^\s*(import|from) (yaml|pydantic)", {"hornet/yaml_text.py"}),
         # A checkout's own code; networks of the user's beside the command; a child has its parent's.
-        (r"sys\.path", {"launch/_checkout.py", "hornet/model/build.py", "hornet/data/prefetch.py"}),
+        (r"sys\.path", {"launch/_checkout.py", "hornet/model/own_module.py", "hornet/data/prefetch.py"}),
         (r"pickle\.load|weights_only=False|(?<![.\w])eval\(", set()),
         (r"shell=True", {"hornet/shards/remote/download.py"}),  # the config's own `remote.command`, if it has one
     ],

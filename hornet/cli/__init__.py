@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command that the first argument names; `sys.argv` without `arguments`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(_describe())
+        print_to_pipe(_describe())
         sys.exit(0 if words else BAD_INPUT)
     name = words[0].replace("_", "-")
     if name not in COMMANDS:
@@ -69,6 +70,14 @@ def run(name: str) -> None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+
+
+def print_to_pipe(text: str) -> None:
+    """Print text that may go to a program such as `head`, which leaves before the end."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
 
 
 def _describe() -> str:

@@ -3,17 +3,17 @@
 import argparse
 import json
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from finetune.config import AverageConfig
-from hornet.cli import BAD_INPUT
+from hornet.cli import print_to_pipe
+from hornet.cli.checks import EVALUATION
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.evaluate_dense import require_classifier
-from hornet.config import ConfigError, build_config, describe_fields
+from hornet.config import Check, ConfigError, build_config, describe_fields
 from hornet.durable import replace_non_finite
-from hornet.errors import UserError
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import CONFIG_NAME, find_run, read_run_config
 from hornet.stages.preprocessing import take_from_run
@@ -50,15 +50,15 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", metavar="RUN", help="run directories, then key=value")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_intermixed_args()
-    try:
-        config = read_config(options.method, options.sources)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    exit_on_bad_input(lambda: report(config, as_json=options.json))
+
+    def run() -> None:
+        config = read_config(options.method, options.sources, checks=EVALUATION)
+        report(config, as_json=options.json)
+
+    exit_on_bad_input(run)
 
 
-def read_config(method: str, words: list[str]) -> AverageConfig:
+def read_config(method: str, words: list[str], *, checks: Sequence[Check] = ()) -> AverageConfig:
     """Take the set and its preprocessing from the first run, then the overrides among the words."""
     overrides = [word for word in words if re.match(r"[a-z_.]+\+?=", word)]
     sources = [Path(word) for word in words if word not in overrides]
@@ -74,7 +74,7 @@ def read_config(method: str, words: list[str]) -> AverageConfig:
         raise ConfigError(str(sources[0]), [f"holds no {CONFIG_NAME}; give a run directory, or a checkpoint in one"])
     values |= take_from_run(read_run_config(run))
     problems = apply_overrides(values, overrides)
-    return build_config(AverageConfig, values, source=str(sources[0]), problems=problems)
+    return build_config(AverageConfig, values, source=str(sources[0]), problems=problems, checks=checks)
 
 
 def report(config: AverageConfig, *, as_json: bool) -> None:
@@ -87,9 +87,9 @@ def report(config: AverageConfig, *, as_json: bool) -> None:
     if not world.is_main:
         return
     if as_json:
-        print(json.dumps(replace_non_finite(describe(config, averaged)), allow_nan=False))
+        print_to_pipe(json.dumps(replace_non_finite(describe(config, averaged)), allow_nan=False))
     else:
-        print("\n".join([*format_table(averaged), "", f"{averaged.chosen} written to {averaged.folder}"]))
+        print_to_pipe("\n".join([*format_table(averaged), "", f"{averaged.chosen} written to {averaged.folder}"]))
 
 
 if __name__ == "__main__":

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from hornet.cli import BAD_INPUT
 from hornet.cli.configs import find_config, require_stage
-from hornet.config import TASK, ConfigError, describe_fields, load_config, read_settings
+from hornet.config import TASK, Check, ConfigError, describe_fields, load_config, read_settings
 from hornet.errors import UserError
 from hornet.world import read_world, report_to_launcher
 
@@ -30,12 +29,14 @@ def read_command_line(
     stage: str,
     description: str,
     example: str,
+    checks: Sequence[Check] = (),
     arguments: Sequence[str] | None = None,
 ) -> Config:
-    """Parse `--config FILE key=value ...` into a config; on bad input print every problem and exit 2.
+    """Parse `--config FILE key=value ...` into a config; on bad input print every problem, and exit 2.
 
-    `stage` is the script in launch/ that asks. Of several classes, by name, the config's `task` names one; a config
-    without it is of the first.
+    So it is where `checks` (hornet/cli/checks.py) find that what the config asks for is not there. `stage` is the
+    script in launch/ that asks. Of several classes, by name, the config's `task` names one; a config without it is of
+    the first.
     `--local_rank` is accepted and ignored: the DeepSpeed launcher inserts it, and World reads the environment.
     """
     parser = _Parser(
@@ -67,7 +68,7 @@ def read_command_line(
         overrides = [*options.overrides, *(f"guard.skip_batches+=[{list(window)}]" for window in options.rollback)]
         path = find_config(options.config)
         require_stage(read_settings(path, overrides)[0], stage, source=str(path))
-        return load_config(config_class, path=path, overrides=overrides)
+        return load_config(config_class, path=path, overrides=overrides, checks=checks)
     except ConfigError as error:
         _refuse(str(error))
 
@@ -97,53 +98,8 @@ def _refuse(text: str) -> NoReturn:
 def _is_main() -> bool:
     try:
         return read_world().is_main
-    except UserError:  # told by refuse_hopeless_start, once the config is right
+    except UserError:  # hornet/cli/checks.py tells it
         return True
-
-
-def refuse_hopeless_start(config: Any) -> None:
-    """End with 2 where the launcher's environment says too little, or inputs are missing; nothing heavy is imported.
-
-    Inputs are a run's sets and the weights it starts from. They are looked for on one node, of a run that has no
-    directory yet: ranks of several nodes, which may see other disks, tell each other later, and a finished run needs
-    its inputs no more. What is no folder of this machine is looked at later, too.
-    """
-    try:
-        world = read_world()
-    except UserError as error:
-        _refuse(f"error: {error}")
-    if world.num_ranks > world.num_local_ranks or (config.run.root / config.run.name).exists():
-        return
-    problems = list(_find_missing_inputs(config))
-    if problems:
-        _refuse("\n".join(f"error: {problem}" for problem in problems))
-
-
-def _find_missing_inputs(config: Any) -> Iterator[str]:
-    from hornet.shards.indexing.tar_list import is_tar_list
-    from hornet.shards.manifest import MANIFEST_NAME, is_url, read_info
-
-    for section in ("data", "evaluation"):
-        place = str(getattr(getattr(config, section, None), "shards", ""))
-        if place and not is_url(place) and not is_tar_list(place) and _is_absent(Path(place)):
-            try:
-                read_info(Path(place) / MANIFEST_NAME)
-            except UserError as error:
-                yield f"{section}.shards: {error}"
-    start = getattr(config, "start", None)
-    if start is not None and _is_absent(start.from_):
-        yield f"start.from: {start.from_} does not exist; give a run directory, a checkpoint in one or a weight file"
-
-
-def _is_absent(path: Path) -> bool:
-    """Whether nothing is there, not even a link that leads nowhere; what may not be looked at is not absent."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def read_window(text: str) -> tuple[int, int]:
@@ -158,12 +114,15 @@ def read_window(text: str) -> tuple[int, int]:
 def exit_on_bad_input(run: Callable[[], None]) -> None:
     """Call `run`; a UserError is shown without a traceback, and ends the process with 2, Ctrl-C with 130.
 
-    What is printed may name files, whose names are bytes: what the terminal has no letter for is escaped.
+    A ConfigError is the same on every rank, and rank 0 says it; any other may be one rank's own. What is printed may
+    name files, whose names are bytes: what the terminal has no letter for is escaped.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         run()
+    except ConfigError as error:
+        _refuse(str(error))
     except UserError as error:
         report_to_launcher(f"error: {error}")
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -192,11 +151,3 @@ def read_seconds(text: str) -> float:
     if match is None or float(match.group(1)) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a length of time such as 90min, 2h or 1.5d")
     return float(match.group(1)) * {"s": 1, "min": 60, "h": 3600, "d": 86400}[match.group(2)]
-
-
-def print_to_pipe(text: str) -> None:
-    """Print text that may go to a program such as `head`, which leaves before the end."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from hornet.cli import print_to_pipe
 from hornet.config import ConfigError
 from hornet.world import read_world
 
@@ -27,8 +28,8 @@ def main() -> None:
     parser.parse_args()
     names = list_configs()
     width = max(map(len, names))
-    for name in names:
-        print(f"{name:{width}}  {(FOLDER / name).read_text().splitlines()[0].lstrip('# ')}")
+    lines = (f"{name:{width}}  {(FOLDER / name).read_text().splitlines()[0].lstrip('# ')}" for name in names)
+    print_to_pipe("\n".join(lines))
 
 
 def list_configs() -> list[str]:

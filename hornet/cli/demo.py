@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from hornet.cli import print_to_pipe
 from hornet.durable import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +131,7 @@ def call_and_kill(title: str, command: list[object], run: Path, *, after_step: i
     for one in (launcher, *launcher.children(recursive=True)):  # not the group: torchrun's ranks have one each
         one.kill()
     process.wait()
-    print(f"demo: SIGKILL to all ranks after step {read_last_step(run)}", flush=True)
+    print_to_pipe(f"demo: SIGKILL to all ranks after step {read_last_step(run)}")
 
 
 def require_ranks(run: Path) -> None:
@@ -144,7 +145,7 @@ def start(title: str, command: list[object]) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own, without GPUs: the demo is the same everywhere."""
     words = [str(word) for word in command]
     shown = " ".join(word.replace(f"{BIN}/", "").replace(f"{ROOT}/", "") for word in words)
-    print(f"\n=== {title}\n$ {shown}", flush=True)
+    print_to_pipe(f"\n=== {title}\n$ {shown}")
     environment = {
         **os.environ,
         "PATH": f"{BIN}:{os.environ['PATH']}",  # the deepspeed launcher looks for its own tools and python there
@@ -190,7 +191,7 @@ def print_ending(*, seconds: float) -> None:
     """Say what came out and where to look."""
     summary = json.loads((RUNS / "finetune" / "summary.json").read_text())
     best = max(summary["evaluations"], key=lambda row: row["top1"])
-    print(f"""
+    print_to_pipe(f"""
 === done in {seconds:.0f} s: {best["top1"]:.2f} % top-1 on {best["num_images"]} held-out digits
   runs/demo/curves.png             loss and accuracy of both runs
   runs/demo/pretrain/              metrics.jsonl, evaluations.jsonl, checkpoints/, summary.json; killed once and resumed

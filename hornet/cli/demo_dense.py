@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hornet.cli import print_to_pipe
 from hornet.cli.demo import ON_TWO_CPUS, ROOT, call, call_and_kill, python, require_ranks
 
 DATA = ROOT / "data" / "demo-dense"
@@ -37,7 +38,7 @@ def show_dense_tasks() -> None:
     for run in (segmenter, detector):
         require_ranks(run)
     pixels, things = read_best(segmenter), read_best(detector)
-    print(f"""
+    print_to_pipe(f"""
 === done in {time.monotonic() - started:.0f} s: on {pixels["num_images"]} held-out scenes
   mIoU {pixels["miou"]:.2f} % of the segmenter; mask AP50 {things["mask_ap50"]:.2f} %, box AP50 \
 {things["box_ap50"]:.2f} % of the detector

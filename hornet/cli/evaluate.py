@@ -4,18 +4,18 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hornet.cli import BAD_INPUT
+from hornet.cli import print_to_pipe
+from hornet.cli.checks import EVALUATION
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.cli.evaluate_dense import evaluate_dense_run, find_dense_run
-from hornet.config import ConfigError, build_config, describe_fields, read_settings
+from hornet.config import Check, ConfigError, build_config, describe_fields, read_settings
 from hornet.durable import replace_non_finite
-from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import find_run, read_run_config
@@ -53,18 +53,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
-    try:
-        if (run := find_dense_run(options.source)) is not None:
-            evaluate_dense_run(run, options)
-            return
-        config = read_config(options.source, config=options.config, overrides=options.overrides)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    exit_on_bad_input(lambda: report(config, as_json=options.json))
+    exit_on_bad_input(lambda: evaluate(options))
 
 
-def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
+def evaluate(options: argparse.Namespace) -> None:
+    """Evaluate what the command line names, a classifier or a run of a dense task."""
+    if (run := find_dense_run(options.source)) is not None:
+        evaluate_dense_run(run, options)
+        return
+    config = read_config(options.source, config=options.config, overrides=options.overrides, checks=EVALUATION)
+    report(config, as_json=options.json)
+
+
+def read_config(
+    source: Path, *, config: Path | None, overrides: list[str], checks: Sequence[Check] = ()
+) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
     if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
         raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
@@ -82,9 +85,10 @@ def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> E
     name = str(config or source)
     if "model" not in values and source.is_file():  # all else is looked at first: recognising takes seconds
         data = {"image_size": NATIVE_SIZE, **add_preprocessing(values)["evaluation"]}
-        build_config(EvaluateConfig, {**values, "evaluation": data}, source=name, problems=problems)
+        early = {**values, "evaluation": data}
+        build_config(EvaluateConfig, early, source=name, problems=problems, checks=checks)
         values = add_recognised(values)
-    return build_config(EvaluateConfig, add_preprocessing(values), source=name, problems=problems)
+    return build_config(EvaluateConfig, add_preprocessing(values), source=name, problems=problems, checks=checks)
 
 
 def add_recognised(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,18 +125,18 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
     if folder is not None:
         write_results(config, evaluated, folder)
     if as_json:
-        print(json.dumps(replace_non_finite(describe(config, evaluated, with_classes=False)), allow_nan=False))
+        print_to_pipe(json.dumps(replace_non_finite(describe(config, evaluated, with_classes=False)), allow_nan=False))
     else:
         data = config.evaluation
-        print(
+        print_to_pipe(
             f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {describe_used(config)}"
         )
         for row in evaluated.rows if len(evaluated.rows) == 1 else ():
             error = 100 * row.measurement.calibration.error
-            print(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
+            print_to_pipe(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
         lines = [*format_table(evaluated), ""] if len(evaluated.rows) > 1 else []
         lines += [*format_corruptions(evaluated), *format_probes(evaluated)]
-        print("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
+        print_to_pipe("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
     if not all(has_finite_loss(asdict(row.measurement.evaluation)) for row in evaluated.rows):
         print(NOT_FINITE, file=sys.stderr)
 

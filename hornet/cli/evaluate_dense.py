@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dense.config import TASKS, DenseConfig, EvaluateInstancesConfig, EvaluateSegmenterConfig, InstancesConfig
-from hornet.cli.command_line import exit_on_bad_input
-from hornet.config import ConfigError, build_config, choose_class, to_values
+from hornet.cli import print_to_pipe
+from hornet.cli.checks import EVALUATION
+from hornet.config import Check, ConfigError, build_config, choose_class, to_values
 from hornet.data.segmentation_config import SegmentationEvaluationConfig
 from hornet.durable import replace_non_finite
 from hornet.overrides import apply_overrides
@@ -42,13 +43,15 @@ def require_classifier(source: Path) -> None:
 
 
 def evaluate_dense_run(run: Path, options: argparse.Namespace) -> None:
-    """Evaluate what the command line names, and print it; raise ConfigError for settings that are none."""
-    trained, config = read_dense(run, options.source, config=options.config, overrides=options.overrides)
-    exit_on_bad_input(lambda: _report(trained, config, as_json=options.json))
+    """Evaluate what the command line names, and print it; raises UserError, as ConfigError for settings."""
+    trained, config = read_dense(
+        run, options.source, config=options.config, overrides=options.overrides, checks=EVALUATION
+    )
+    _report(trained, config, as_json=options.json)
 
 
 def read_dense(
-    run: Path, source: Path, *, config: Path | None, overrides: list[str]
+    run: Path, source: Path, *, config: Path | None, overrides: list[str], checks: Sequence[Check] = ()
 ) -> tuple[AnyConfig, AnyEvaluateConfig]:
     """Return the run's config and what is to be evaluated: as the run does it, but for the overrides."""
     if config is not None:
@@ -59,7 +62,9 @@ def read_dense(
     if trained.evaluation is not None:
         values["evaluation"] = to_values(trained.evaluation)
     problems = apply_overrides(values, overrides)
-    return trained, build_config(EVALUATIONS[trained.task], values, source=str(source), problems=problems)
+    return trained, build_config(
+        EVALUATIONS[trained.task], values, source=str(source), problems=problems, checks=checks
+    )
 
 
 def _report(trained: AnyConfig, config: AnyEvaluateConfig, *, as_json: bool) -> None:
@@ -73,14 +78,14 @@ def _report(trained: AnyConfig, config: AnyEvaluateConfig, *, as_json: bool) -> 
         return
     row = {"weights": config.weights, **asdict(found)}
     if as_json:
-        print(json.dumps(replace_non_finite(row), allow_nan=False))
+        print_to_pipe(json.dumps(replace_non_finite(row), allow_nan=False))
         return
     data = config.evaluation
     if isinstance(data, SegmentationEvaluationConfig):
         seen = f"{data.mode}, factors {list(data.factors)}, {'mirrored too' if data.flip else 'not mirrored'}"
     else:
         seen = f"shorter edge {data.short_edge}, longer one {data.max_long_edge} at most"
-    print(f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {seen}")
-    print(f"  {format_evaluation(row)}")
+    print_to_pipe(f"{config.source} ({config.weights} weights) on {data.shards}, split {data.split}; {seen}")
+    print_to_pipe(f"  {format_evaluation(row)}")
     if isinstance(config, EvaluateInstancesConfig) and config.results is not None:
-        print(f"what was found is in {config.results}: {' and '.join(FILES.values())}")
+        print_to_pipe(f"what was found is in {config.results}: {' and '.join(FILES.values())}")

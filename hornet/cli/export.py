@@ -2,15 +2,13 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-from hornet.cli import BAD_INPUT
+from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.evaluate_dense import require_classifier
 from hornet.config import ConfigError, build_config, describe_fields
-from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE, VARIANTS
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import find_run, read_run_config
@@ -39,12 +37,12 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="time what was exported, beside PyTorch, on this CPU")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
-    try:
+
+    def run() -> None:
         config = read_config(options.source, options.output, overrides=options.overrides)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    exit_on_bad_input(lambda: export(config, is_measured=options.measure))
+        export(config, is_measured=options.measure)
+
+    exit_on_bad_input(run)
 
 
 def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportConfig:
@@ -76,15 +74,15 @@ def export(config: ExportConfig, *, is_measured: bool = False) -> None:
         api = HfApi()
         require_login(api)
     written = export_weights(config)
-    print(f"{config.output}:")
+    print_to_pipe(f"{config.output}:")
     for name, what in written.items():
-        print(f"  {name:24} {(config.output / name).stat().st_size / 1e6:8.1f} MB  {what}")
+        print_to_pipe(f"  {name:24} {(config.output / name).stat().st_size / 1e6:8.1f} MB  {what}")
     if is_measured:
         from hornet.stages.latency import format_latencies
 
-        print(format_latencies(measure_exported(config)))
+        print_to_pipe(format_latencies(measure_exported(config)))
     if api is not None and config.push_to is not None:
-        print(f"pushed: {push(config.output, config.push_to, public=config.push_public, api=api)}")
+        print_to_pipe(f"pushed: {push(config.output, config.push_to, public=config.push_public, api=api)}")
 
 
 if __name__ == "__main__":

@@ -7,17 +7,18 @@ def main() -> None:
     """Read the command line, then hand over to the stage."""
     catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
     from finetune.config import FinetuneConfig
-    from hornet.cli.command_line import exit_on_bad_input, read_command_line, refuse_hopeless_start
+    from hornet.cli.checks import TRAINING
+    from hornet.cli.command_line import exit_on_bad_input, read_command_line
     from hornet.world import read_world
 
     config = read_command_line(
         FinetuneConfig,
         stage="finetune",
         description=__doc__ or "",
+        checks=TRAINING,
         example="accelerate launch launch/finetune.py --config configs/finetune/hornet_large_gf_in1k_384.yaml "
         "start.from=runs/large",
     )
-    refuse_hopeless_start(config)
     from finetune.stage import finetune  # imports accelerate, which a wrong config need not wait for
 
     try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, distribution, requires
 
 PACKAGE = "hornet-pretrain"
-OURS = ("hornet", "pretrain", "finetune", "scaling")
+OURS = ("hornet", "pretrain", "finetune", "dense", "scaling")
 
 
 def explain_missing(module: str, *, command: str, extra: str) -> str | None:

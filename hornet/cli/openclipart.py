@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.errors import UserError
 from hornet.shards.build.build import build
@@ -50,7 +51,7 @@ def make_set(folder: Path, *, package: Path | None, tree: Path | None) -> None:
         selection=Selection(min_images_per_class=MIN_IMAGES, validation_per_class=VALIDATION_IMAGES),
         image=ImageOptions(max_short_edge=SHORT_EDGE, written_format="png"),
     )
-    print(describe_build(build(plan)))
+    print_to_pipe(describe_build(build(plan)))
 
 
 def find_tree(folder: Path, package: Path | None) -> Path:

@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hornet.cli import BAD_INPUT
-from hornet.cli.command_line import positive, print_to_pipe
+from hornet.cli import print_to_pipe
+from hornet.cli.command_line import exit_on_bad_input, positive
 from hornet.cli.configs import find_config, find_stage
 from hornet.config import ConfigError, build_config, read_settings
+from hornet.data.division import check_division
+from hornet.data.order import require_whole_batch
 from hornet.errors import UserError
 from hornet.hardware import GPUS, get_gpu
 from hornet.planning.question import Question
+from hornet.planning.samples import Samples, find_samples
+from hornet.stages.config import StageConfig
 
 CANNOT_WORK = 1
 
@@ -41,26 +45,39 @@ EPILOG = f"""examples:
 GPUs: {", ".join(gpu.key for gpu in GPUS)}
 
 Exits with 0 if the plan is sound, with 1 and a sentence if it cannot work (it does not fit, the batch cannot be
-divided, the signal before the time limit comes too late), with 2 if the config or an option is wrong.
+divided or filled, the signal before the time limit comes too late), with 2 if the config or an option is wrong, or
+nobody knows the set.
 What is computed, measured and assumed: docs/plan.md."""
 
 
 def main() -> None:
     """Read the command line, plan, print."""
     options = read_options()
+    exit_on_bad_input(lambda: answer(options))
+
+
+def answer(options: argparse.Namespace) -> None:
+    """Print the plan, or why there can be none, and end the process; raises UserError if too little is known."""
+    question = make_question(options)
+    config, zero, precision = read_config(options.config, options.overrides)
+    samples = find_samples(config.data, question)
     try:
-        question = make_question(options)
-        config, zero, precision = read_config(options.config, options.overrides)
-    except UserError as error:
-        print(error if isinstance(error, ConfigError) else f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    try:
-        problems = report(config, question, zero=zero, precision=precision, options=options)
+        require_batches(config, num_samples=samples.num_samples, num_gpus=question.num_gpus)
+        problems = report(config, question, samples, zero=zero, precision=precision, options=options)
     except UserError as error:
         problems = [str(error)]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     sys.exit(CANNOT_WORK if problems else 0)
+
+
+def require_batches(config: StageConfig, *, num_samples: int, num_gpus: int) -> None:
+    """Raise UserError if the global batch cannot be divided or filled, which need not wait for torch."""
+    micro_batch_size = 1 if config.micro_batch_size == "auto" else config.micro_batch_size
+    check_division(config.global_batch_size, num_ranks=num_gpus, micro_batch_size=micro_batch_size)
+    require_whole_batch(
+        num_samples, global_batch_size=config.global_batch_size, partial_batch=config.data.partial_batch
+    )
 
 
 def read_options() -> argparse.Namespace:
@@ -143,7 +160,9 @@ def read_config(path: Path, overrides: list[str]) -> tuple[Any, Any, Any]:
     return pretraining, pretraining.zero, pretraining.zero.precision
 
 
-def report(config: Any, question: Question, *, zero: Any, precision: Any, options: argparse.Namespace) -> list[str]:
+def report(
+    config: Any, question: Question, samples: Samples, *, zero: Any, precision: Any, options: argparse.Namespace
+) -> list[str]:
     """Print the plan; return why it cannot work."""
     from hornet.planning.basis import find_basis
     from hornet.planning.plan import make_plan
@@ -151,7 +170,8 @@ def report(config: Any, question: Question, *, zero: Any, precision: Any, option
     from hornet.training.clipping import require_halves
     from pretrain.config import require_clipping
 
-    plan = make_plan(find_basis(config, question, zero=zero, precision=precision, run=options.from_run))
+    basis = find_basis(config, question, samples, zero=zero, precision=precision, run=options.from_run)
+    plan = make_plan(basis)
     print_to_pipe(json.dumps(to_json(plan), indent=2, default=str) if options.json else format_plan(plan))
     problems = list(plan.problems)
     try:

@@ -6,7 +6,8 @@ from hornet.signals import catch_signals, ignore_signals
 def main() -> None:
     """Read the command line, then hand over to the stage."""
     catch_signals()  # before the imports below: what comes while they last must neither kill nor be lost
-    from hornet.cli.command_line import exit_on_bad_input, read_command_line, refuse_hopeless_start
+    from hornet.cli.checks import TRAINING
+    from hornet.cli.command_line import exit_on_bad_input, read_command_line
     from hornet.world import read_world
     from pretrain.config import PretrainConfig
 
@@ -14,9 +15,9 @@ def main() -> None:
         PretrainConfig,
         stage="pretrain",
         description=__doc__ or "",
+        checks=TRAINING,
         example="deepspeed launch/pretrain.py --config configs/pretrain/hornet_large_gf_in22k.yaml run.name=large",
     )
-    refuse_hopeless_start(config)
     from pretrain.stage import pretrain  # imports deepspeed, which a wrong config need not wait for
 
     try:

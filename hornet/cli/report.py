@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.pages.run.page import write_report
 
@@ -31,7 +32,7 @@ def report(run: Path, output: Path) -> None:
     """Write the page and say where it is."""
     for problem in write_report(run, output, now=time.time()):
         print(f"warning: {problem}", file=sys.stderr)
-    print(f"{output}: {output.stat().st_size / 1000:,.0f} kB")
+    print_to_pipe(f"{output}: {output.stat().st_size / 1000:,.0f} kB")
 
 
 if __name__ == "__main__":

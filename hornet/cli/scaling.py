@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, positive, print_to_pipe, read_seconds
+from hornet.cli import print_to_pipe
+from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, positive, read_seconds
 from hornet.cli.configs import find_config
 from hornet.signals import catch_signals, heard_signal, ignore_signals
 
@@ -143,7 +144,7 @@ def run(options: argparse.Namespace) -> None:
         asked = pool.run(runs)
         ignore_signals()  # a late one would turn the exit code into its own
         states = count_states(look(study, cells).values())
-        print(f"{study.folder}: {states}; {format_seconds(time.monotonic() - started)}", flush=True)
+        print_to_pipe(f"{study.folder}: {states}; {format_seconds(time.monotonic() - started)}")
     sys.exit(INTERRUPTED if asked else SOME_FAILED if pool.failed else 0)
 
 

@@ -7,6 +7,7 @@ python launch/scenes.py data/scenes --objects FOLDER --backgrounds FOLDER   your
 import argparse
 from pathlib import Path
 
+from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input
 
 
@@ -49,7 +50,7 @@ def _write(options: argparse.Namespace) -> None:
         num_digits=options.num_digits,
         seed=options.seed,
     )
-    print(write_scenes(options.output, chosen, objects=options.objects, backgrounds=options.backgrounds))
+    print_to_pipe(write_scenes(options.output, chosen, objects=options.objects, backgrounds=options.backgrounds))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,17 @@ number of ranks. Compared are the batches, the losses and the final weights. Exi
 import argparse
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dense.config import TASKS, DenseConfig, InstancesConfig
-from hornet.cli import BAD_INPUT
+from hornet.cli import print_to_pipe
+from hornet.cli.checks import INPUTS
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config, find_stage
-from hornet.config import ConfigError, build_config, choose_class, read_settings, to_yaml
+from hornet.config import Check, build_config, choose_class, read_settings, to_yaml
 from hornet.data.division import check_division
 from hornet.drills.launched import TORCHRUN, Script
 from hornet.durable import write_json, write_text
@@ -46,7 +48,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a run; see `hornet configs`")
     parser.add_argument("--ranks", type=int, help="ranks (default: the GPUs here, 2 on a CPU)")
     parser.add_argument("--other-ranks", type=int, help="of the third run (default: half, or 2)")
-    parser.add_argument("--steps", type=int, default=20, help="optimizer steps of each run (default 20)")
+    parser.add_argument("--steps", type=read_steps, default=20, help="optimizer steps of each run (default 20)")
     parser.add_argument("--folder", type=Path, default=Path("runs/verify_resume"), help="where the runs are kept")
     parser.add_argument(
         "--launcher",
@@ -55,37 +57,36 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
     options = parser.parse_intermixed_args()
-    try:
-        script, config = read_config(options.config, options.overrides)
-    except ConfigError as error:
-        print(error, file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    is_certified = False
 
     def run() -> None:
-        nonlocal is_certified
-        is_certified = certify(script, config, options)
+        script, config = read_config(options.config, options.overrides, checks=INPUTS)
+        sys.exit(0 if certify(script, config, options) else 1)
 
     exit_on_bad_input(run)
-    sys.exit(0 if is_certified else 1)
 
 
-def read_config(path: Path, overrides: list[str]) -> tuple[Script, AnyConfig]:
+def read_steps(text: str) -> int:
+    """Read a number of steps that leaves room for checkpoints; raises argparse.ArgumentTypeError."""
+    if not text.isdecimal() or int(text) < 8:
+        raise argparse.ArgumentTypeError(f"must be at least 8, to be killed between checkpoints, not {text}")
+    return int(text)
+
+
+def read_config(path: Path, overrides: list[str], *, checks: Sequence[Check] = ()) -> tuple[Script, AnyConfig]:
     """Return the script a config is for, and the config; one that leaves open what it is of is for pretraining."""
     values, problems = read_settings(find_config(path), overrides)
     stage = find_stage(values) or "pretrain"
     source = str(path)
     if stage == "dense":
-        return Script(stage), build_config(
-            choose_class(TASKS, values, source=source), values, source=source, problems=problems
-        )
+        task: type[AnyConfig] = choose_class(TASKS, values, source=source)
+        return Script(stage), build_config(task, values, source=source, problems=problems, checks=checks)
     if stage == "finetune":
         from finetune.config import FinetuneConfig
 
-        return Script(stage), build_config(FinetuneConfig, values, source=source, problems=problems)
+        return Script(stage), build_config(FinetuneConfig, values, source=source, problems=problems, checks=checks)
     from pretrain.config import PretrainConfig
 
-    return Script(stage), build_config(PretrainConfig, values, source=source, problems=problems)
+    return Script(stage), build_config(PretrainConfig, values, source=source, problems=problems, checks=checks)
 
 
 def shorten(config: AnyConfig, *, num_steps: int, folder: Path) -> AnyConfig:
@@ -117,8 +118,6 @@ def _shorten_schedule(config: AnyConfig, *, num_steps: int) -> Any:
 
 def certify(script: Script, config: AnyConfig, options: Any) -> bool:
     """Run the attempts, print and write the report, and return whether all agrees. Raises UserError on bad input."""
-    if options.steps < 8:
-        raise UserError(f"--steps: must be at least 8, to be killed between checkpoints, not {options.steps}")
     from hornet.drills.certificate import Attempt, compare, count_devices, format_table
 
     num_ranks = options.ranks or count_devices()
@@ -143,8 +142,8 @@ def certify(script: Script, config: AnyConfig, options: Any) -> bool:
         attempt.run(script, path, folder=folder, launcher=options.launcher)
     rows = [compare(folder / "undisturbed", folder / attempt.name, attempt) for attempt in attempts[1:]]
     write_json(folder / "report.json", {"steps": options.steps, "comparisons": rows})
-    print(format_table(rows, num_steps=options.steps))
-    print(f"\nruns and report: {folder}")
+    print_to_pipe(format_table(rows, num_steps=options.steps))
+    print_to_pipe(f"\nruns and report: {folder}")
     return all(row["is_the_same_run"] for row in rows)
 
 

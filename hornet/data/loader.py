@@ -197,7 +197,8 @@ def open_train_stream(
     Raises UserError, to be shared with all ranks: each checks its part of the files.
     """
     world = world or find_world(rank, num_ranks)
-    micro_batch_size = micro_batch_size or max(1, global_batch_size // world.num_ranks)
+    if micro_batch_size is None:
+        micro_batch_size = max(1, global_batch_size // world.num_ranks)
     config = _complete(config, image_size=image_size, num_workers=num_workers)
     check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=micro_batch_size)
     shards = open_shards(config.shards, config.split, remote=config.remote, world=world, index=config.index)

@@ -40,6 +40,15 @@ class Picks:
         return len(self.samples)
 
 
+def require_whole_batch(num_samples: int, *, global_batch_size: int, partial_batch: PartialBatch) -> None:
+    """Raise UserError if an epoch of so many samples has no batch."""
+    if partial_batch == "drop" and global_batch_size > num_samples:
+        raise UserError(
+            f"global_batch_size {global_batch_size} is more than the split's {num_samples} samples, so an epoch has no "
+            "whole batch; make it smaller or set partial_batch to carry"
+        )
+
+
 class Order:
     """The order of one run over one split. Pure: only windows that were asked for lately are kept, for speed."""
 
@@ -59,11 +68,7 @@ class Order:
         self.shuffle_window_shards = shuffle_window_shards
         self.global_batch_size = global_batch_size
         self.partial_batch = partial_batch
-        if partial_batch == "drop" and global_batch_size > self.num_samples:
-            raise UserError(
-                f"global_batch_size {global_batch_size} is more than the split's {self.num_samples} samples, so an "
-                "epoch has no whole batch; make it smaller or set partial_batch to carry"
-            )
+        require_whole_batch(self.num_samples, global_batch_size=global_batch_size, partial_batch=partial_batch)
         self._shards: dict[int, Int64Array] = {}
         self._windows: dict[tuple[int, int], WindowArray] = {}
 

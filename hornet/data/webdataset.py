@@ -60,7 +60,7 @@ class TrainSamples(IterableDataset[Sample]):
         self._opened = Opened(place, split=split, **reading)
         world = self._opened.world
         rank_batch_size = global_batch_size // world.num_ranks
-        self.micro_batch_size = micro_batch_size or max(1, rank_batch_size)
+        self.micro_batch_size = max(1, rank_batch_size) if micro_batch_size is None else micro_batch_size
         check_division(global_batch_size, num_ranks=world.num_ranks, micro_batch_size=self.micro_batch_size)
         shards = self._opened.whole.shards
         self._order = Order(

@@ -44,6 +44,8 @@ class DenseBackboneConfig(Settings):
             yield f"filter_size: must be at least {MIN_IMAGE_SIZE} pixels, the network's stride, not {self.filter_size}"
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
+        if self.layer_scale_init < 0:
+            yield f"layer_scale_init: must be 0 or more, not {self.layer_scale_init}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import os
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +23,7 @@ from hornet.errors import UserError
 from hornet.model.config import OWN_LAYER_SCALE, RESERVED, ModelConfig
 from hornet.model.cost import require_logits
 from hornet.model.layer_groups import give_published_layers
+from hornet.model.own_module import explain_absent, look_in_working_folder
 from hornet.model.resize import choose_resize
 
 MAX_NUM_GRAPHS = 128
@@ -97,18 +96,13 @@ def list_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _import_module(name: str) -> None:
-    folder = os.getcwd()  # noqa: PTH109
-    if folder not in sys.path:  # where a command is given, as `python -m` has it
-        sys.path.append(folder)
+    look_in_working_folder()
     try:
         importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # the module is there, and lacks another
-        raise UserError(
-            f"model.module: there is no module {error.name!r} in {folder} or on Python's path; give its dotted name, "
-            "and start the command in the folder that holds it or set PYTHONPATH"
-        ) from error
+        raise UserError(explain_absent(error.name)) from error
 
 
 def _create(config: ModelConfig, *, num_classes: int, image_size: int, seed: int) -> nn.Module:

@@ -54,7 +54,8 @@ class ModelConfig(Settings):
     drop_path_rate: float = 0.0
     """Largest rate of stochastic depth; it grows linearly from 0 at the first block."""
     layer_scale_init: float = OWN_LAYER_SCALE
-    """Initial value of the layer scales. At the default, networks of others keep their own."""
+    """Initial value of the layer scales. At the default, networks of others keep their own. With 0 the blocks of a
+    HorNet start as the identity; in the original it has no layer scales then."""
     head_init_scale: float = 1.0
     """Factor on the initial weights of the head. Rows that finetuning takes over from its start keep their values."""
     resize: Resize = "bilinear"
@@ -70,14 +71,15 @@ class ModelConfig(Settings):
     def _find_problems(self) -> Iterator[str]:
         if not 0 <= self.drop_path_rate < 1:
             yield f"drop_path_rate: must lie in 0..1 (1 excluded), not {self.drop_path_rate}"
+        if self.layer_scale_init < 0:
+            yield f"layer_scale_init: must be 0 or more, not {self.layer_scale_init}"
         if not 0 <= self.head_init_scale < math.inf:
             yield f"head_init_scale: must be 0 or more, and finite, not {self.head_init_scale}"
         if "head_init_scale" in (self.arguments or {}) and self.head_init_scale != 1:
             yield "arguments.head_init_scale: head_init_scale says it too; leave out one of them"
         if self.name.startswith("hornet_") and self.module is None and self.name not in VARIANTS:
             yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
-        if self.module is not None and not all(part.isidentifier() for part in self.module.split(".")):
-            yield f"module: must be the dotted name of a Python module, as my_package.networks, not {self.module!r}"
+        yield from find_module_problems(self.module)
         for key, value in (self.arguments or {}).items():
             if key.startswith("pretrained") and key not in RESERVED:
                 yield f"arguments.{key}: may not be given; nothing is downloaded"
@@ -85,6 +87,12 @@ class ModelConfig(Settings):
                 yield f"arguments.{key}: may not be given; {RESERVED[key]}"
             elif value is None:
                 yield f"arguments.{key}: must not be null, which timm takes for not given; leave it out"
+
+
+def find_module_problems(module: str | None) -> Iterator[str]:
+    """Yield a sentence if `module`, of a network of one's own, cannot be the name of one."""
+    if module is not None and not all(part.isidentifier() for part in module.split(".")):
+        yield f"module: must be the dotted name of a Python module, as my_package.networks, not {module!r}"
 
 
 def find_image_size_problems(size: int, *, model: str | None, key: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from hornet.data.order import Order
 from hornet.planning.activations import Precision
 from hornet.planning.network import NetworkPlan, plan_network
 from hornet.planning.question import Question
-from hornet.planning.samples import Samples, find_samples
+from hornet.planning.samples import Samples
 from hornet.planning.speed import Speed, choose_speed
 from hornet.stages.config import StageConfig
 from hornet.training.engines.zero_config import ZeroConfig
@@ -42,13 +42,18 @@ class Basis:
 
 
 def find_basis(
-    config: StageConfig, question: Question, *, zero: ZeroConfig | None, precision: Precision, run: Path | None
+    config: StageConfig,
+    question: Question,
+    samples: Samples,
+    *,
+    zero: ZeroConfig | None,
+    precision: Precision,
+    run: Path | None,
 ) -> Basis:
     """Look up and measure; `run` is one whose speed was measured.
 
-    Raises UserError if nobody knows the set or the speed, or if the set is smaller than a batch.
+    Raises UserError if nobody knows the speed, or if the set is smaller than a batch.
     """
-    samples = find_samples(config.data, question)
     order = Order(
         shard_lengths=[samples.num_samples],  # how many there are in each tar does not change the steps
         seed=config.run.seed,

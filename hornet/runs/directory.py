@@ -41,7 +41,7 @@ class RunConfig(Settings):
     root: Path = resumable(Path("runs"))
     """Where runs are kept, on a disk that all nodes share."""
     seed: int = 0
-    """Order of the data, augmentation, initial weights, mixing and drop path all derive from it."""
+    """Order of the data, augmentation, initial weights, mixing and drop path all derive from it: any whole number."""
     branch_from: NameOrPath | None = resumable(None)
     """Another run of the same beginning, `runs/TRUNK` or `runs/TRUNK@STEP`, from whose checkpoint of that step, or its
     newest before a cooldown, the run starts, to be what it would be from step 0 on; null for step 0. For

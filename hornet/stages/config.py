@@ -19,8 +19,9 @@ from hornet.data.config import (
     StreamConfig,
 )
 from hornet.data.corruptions.names import COUNTED, EXTRA
+from hornet.data.division import find_batch_problems
 from hornet.field_types import Arguments, NameOrPath
-from hornet.model.config import ModelConfig, find_image_size_problems
+from hornet.model.config import ModelConfig, find_image_size_problems, find_module_problems
 from hornet.model.sizes import Resize
 from hornet.runs.directory import RunConfig
 from hornet.stages.recipe import RecipeConfig
@@ -88,6 +89,7 @@ class StageConfig(Settings):
             yield (
                 f"recipe.clipping: {self.recipe.clipping} needs optimizer.clip_grad_norm; set it, or choose standard"
             )
+        yield from find_batch_problems(self.global_batch_size, self.micro_batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,9 @@ class SourceConfig(Settings):
     resize: Resize | None = None
     """How global filters are brought to another image size, as model.resize of a training run; null as the run said,
     for a weight file bilinear."""
+
+    def _find_problems(self) -> Iterator[str]:
+        yield from find_module_problems(self.module)
 
 
 ExportFormat = Literal["timm", "original", "onnx", "torch_export", "aot_inductor"]
@@ -141,6 +146,7 @@ class ExportConfig(SourceConfig):
     """Everybody may see what is pushed, if the repository is new; else its owner alone."""
 
     def _find_problems(self) -> Iterator[str]:
+        yield from super()._find_problems()
         if self.push_to is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.push_to):
             yield f"push_to: {self.push_to!r} is no USER/NAME"
         if self.push_public and self.push_to is None:
@@ -148,6 +154,10 @@ class ExportConfig(SourceConfig):
         yield from find_image_size_problems(self.image_size, model=self.model, key="image_size")
         if not self.formats:
             yield "formats: is empty; name at least one of timm, original, onnx, torch_export, aot_inductor"
+        if self.crop_fraction is not None and not 0 < self.crop_fraction <= 1:
+            yield f"crop_fraction: must be over 0 and at most 1, or null, not {self.crop_fraction}"
+        if min(self.std) <= 0:
+            yield f"std: must be over 0 in each channel, not {self.std}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +241,7 @@ class EvaluateConfig(SourceConfig):
     """For a weight file: its mean and std; a checkpoint knows its own."""
 
     def _find_problems(self) -> Iterator[str]:
+        yield from super()._find_problems()
         for key, size in (("evaluation.image_size", self.evaluation.image_size), *(("sizes", s) for s in self.sizes)):
             yield from find_image_size_problems(size, model=self.model, key=key)
         if self.evaluation.per_image:

@@ -23,9 +23,9 @@ class OptimizerConfig(Settings):
     weight_decay: float = 0.05
     """Decoupled weight decay; biases and 1-D parameters are never decayed, the GF filters are."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay rates of the two moments."""
+    """Decay rates of the two moments, each from 0 to 1, 1 excluded."""
     epsilon: float = 1e-8
-    """Added to the root of the second moment."""
+    """Added to the root of the second moment, above 0."""
     clip_grad_norm: float | None = None
     """Largest norm of the whole gradient, applied once a step; null for no clipping."""
     layer_decay: float | None = None
@@ -36,6 +36,10 @@ class OptimizerConfig(Settings):
     def _find_problems(self) -> Iterator[str]:
         if self.weight_decay < 0:
             yield f"weight_decay: must not be negative, not {self.weight_decay}"
+        if any(not 0 <= beta < 1 for beta in self.betas):
+            yield f"betas: must be two rates from 0 to 1 (1 excluded), not {list(self.betas)}"
+        if not self.epsilon > 0:
+            yield f"epsilon: must be above 0, not {self.epsilon}"
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             yield f"clip_grad_norm: must be above 0, or null for no clipping, not {self.clip_grad_norm}"
         for name in ("layer_decay", "ema_decay"):

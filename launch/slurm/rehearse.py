@@ -8,13 +8,16 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hornet.cli import BAD_INPUT
+from hornet.cli import BAD_INPUT, print_to_pipe
 from hornet.cli.verify_resume import read_config
 from hornet.config import ConfigError
-from hornet.drills.rehearsal import Finding, probe_data, rehearse
 from hornet.errors import UserError
 from hornet.stages.config import StageConfig
+
+if TYPE_CHECKING:
+    from hornet.drills.rehearsal import Finding
 
 
 def main() -> None:
@@ -31,7 +34,7 @@ def main() -> None:
     is_good = True
     for finding in try_all(options):
         is_good &= finding.is_good
-        print(f"{'ok' if finding.is_good else 'NO':4}{finding.name:12}{finding.text}", flush=True)
+        print_to_pipe(f"{'ok' if finding.is_good else 'NO':4}{finding.name:12}{finding.text}")
     sys.exit(0 if is_good else 1)
 
 
@@ -42,7 +45,7 @@ def read_count(text: str) -> int:
     return int(text)
 
 
-def try_all(options: argparse.Namespace) -> Iterator[Finding]:
+def try_all(options: argparse.Namespace) -> "Iterator[Finding]":
     """Yield what is found; what ends one part does not keep the next from being tried."""
     try:
         script, config = read_config(options.config, options.overrides)
@@ -54,6 +57,8 @@ def try_all(options: argparse.Namespace) -> Iterator[Finding]:
     except ConfigError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)
+    from hornet.drills.rehearsal import Finding, probe_data, rehearse  # torch takes seconds
+
     is_readable = True
     try:
         yield from probe_data(config, num_ranks=options.ranks)

@@ -13,11 +13,14 @@ from tests.patience import PATIENCE
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-DEMO = ["launch/pretrain.py", "--config", "configs/demo/pretrain.yaml", "zero.stag=1", "global_batch_size=016"]
+WRONG = ["zero.stag=1", "global_batch_size=016", "evaluation=null", "data.shards=absent"]
+DEMO = ["launch/pretrain.py", "--config", "configs/demo/pretrain.yaml", *WRONG]
 PROBLEMS = (
-    "configs/demo/pretrain.yaml: 2 problems\n"
+    "configs/demo/pretrain.yaml: 3 problems\n"
     "global_batch_size: must be a whole number in plain decimal digits, not '016'\n"
     "zero.stag: unknown key; did you mean stage?\n"
+    "data.shards: absent/_info.json is missing: absent is not a folder of shards; make them with "
+    "`python launch/shards.py build`, or describe existing tars with `python launch/shards.py index`\n"
 )
 
 
@@ -71,8 +74,8 @@ def test_accelerate_launch_says_what_is_wrong_and_little_behind():
         "no",
         "-q",
     ]
-    finetune = ["launch/finetune.py", "--config", "configs/demo/finetune.yaml", "star.from=x"]
+    finetune = ["launch/finetune.py", "--config", "configs/demo/finetune.yaml", "star.from=x", *WRONG[2:]]
     code, output = start("accelerate", "launch", *options, *finetune)
     assert code != 0
-    assert "configs/demo/finetune.yaml: 1 problem\nstar: unknown key; did you mean start?\n" in output
+    assert "problems\nstar: unknown key; did you mean start?\n" in output
     assert output.rindex("star: unknown key") > len(output) - 3000, "legible at the end"

@@ -152,7 +152,7 @@ def test_what_accelerate_launch_does_not_do_is_refused(tmp_path, pretraining, fi
         options = ["--config_file", tmp_path / "accelerate.yaml"]
     done = accelerate_launch(*options, "launch/pretrain.py", "--config", pretraining())
     assert done.returncode != 0
-    assert f"error: {said}" in done.stderr
+    assert f"environment: {said}" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -13,7 +13,7 @@ from hornet.cli.evaluate import read_config
 from hornet.config import ConfigError, build_config, load_config, to_values
 from hornet.data.instances_config import InstanceCropConfig
 from hornet.model.build import build_model
-from hornet.stages.config import EvaluateConfig
+from hornet.stages.config import EvaluateConfig, ExportConfig
 from hornet.stages.recipe import PUBLISHED, list_departures
 from pretrain.config import PretrainConfig
 
@@ -183,6 +183,15 @@ def test_is_short_and_starts_with_its_command(path):
         ("data.transform.crop_scale", [0, 1], r"data\.transform\.crop_scale: "),
         ("data.transform.image_size", 31, r"data\.transform\.image_size: must be at least 32 pixels, .* not 31"),
         ("evaluation.image_size", 16, r"evaluation\.image_size: must be at least 32 pixels, .* not 16"),
+        ("optimizer.betas", [2, 3], r"optimizer\.betas: must be two rates from 0 to 1 \(1 excluded\), not \[2\.0, 3"),
+        ("optimizer.betas", [0.9, 1], r"optimizer\.betas: must be two rates from 0 to 1"),
+        ("optimizer.betas", [-0.1, 0.9], r"optimizer\.betas: must be two rates from 0 to 1"),
+        ("optimizer.epsilon", -1, r"optimizer\.epsilon: must be above 0, not -1"),
+        ("optimizer.epsilon", 0, r"optimizer\.epsilon: must be above 0, not 0"),
+        ("global_batch_size", 0, r"global_batch_size: must be at least 1, not 0"),
+        ("micro_batch_size", 0, r"micro_batch_size: must be at least 1, not 0"),
+        ("micro_batch_size", -4, r"micro_batch_size: must be at least 1, not -4"),
+        ("model.layer_scale_init", -1, r"model\.layer_scale_init: must be 0 or more, not -1"),
     ],
 )
 def test_bad_values_are_refused_with_their_key(key, value, message):
@@ -200,6 +209,34 @@ def test_weights_are_not_evaluated_on_images_too_small_for_the_network(tmp_path)
     values = {"source": str(tmp_path), "evaluation": {"shards": str(tmp_path), "image_size": 31}}
     with pytest.raises(ConfigError, match=r"evaluation\.image_size: must be at least 32 pixels, .* not 31"):
         build_config(EvaluateConfig, values, source="test")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("global_batch_size", 0, r"global_batch_size: must be at least 1, not 0"),
+        ("micro_batch_size", 0, r"micro_batch_size: must be at least 1, not 0"),
+        ("model.layer_scale_init", -1, r"model\.layer_scale_init: must be 0 or more, not -1"),
+    ],
+)
+@pytest.mark.parametrize("name", ["segmentation", "instances"])
+def test_bad_values_of_a_dense_run_are_refused_with_their_key(name, key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(TASKS, path=ROOT / f"configs/demo/{name}.yaml", overrides=[f"{key}={value}", "start.from=x"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("crop_fraction", 0, r"crop_fraction: must be over 0 and at most 1, or null, not 0"),
+        ("crop_fraction", 1.5, r"crop_fraction: must be over 0 and at most 1, or null, not 1\.5"),
+        ("std", [0.2, 0, 0.2], r"std: must be over 0 in each channel, not \(0\.2, 0\.0, 0\.2\)"),
+        ("module", "my-networks", r"module: must be the dotted name of a Python module, .* not 'my-networks'"),
+    ],
+)
+def test_bad_values_of_an_export_are_refused_with_their_key(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(ExportConfig, {"source": "x", "output": "y", "image_size": 64, key: value}, source="test")
 
 
 def test_keeping_the_best_needs_evaluations_of_saved_weights():

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from hornet.cli import print_to_pipe
 from hornet.cli.shard_commands.parsing import Commands
 from hornet.shards.indexing.tar_list import is_tar_list
 from hornet.shards.manifest import read_manifest
@@ -36,7 +37,7 @@ def bench(options: argparse.Namespace) -> None:
         seconds=options.seconds,
         worker_counts=options.workers or sorted({1, max(1, num_cores // 2), num_cores}),
     )
-    print(describe_speed(report, images_per_second=options.rate, num_gpus=options.gpus, num_cores=num_cores))
+    print_to_pipe(describe_speed(report, images_per_second=options.rate, num_gpus=options.gpus, num_cores=num_cores))
 
 
 def add_bench(commands: Commands) -> None:

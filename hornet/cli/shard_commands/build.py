@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from hornet.cli import print_to_pipe
 from hornet.cli.shard_commands.parsing import Commands
 from hornet.shards.build.build import build as build_set
 from hornet.shards.build.image import ImageOptions
@@ -53,7 +54,7 @@ def build(options: argparse.Namespace) -> None:
         num_workers=options.workers,
         spool=options.spool,
     )
-    print(describe_plan(plan) if options.dry_run else describe_build(build_set(plan)))
+    print_to_pipe(describe_plan(plan) if options.dry_run else describe_build(build_set(plan)))
 
 
 def add_build(commands: Commands) -> None:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from hornet.cli import print_to_pipe
 from hornet.cli.shard_commands.parsing import Commands
 from hornet.errors import UserError
 from hornet.pages.set.page import write_set_page
@@ -36,15 +37,17 @@ def index(options: argparse.Namespace) -> None:
         num_workers=options.workers,
     )
     report = index_folder(plan)
-    print(describe_set(report.manifest))
-    print("\n".join(describe_rest(report)), end="\n" if describe_rest(report) else "")
-    for split, key in report.left_out.items():
-        print(
-            f"left out     {split}: its labels ({key!r} in the .json members) are of other classes; index it with "
-            f"`--split {split} --output ANOTHER_FOLDER`"
-        )
+    lines = [describe_set(report.manifest), *describe_rest(report)]
+    lines += [
+        f"left out     {split}: its labels ({key!r} in the .json members) are of other classes; index it with "
+        f"`--split {split} --output ANOTHER_FOLDER`"
+        for split, key in report.left_out.items()
+    ]
     if report.manifest.label_space.name == "numbered":
-        print("note         class names are not known, so the classes are numbered; give them with --classes NAME|FILE")
+        lines.append(
+            "note         class names are not known, so the classes are numbered; give them with --classes NAME|FILE"
+        )
+    print_to_pipe("\n".join(lines))
 
 
 def verify(options: argparse.Namespace) -> None:
@@ -58,7 +61,7 @@ def verify(options: argparse.Namespace) -> None:
         write_checksums=options.write_checksums,
     )
     report = verify_set(plan)
-    print(describe_verification(report))
+    print_to_pipe(describe_verification(report))
     if report.num_errors:
         sys.exit(ERRORS_FOUND)
 
@@ -66,7 +69,7 @@ def verify(options: argparse.Namespace) -> None:
 def info(options: argparse.Namespace) -> None:
     """Print what a set has, split by split, and write its page if one is asked for."""
     manifest = read_manifest(options.folder)
-    print(describe_set(manifest))
+    print_to_pipe(describe_set(manifest))
     if options.page:
         write_set_page(manifest, options.page)
 

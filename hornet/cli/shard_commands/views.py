@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from hornet.cli.command_line import print_to_pipe
+from hornet.cli import print_to_pipe
 from hornet.cli.shard_commands.parsing import Commands
 from hornet.pages.set.pairs import write_pairs_page
 from hornet.shards.label_report import report_labels
@@ -22,14 +22,14 @@ def subset(options: argparse.Namespace) -> None:
     """Choose samples of a set without copying them."""
     values = {key: value for key, value in vars(options).items() if key != "run"}
     report = make_subset(SubsetPlan(**values | {"name": options.name or options.output.resolve().name}))
-    print(f"{describe_set(report.manifest)}\n{describe_subset(report)}")
+    print_to_pipe(f"{describe_set(report.manifest)}\n{describe_subset(report)}")
 
 
 def duplicates(options: argparse.Namespace) -> None:
     """List the samples of one split that look like one of another."""
     values = {key: value for key, value in vars(options).items() if key not in ("run", "page")}
     report = find_duplicates(DuplicatesPlan(**values | {"num_workers": options.num_workers or count_cores()}))
-    print(f"{describe_duplicates(report)}\nlisted in    {options.output}")
+    print_to_pipe(f"{describe_duplicates(report)}\nlisted in    {options.output}")
     if options.page:
         write_pairs_page(report, options.page)
 

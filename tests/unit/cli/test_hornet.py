@@ -82,7 +82,8 @@ def test_without_an_installation_the_repository_is_named(monkeypatch):
 
 
 def test_a_module_of_ours_that_is_missing_keeps_its_traceback():
-    assert explain_missing("hornet.nowhere", command="plan", extra="train") is None
+    for package in ("hornet", "pretrain", "finetune", "dense", "scaling"):
+        assert explain_missing(f"{package}.nowhere", command="plan", extra="train") is None
 
 
 def test_a_command_without_its_library_ends_with_the_sentence(monkeypatch, capsys):

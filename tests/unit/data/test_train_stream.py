@@ -250,7 +250,8 @@ def test_workers_of_a_killed_process_end_by_themselves(toy_set: Path) -> None:
             r"leaves 12 images a rank, which is not a multiple of micro_batch_size 5; .* may be 1, 2, 3, 4, 6, 12$",
         ),
         (24, 2, 8, r"micro_batch_size may be 1, 2, 3, 4, 6, 12, or the world size 1, 3$"),
-        (0, 1, 1, r"must be at least 1, not 0 and 1$"),
+        (0, 1, 1, r"^global_batch_size: must be at least 1, not 0$"),
+        (8, 1, -4, r"^micro_batch_size: must be at least 1, not -4$"),
     ],
 )
 def test_a_world_that_does_not_divide_the_batch_is_told_which_do(
@@ -258,6 +259,11 @@ def test_a_world_that_does_not_divide_the_batch_is_told_which_do(
 ) -> None:
     with pytest.raises(UserError, match=problem):
         check_division(size, num_ranks=num_ranks, micro_batch_size=micro)
+
+
+def test_a_micro_batch_of_nothing_is_not_taken_for_one_that_was_left_open(toy_set: Path) -> None:
+    with pytest.raises(UserError, match="micro_batch_size: must be at least 1, not 0"):
+        open_train_stream(toy_set, global_batch_size=8, micro_batch_size=0, image_size=32)
 
 
 def test_the_division_is_checked_before_files_are_opened(tmp_path: Path) -> None:

@@ -130,7 +130,10 @@ def test_auto_is_as_much_as_fits(plan):
         ),
         (["--gpus", 64, "recipe.clipping=paper"], "recipe.clipping: paper clips between two of the 2 micro steps"),
         (["--gpus", 64, "--samples", 4000], "global_batch_size 4096 is more than the split's 4000 samples"),
-        (["--gpus", 64, "data.shards=data/mine"], "data.shards: data/mine is not here"),
+        (
+            ["--gpus", 64, "--samples", 4000, "--classes", 9, "micro_batch_size=48"],
+            "not a multiple of micro_batch_size",
+        ),
     ],
 )
 def test_what_cannot_work_ends_with_1_and_says_why(plan, arguments, message):
@@ -169,6 +172,7 @@ def test_bf16_needs_a_gpu_that_has_it(plan, tmp_path):
         (["--time-limit", "soon"], "argument --time-limit: 'soon' is not a time as SLURM has it"),
         (["--gpus", 0], "argument --gpus: must be above 0, not 0"),
         (["--mfu", 2], "error: mfu: is a share, above 0 and at most 1, not 2"),
+        (["--gpus", 64, "data.shards=data/mine"], "error: data.shards: data/mine is not here"),
     ],
 )
 def test_bad_input_ends_with_2(plan, arguments, message):

@@ -95,7 +95,7 @@ def test_what_labels_refuses(
 
 def test_a_reader_that_leaves_early_makes_no_noise() -> None:
     """`labels NAME | head` closes the pipe before everything is written."""
-    code = "from hornet.cli.command_line import print_to_pipe; print_to_pipe('x' * 1_000_000)"
+    code = "from hornet.cli import print_to_pipe; print_to_pipe('x' * 1_000_000)"
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
