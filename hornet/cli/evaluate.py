@@ -21,6 +21,7 @@ from hornet.overrides import apply_overrides
 from hornet.runs.begun import find_run, read_run_config
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, take_from_run
+from hornet.stages.result_place import find_place, require_free
 from hornet.training.config import Weights
 from hornet.world import read_world
 
@@ -102,10 +103,10 @@ def add_recognised(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
     """Evaluate, let rank 0 write what was found, and print it."""
+    require_free(config)
     from hornet.stages.evaluation import evaluate_weights  # torch takes seconds, which bad input need not wait for
     from hornet.stages.results import (
         describe,
-        find_folder,
         format_corruptions,
         format_probes,
         format_table,
@@ -117,9 +118,9 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
     evaluated = evaluate_weights(config, world=world)
     if not world.is_main:
         return
-    folder = find_folder(config)
-    if folder is not None:
-        write_results(config, evaluated, folder)
+    place = find_place(config, evaluated)
+    if place is not None:
+        write_results(config, evaluated, place)
     if as_json:
         print(json.dumps(replace_non_finite(describe(config, evaluated, with_classes=False)), allow_nan=False))
     else:
@@ -132,7 +133,7 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
             print(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
         lines = [*format_table(evaluated), ""] if len(evaluated.rows) > 1 else []
         lines += [*format_corruptions(evaluated), *format_probes(evaluated)]
-        print("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
+        print("\n".join([*lines, *([f"written to {place.folder}"] if place else [])]))
     if not all(has_finite_loss(asdict(row.measurement.evaluation)) for row in evaluated.rows):
         print(NOT_FINITE, file=sys.stderr)
 
