@@ -98,7 +98,7 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
         assert alone["top1"] == row["top1"]
         assert alone["loss"] == pytest.approx(row["loss"], rel=1e-6), "in the run's own precision"
         assert printed["precision"] == "bf16"
-    written = [json.loads(path.read_text()) for path in undisturbed.glob("evaluations/shards_validation*/*.json")]
+    written = [json.loads(path.read_text()) for path in undisturbed.glob("evaluations/squares_validation*/*.json")]
     found = {found["results"][0]["weights"]: found["results"][0]["top1"] for found in written}
     assert found == {weights: row["top1"] for weights, row in by_weights.items()}, "the second leaves the first alone"
 
