@@ -183,6 +183,24 @@ def list_family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
+def ask_to_stop(family: list[psutil.Process]) -> None:
+    """SIGTERM each, since deepspeed's launcher passes none on, and wait for their ends, STOP_SECONDS at most."""
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(map(is_at_work, family)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether a process is there; one that has ended may be listed until its parent has asked for its exit code."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def kill(family: list[psutil.Process]) -> None:
     """SIGKILL those processes that are there still."""
     for one in family:
@@ -230,8 +248,7 @@ def start(title: str, command: list[object]) -> Iterator[subprocess.Popen[bytes]
     except BaseException:
         family = list_family(process)
         try:
-            process.terminate()
-            psutil.wait_procs(family, timeout=STOP_SECONDS)
+            ask_to_stop(family)
         finally:
             kill(family)
         print(f"demo: ended, and {title} with it; the same command goes on", file=sys.stderr, flush=True)

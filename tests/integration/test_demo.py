@@ -57,10 +57,11 @@ def test_a_demo_that_is_ended_leaves_no_process_behind(begun):
     assert len(family) > demo.NUM_RANKS
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 143
-    assert not [one for one in family if one.is_running()]
+    assert not [one for one in family if demo.is_at_work(one)]
     said = (begun / "log").read_text()
     assert said.rstrip().endswith("demo: ended, and pretraining, to be killed with it; the same command goes on")
     assert "Traceback" not in said
+    assert "(SIGTERM); the same command goes on" in said
     assert list((run / "checkpoints").glob("step_*/manifest.json"))
     assert [(begun / name).read_text() for name in FOREIGN] == ["mine"] * len(FOREIGN)
 
