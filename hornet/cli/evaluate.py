@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,7 +12,8 @@ from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.cli.evaluate_dense import evaluate_dense_run, find_dense_run
-from hornet.config import ConfigError, build_config, describe_fields, read_settings
+from hornet.cli.sources import require_source
+from hornet.config import build_config, describe_fields, read_settings
 from hornet.durable import replace_non_finite
 from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the keys below")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
     try:
         if (run := find_dense_run(options.source)) is not None:
@@ -67,8 +67,7 @@ def main() -> None:
 
 def read_config(source: Path, *, config: Path | None, overrides: list[str]) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
-    if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
-        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    require_source(source)
     values: dict[str, Any] = {"source": source}
     problems: list[str] = []
     if (run := find_run(source)) is not None:

@@ -1,7 +1,6 @@
 """Export weights for the world outside: timm's hub layout, the original .pth, ONNX, torch.export, AOTInductor."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 from hornet.cli import BAD_INPUT
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.evaluate_dense import require_classifier
-from hornet.config import ConfigError, build_config, describe_fields
+from hornet.cli.sources import require_source
+from hornet.config import build_config, describe_fields
 from hornet.errors import UserError
 from hornet.model.sizes import NATIVE_SIZE, VARIANTS
 from hornet.overrides import apply_overrides
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
     parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument("--measure", action="store_true", help="time what was exported, beside PyTorch, on this CPU")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
     try:
         config = read_config(options.source, options.output, overrides=options.overrides)
@@ -49,8 +49,7 @@ def main() -> None:
 
 def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportConfig:
     """Take the run's own preprocessing, then the overrides."""
-    if not os.path.lexists(source):
-        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    require_source(source)
     require_classifier(source)
     values: dict[str, Any] = {"source": source, "output": output}
     if (run := find_run(source)) is not None:

@@ -17,7 +17,7 @@ DEMO = ["launch/pretrain.py", "--config", "configs/demo/pretrain.yaml", "zero.st
 PROBLEMS = (
     "configs/demo/pretrain.yaml: 2 problems\n"
     "global_batch_size: must be a whole number in plain decimal digits, not '016'\n"
-    "zero.stag: unknown key; did you mean stage?\n"
+    "zero.stag: unknown key; did you mean zero.stage?\n"
 )
 
 

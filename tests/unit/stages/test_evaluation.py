@@ -17,6 +17,7 @@ from hornet.stages.evaluation import Evaluated, Row
 from hornet.stages.pretrained import describe_usual
 from hornet.stages.result_place import find_place
 from hornet.stages.results import write_results
+from hornet.training.checkpoints.foreign import ZIP
 from hornet.training.evaluate import Evaluation
 from hornet.training.measures import Calibration, ClassCount, Confusion, Measurement
 from pretrain.config import PretrainConfig
@@ -77,7 +78,7 @@ def test_a_run_that_evaluates_nothing_says_its_size(tmp_path):
 )
 def test_a_weight_file_is_evaluated_as_the_original_evaluates(tmp_path, overrides, image_size, crop_fraction):
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     found = read(file, "evaluation.shards=s", *overrides)
     assert (found.precision, found.evaluation.image_size, found.evaluation.crop_fraction) == (
         "fp32",
@@ -123,7 +124,7 @@ def make_evaluated(*rows, **values):
 
 def report(tmp_path, monkeypatch, *rows, as_json=False, overrides=()):
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     config = read(file, "evaluation.shards=s", "model=hornet_large_gf_img384", *overrides)
     space = LabelSpace(name="pets", classes=("n01440764", "a|b"))
     found = make_evaluated(*rows, model="hornet_large_gf_img384", sources={"raw": str(file)}, judged=space, step=None)
@@ -208,7 +209,7 @@ def test_a_run_has_its_evaluations_by_the_name_of_the_set(tmp_path):
     inside = read(run / "checkpoints/step_00000040")
     assert find_place(inside, make_evaluated(make_row())).folder == run / "evaluations/digits_validation"
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     assert find_place(read(file, "model=hornet_tiny_gf", "evaluation.shards=s"), make_evaluated(make_row())) is None
 
 
@@ -330,7 +331,7 @@ def test_a_config_goes_over_the_runs_own_section(tmp_path):
 )
 def test_bad_settings_are_named(tmp_path, override, message):
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     with pytest.raises(ConfigError, match=message):
         read(file, "evaluation.shards=s", "model=hornet_tiny_gf", override)
 
