@@ -131,6 +131,7 @@ def describe_set(num_samples: int, num_shards: int) -> ShardSet:
     )
     return ShardSet(
         place="nowhere",
+        name="nothing",
         split=split,
         label_space=LabelSpace(name="one", classes=("n00000001",)),
         fingerprint="",

@@ -47,7 +47,7 @@ def average_weights(config: AverageConfig, *, world: World) -> Averaged:
     run = _require_run(config.sources[0])
     folder = config.output or run / "averages" / config.method
     if folder.exists():
-        raise UserError(f"{folder}: is there already; remove it, or name another folder in output")
+        raise UserError(f"{folder}: is there already; remove it to make it anew, or give output={folder}-2")
     device = choose_device(world)
     with open_process_group(world, device=device, purpose=f"an average of {config.sources[0]}"):
         with errors_shared():

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from hornet.errors import UserError
-from hornet.field_types import convert, show, to_plain
+from hornet.field_types import convert, describe, show, to_plain
 from hornet.formats import CONFIG, read_run_values
 from hornet.overrides import apply_overrides
 from hornet.yaml_text import is_null, parse_yaml, resolve, write_yaml
@@ -267,9 +267,10 @@ def _build_field(
             return field.default
         if field.default_factory is not dataclasses.MISSING:
             return field.default_factory()
-        problems.append(f"{key}: is missing")
         if inner is not None:
+            problems.append(f"{key}: is missing; give its keys, as {key}.KEY=VALUE")
             return object.__new__(inner)
+        problems.append(f"{key}: is missing; give {key}=VALUE, {describe(hint)}")
         raise _UnreadableError
     value = values[_yaml_key(field.name)]
     if inner is not None and isinstance(value, Mapping):
@@ -288,7 +289,7 @@ def _build_field(
 
 def _unknown_key(path: str, key: str, names: Collection[str]) -> str:
     near = difflib.get_close_matches(key, names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}"
+    hint = f"did you mean {path.removesuffix(key)}{near[0]}?" if near else f"known here: {', '.join(names)}"
     return f"{path}: unknown key; {hint}"
 
 

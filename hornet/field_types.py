@@ -49,7 +49,7 @@ def convert(value: Any, hint: Any, *, key: str) -> Any:
         return _convert(value, hint)
     except MisfitError as error:
         more = f" ({error})" if str(error) else ""
-        raise UserError(f"{key}: must be {_describe(hint)}, not {show(value)}{more}") from None
+        raise UserError(f"{key}: must be {describe(hint)}, not {show(value)}{more}") from None
 
 
 def to_plain(value: Any, hint: Any) -> Any:
@@ -69,7 +69,9 @@ def show(value: Any) -> str:
         return "~" if value == "~" else "null"
     if isinstance(value, dict):
         return "keys"
-    return repr(str(value) if isinstance(value, Scalar) else resolve(value))
+    if isinstance(value, Scalar):
+        return str(value) if value.is_plain and _FLOAT.fullmatch(value) else repr(str(value))
+    return repr(resolve(value))
 
 
 def expand(text: str) -> str:
@@ -230,7 +232,8 @@ _DESCRIPTIONS = {
 }
 
 
-def _describe(hint: Any) -> str:
+def describe(hint: Any) -> str:
+    """Say what values a field takes: `true or false`, `a path or a URL`, its choices."""
     options = _list_options(hint)
     words: list[str] = []
     for option in options:
@@ -248,8 +251,8 @@ def _describe(hint: Any) -> str:
 
 def _describe_items(hints: tuple[Any, ...]) -> str:
     if hints[1] is Ellipsis:
-        return f"a list, each of it {_describe(hints[0])}"
-    return f"a list of {len(hints)}, each of it {_describe(hints[0])}"
+        return f"a list, each of it {describe(hints[0])}"
+    return f"a list of {len(hints)}, each of it {describe(hints[0])}"
 
 
 def _list_options(hint: Any) -> list[Any]:

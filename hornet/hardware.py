@@ -6,6 +6,7 @@ A rate is what utilisation (MFU) is measured by, so it is the data sheet's, with
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from hornet.errors import UserError
 
@@ -44,11 +45,14 @@ GPUS = (
 
 
 def get_gpu(key: str) -> Gpu:
-    """Return the GPU that a user names; raises UserError that lists all names."""
+    """Return the GPU that a user names; raises UserError with the nearest names."""
     for gpu in GPUS:
         if gpu.key == key:
             return gpu
-    raise UserError(f"gpu: {key!r} is not one of {', '.join(gpu.key for gpu in GPUS)}")
+    known = [gpu.key for gpu in GPUS]
+    near = [name for name in known if key and name.startswith(key.lower())] or get_close_matches(key.lower(), known)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(known)}"
+    raise UserError(f"gpu: {key!r} is none that is known; {hint}")
 
 
 def find_gpu(device_name: str) -> Gpu | None:

@@ -33,7 +33,7 @@ COMMANDS = {
     "verify-resume": Command("verify_resume", "train", "is a killed and resumed run the undisturbed one? tried here"),
     "scaling": Command("scaling", "scaling", "a study of many runs: plan, run, fit, report"),
     "configs": Command("configs", "shards", "list the configs that come with the package"),
-    "demo": Command("demo", "dev", "the whole job on small data, in a few minutes"),
+    "demo": Command("demo", "dev", "the whole job on small data, in a few minutes; in data/demo and runs/demo"),
     "openclipart": Command("openclipart", "shards", "a small realistic data set without ImageNet"),
     "scenes": Command("scenes", "dev", "scenes with exact masks, to segment without a download"),
 }

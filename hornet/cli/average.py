@@ -10,14 +10,17 @@ from typing import Any
 from finetune.config import AverageConfig
 from hornet.cli import print_to_pipe
 from hornet.cli.checks import EVALUATION
-from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.command_line import Parser, exit_on_bad_input
 from hornet.cli.evaluate_dense import require_classifier
+from hornet.cli.sources import require_source
 from hornet.config import Check, ConfigError, build_config, describe_fields
 from hornet.durable import replace_non_finite
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import CONFIG_NAME, find_run, read_run_config
 from hornet.stages.preprocessing import take_from_run
 from hornet.world import read_world
+
+EXPECTED = "a run directory, or a checkpoint in one"
 
 EPILOG = f"""examples:
   python launch/average.py newest runs/demo/finetune count=3
@@ -43,9 +46,7 @@ keys:
 
 def main() -> None:
     """Read the command line, then make the weights."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", choices=("newest", "best", "soup", "interpolate"), help="what to make; see below")
     parser.add_argument("sources", nargs="+", metavar="RUN", help="run directories, then key=value")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
@@ -62,16 +63,15 @@ def read_config(method: str, words: list[str], *, checks: Sequence[Check] = ()) 
     """Take the set and its preprocessing from the first run, then the overrides among the words."""
     overrides = [word for word in words if re.match(r"[a-z_.]+\+?=", word)]
     sources = [Path(word) for word in words if word not in overrides]
-    missing = [source for source in sources if not source.exists()]
-    if missing or not sources:
-        name = str(missing[0]) if missing else "sources"
-        raise ConfigError(name, ["does not exist; give a run directory, or a checkpoint in one"])
+    if not sources:
+        raise ConfigError("sources", [f"are missing; give {EXPECTED}"])
     for source in sources:
+        require_source(source, expected=EXPECTED)
         require_classifier(source)
     values: dict[str, Any] = {"method": method, "sources": sources}
     run = find_run(sources[0])
     if run is None:
-        raise ConfigError(str(sources[0]), [f"holds no {CONFIG_NAME}; give a run directory, or a checkpoint in one"])
+        raise ConfigError(str(sources[0]), [f"holds no {CONFIG_NAME}; give {EXPECTED}"])
     values |= take_from_run(read_run_config(run))
     problems = apply_overrides(values, overrides)
     return build_config(AverageConfig, values, source=str(sources[0]), problems=problems, checks=checks)

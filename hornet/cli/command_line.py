@@ -7,6 +7,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -61,7 +62,9 @@ def read_command_line(
         help="go on from a checkpoint before STEP without NUM_BATCHES batches from there on (default "
         f"{NUM_ROLLBACK_BATCHES}); may be given again and again, and stays true without it: adds to guard.skip_batches",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="replace a key of the config; dots nest"
+    )
     # Intermixed: the DeepSpeed launcher puts --local_rank before our arguments, users put key=value anywhere.
     options = parser.parse_intermixed_args(arguments)
     try:
@@ -80,11 +83,26 @@ def _describe_keys(config_class: type[Any] | Mapping[str, type[Any]]) -> str:
     return "\n\n".join(parts)
 
 
+class Parser(argparse.ArgumentParser):
+    """Names, for a word that is none of the choices, the nearest one."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with 2, as argparse does."""
+        super().error(propose(message))
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with the command line on one rank."""
 
     def error(self, message: str) -> NoReturn:
-        _refuse(f"{self.format_usage()}{self.prog}: error: {message}")
+        _refuse(f"{self.format_usage()}{self.prog}: error: {propose(message)}")
+
+
+def propose(message: str) -> str:
+    """Add the nearest choice to argparse's sentence about an invalid one, where one is near."""
+    match = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+    near = get_close_matches(match[1], re.findall(r"[\w-]+", match[2]), n=1) if match else []
+    return f"{message}; did you mean {near[0]}?" if near else message
 
 
 def _refuse(text: str) -> NoReturn:

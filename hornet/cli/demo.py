@@ -1,25 +1,35 @@
 """The whole job on small real data: digits -> shards -> ZeRO pretraining on 2 ranks, killed once and resumed ->
-finetuning at a higher resolution -> evaluation. A few minutes on 2 CPU cores; results in runs/demo/.
+finetuning at a higher resolution -> evaluation. A few minutes on 2 CPU cores; results in data/demo/ and runs/demo/ of
+the folder it is started in. What is there already stays: a whole set is taken, a run goes on where it stopped.
 """
 
 import argparse
 import json
 import os
-import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import psutil
 
 from hornet.cli import print_to_pipe
 from hornet.durable import read_json_lines
+from hornet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ROOT / "launch"
 BIN = Path(sys.executable).parent
-DATA = ROOT / "data" / "demo"
-RUNS = ROOT / "runs" / "demo"
+DATA = Path("data/demo")
+RUNS = Path("runs/demo")
+SPLITS = ("train", "validation")
+STOP_SECONDS = 60.0
+"""How long a command that is asked to stop may take: a training writes a checkpoint."""
 KILL_AFTER_STEP = 50
 NUM_RANKS = 2
 # Not `accelerate launch`: on CPUs it starts one process, whatever number it is asked for.
@@ -30,22 +40,23 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 def main() -> None:
     """Run every stage, each with the command a user would give."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", action="store_true", help="make only the digits' shards, in data/demo/, for a study")
+    parser.add_argument(
+        "--data", action="store_true", help="only the digits' shards, in data/demo/, unless they are there; for a study"
+    )
     parser.add_argument(
         "--dense", action="store_true", help="a segmenter and a detector instead; results in runs/demo-dense/"
     )
     options = parser.parse_args()
-    if not (ROOT / "launch").exists():
+    if not LAUNCH.exists():
         print("error: the demo starts the files of launch/, so it runs in a checkout", file=sys.stderr)
         sys.exit(2)
+    catch_signals()
     if options.dense:
         from hornet.cli.demo_dense import show_dense_tasks
 
         show_dense_tasks()
         return
     started = time.monotonic()
-    for folder in (DATA,) if options.data else (DATA, RUNS):
-        shutil.rmtree(folder, ignore_errors=True)
     make_shards()
     if options.data:
         return
@@ -53,29 +64,31 @@ def main() -> None:
         BIN / "deepspeed",
         "--num_gpus",
         NUM_RANKS,
-        "launch/pretrain.py",
+        LAUNCH / "pretrain.py",
         "--config",
         "configs/demo/pretrain.yaml",
     ]
     call_and_kill("pretraining, to be killed", pretraining, RUNS / "pretrain", after_step=KILL_AFTER_STEP)
     call("pretraining, the same command again", pretraining)
     require_ranks(RUNS / "pretrain")
-    finetuning = [*ON_TWO_CPUS, "launch/finetune.py", "--config", "configs/demo/finetune.yaml"]
+    finetuning = [*ON_TWO_CPUS, LAUNCH / "finetune.py", "--config", "configs/demo/finetune.yaml"]
     call("finetuning at 64 pixels", finetuning)
     require_ranks(RUNS / "finetune")
-    call("evaluation", python("launch/evaluate.py", "runs/demo/finetune", "weights=ema"))
+    call("evaluation", python("evaluate.py", RUNS / "finetune", "weights=ema"))
     render_curves(RUNS / "curves.png")
     print_ending(seconds=time.monotonic() - started)
 
 
 def make_shards() -> None:
-    """Write the digits as images, and shards of them."""
-    write_images(DATA / "images")
-    for split in ("train", "validation"):
+    """Write the digits as images, and shards of them, unless these are there."""
+    missing = [split for split in SPLITS if not is_whole(DATA / "shards", split)]
+    if missing:
+        write_images(DATA / "images")
+    for split in missing:
         call(
             "shards: " + split,
             python(
-                "launch/shards.py",
+                "shards.py",
                 "build",
                 DATA / "images" / split,
                 DATA / "shards",
@@ -87,6 +100,29 @@ def make_shards() -> None:
                 "200",
             ),
         )
+        require_whole(DATA / "shards", split)
+
+
+def is_whole(folder: Path, split: str) -> bool:
+    """Whether a split's index, labels and tars are there as its manifest says; tell it then."""
+    from hornet.shards.shard_set import open_shards
+
+    try:
+        num_samples = open_shards(folder, split).num_samples
+    except UserError:
+        return False
+    print_to_pipe(f"demo: {folder}: {split} is there, {num_samples} samples")
+    return True
+
+
+def require_whole(folder: Path, split: str) -> None:
+    """End the demo if what was just built, or was found built, is not whole: an earlier one may have been damaged."""
+    from hornet.shards.shard_set import open_shards
+
+    try:
+        open_shards(folder, split)
+    except UserError as error:
+        sys.exit(f"demo: {error}; or remove {folder}, and the demo makes it again")
 
 
 def write_images(folder: Path) -> None:
@@ -108,30 +144,80 @@ def write_images(folder: Path) -> None:
         image.convert("RGB").save(target / f"{NAMES[label]}_{number:03d}.{suffix}")
 
 
-def python(*arguments: object) -> list[object]:
+def python(script: str, *arguments: object) -> list[object]:
     """Return the command that runs one of our scripts in this environment."""
-    return [sys.executable, *arguments]
+    return [sys.executable, LAUNCH / script, *arguments]
 
 
 def call(title: str, command: list[object]) -> None:
     """Run a command to its end; end the demo if it fails."""
-    process = start(title, command)
-    if process.wait() != 0:
-        sys.exit(f"demo: {title} failed with exit code {process.returncode}")
+    with start(title, command) as process:
+        code = process.wait()
+    if code != 0:
+        sys.exit(
+            f"demo: {title} failed with exit code {code}; nothing was removed. The same command goes on from what is "
+            "there; to begin anew, remove what is in its way in data/ and runs/, or start the demo in another folder"
+        )
 
 
 def call_and_kill(title: str, command: list[object], run: Path, *, after_step: int) -> None:
     """Run a training command and SIGKILL all of its processes once it has logged a step after its first checkpoint."""
-    process = start(title, command)
-    while read_last_step(run) < after_step:
-        if process.poll() is not None:
-            sys.exit(f"demo: {title} ended by itself with exit code {process.returncode}")
-        time.sleep(0.1)
-    launcher = psutil.Process(process.pid)
-    for one in (launcher, *launcher.children(recursive=True)):  # not the group: torchrun's ranks have one each
-        one.kill()
-    process.wait()
+    if (step := read_last_step(run)) >= after_step:
+        print_to_pipe(f"\ndemo: {run} is at step {step} already and is not killed again; remove it to see that")
+        return
+    with start(title, command) as process:
+        while read_last_step(run) < after_step:
+            if process.poll() is not None:
+                sys.exit(f"demo: {title} ended by itself with exit code {process.returncode}")
+            time.sleep(0.1)
+        kill(list_family(process))
+        process.wait()
     print_to_pipe(f"demo: SIGKILL to all ranks after step {read_last_step(run)}")
+
+
+def list_family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return a command's process and all below it: torchrun's ranks have groups and sessions of their own."""
+    try:
+        launcher = psutil.Process(process.pid)
+        return [launcher, *launcher.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def ask_to_stop(family: list[psutil.Process]) -> None:
+    """SIGTERM each, since deepspeed's launcher passes none on, and wait for their ends, STOP_SECONDS at most."""
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(map(is_at_work, family)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def is_at_work(process: psutil.Process) -> bool:
+    """Whether a process is there; one that has ended may be listed until its parent has asked for its exit code."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill(family: list[psutil.Process]) -> None:
+    """SIGKILL those processes that are there still."""
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+def catch_signals() -> None:
+    """Leave, from now on, by SystemExit on what ends a process, unless that is ignored (nohup)."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def require_ranks(run: Path) -> None:
@@ -141,10 +227,14 @@ def require_ranks(run: Path) -> None:
         sys.exit(f"demo: {run} ran on {num_ranks} ranks, not on {NUM_RANKS}")
 
 
-def start(title: str, command: list[object]) -> subprocess.Popen[bytes]:
-    """Start a command in a process group of its own, without GPUs: the demo is the same everywhere."""
+@contextmanager
+def start(title: str, command: list[object]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command in a process group of its own, without GPUs: the demo is the same everywhere.
+
+    If the demo ends within the block, all processes of the command are asked to stop, and are gone then.
+    """
     words = [str(word) for word in command]
-    shown = " ".join(word.replace(f"{BIN}/", "").replace(f"{ROOT}/", "") for word in words)
+    shown = " ".join(word.replace(f"{BIN}/", "").replace(f"{Path.cwd()}/", "") for word in words)
     print_to_pipe(f"\n=== {title}\n$ {shown}")
     environment = {
         **os.environ,
@@ -153,7 +243,17 @@ def start(title: str, command: list[object]) -> subprocess.Popen[bytes]:
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.Popen(words, cwd=ROOT, env=environment, start_new_session=True)
+    process = subprocess.Popen(words, env=environment, start_new_session=True)
+    try:
+        yield process
+    except BaseException:
+        family = list_family(process)
+        try:
+            ask_to_stop(family)
+        finally:
+            kill(family)
+        print_to_pipe(f"demo: ended, and {title} with it; the same command goes on", file=sys.stderr)
+        raise
 
 
 def read_last_step(run: Path) -> int:
@@ -197,7 +297,12 @@ def print_ending(*, seconds: float) -> None:
   runs/demo/pretrain/              metrics.jsonl, evaluations.jsonl, checkpoints/, summary.json; killed once and resumed
   runs/demo/finetune/              the same, at a higher resolution
   data/demo/shards/                the digits as WebDataset tars with their index and manifest
-  .venv/bin/tensorboard --logdir runs/demo     curves, augmented images, learned global filters""")
+  {find_tensorboard()} --logdir runs/demo     curves, augmented images, learned global filters""")
+
+
+def find_tensorboard() -> str:
+    """Return TensorBoard's command, as seen from here."""
+    return f"{BIN}/tensorboard".removeprefix(f"{Path.cwd()}/")
 
 
 if __name__ == "__main__":

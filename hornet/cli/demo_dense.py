@@ -1,6 +1,6 @@
 """Both dense tasks from end to end on small data: scenes -> shards -> a segmenter on 2 ranks, killed once and resumed,
-and a detector -> evaluation -> images of predictions. A few minutes on 2 CPU cores; results in runs/demo-dense/.
-Started by `hornet demo --dense`.
+and a detector -> evaluation -> images of predictions. A few minutes on 2 CPU cores; results in data/demo-dense/ and
+runs/demo-dense/ of the folder it is started in; what is there already stays. Started by `hornet demo --dense`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from hornet.cli import print_to_pipe
-from hornet.cli.demo import ON_TWO_CPUS, ROOT, call, call_and_kill, python, require_ranks
+from hornet.cli.demo import (
+    LAUNCH,
+    ON_TWO_CPUS,
+    call,
+    call_and_kill,
+    find_tensorboard,
+    is_whole,
+    python,
+    require_ranks,
+    require_whole,
+)
 
-DATA = ROOT / "data" / "demo-dense"
-RUNS = ROOT / "runs" / "demo-dense"
+DATA = Path("data/demo-dense")
+RUNS = Path("runs/demo-dense")
 KILL_AFTER_STEP = 50
+CLASSES = "classes.txt"
+SCENES = ("images", "annotations")
+"""What launch/scenes.py makes, besides the classes."""
 SPLITS = (("train", "training"), ("validation", "validation"))
 
 
@@ -24,16 +37,13 @@ def show_dense_tasks() -> None:
     """Run every command as a user would."""
     started = time.monotonic()
     segmenter, detector = RUNS / "scenes", RUNS / "instances"
-    for folder in (DATA, segmenter, detector):
-        shutil.rmtree(folder, ignore_errors=True)
-    scenes = ("--num-training", 400, "--num-validation", 50, "--size", 96, "--max-objects", 2, "--num-digits", 3)
-    call("scenes: digits on photographs", python("launch/scenes.py", DATA / "scenes", *scenes))
-    build("shards", "--name", "scenes", "--classes", DATA / "scenes" / "classes.txt", "--samples-per-shard", 100)
-    training = [*ON_TWO_CPUS, "launch/dense.py", "--config", "configs/demo/segmentation.yaml"]
+    make_scenes()
+    build("shards", "--name", "scenes", "--classes", DATA / "scenes" / CLASSES, "--samples-per-shard", 100)
+    training = [*ON_TWO_CPUS, LAUNCH / "dense.py", "--config", "configs/demo/segmentation.yaml"]
     call_and_kill("training a segmenter, to be killed", training, segmenter, after_step=KILL_AFTER_STEP)
     call("training it, the same command again", training)
     build("instances", "--layout", "coco")
-    training = [*ON_TWO_CPUS, "launch/dense.py", "--config", "configs/demo/instances.yaml"]
+    training = [*ON_TWO_CPUS, LAUNCH / "dense.py", "--config", "configs/demo/instances.yaml"]
     call("training a detector", training)
     for run in (segmenter, detector):
         require_ranks(run)
@@ -49,14 +59,31 @@ def show_dense_tasks() -> None:
   data/demo-dense/scenes/          images, masks and objects, as ADE20K and COCO have them
   data/demo-dense/shards/          the same as WebDataset tars: NAME.png, NAME.seg.png, NAME.cls
   data/demo-dense/instances/       with objects for masks: NAME.png, NAME.instances.json, NAME.cls
-  .venv/bin/tensorboard --logdir runs/demo-dense     curves and the same images""")
+  {find_tensorboard()} --logdir runs/demo-dense     curves and the same images""")
+
+
+def make_scenes() -> None:
+    """Compose the scenes, unless they are there whole; some of them, which a kill has left, are made anew."""
+    folder = DATA / "scenes"
+    if (folder / CLASSES).exists():  # what is written last
+        print_to_pipe(f"demo: {folder} is there")
+        return
+    for part in SCENES:
+        if (folder / part).exists():
+            print_to_pipe(f"demo: removing {folder / part}, which is not whole, to make it again")
+            shutil.rmtree(folder / part)
+    scenes = ("--num-training", 400, "--num-validation", 50, "--size", 96, "--max-objects", 2, "--num-digits", 3)
+    call("scenes: digits on photographs", python("scenes.py", folder, *scenes))
 
 
 def build(name: str, *options: object) -> None:
-    """Make the scenes into a set of both splits."""
+    """Make the scenes into a set of both splits, unless it is there."""
     for split, source in SPLITS:
-        command = ("launch/shards.py", "build", DATA / "scenes", DATA / name, "--split", split)
+        if is_whole(DATA / name, split):
+            continue
+        command = ("shards.py", "build", DATA / "scenes", DATA / name, "--split", split)
         call(f"{name}: {split}", python(*command, "--source-split", source, *options))
+        require_whole(DATA / name, split)
 
 
 def read_best(run: Path) -> dict[str, Any]:
@@ -66,5 +93,5 @@ def read_best(run: Path) -> dict[str, Any]:
 
 
 def find_image(run: Path) -> Path:
-    """Return the last image of predictions, as seen from the repository."""
-    return max((run / "images").glob("predictions_raw_*.png")).relative_to(ROOT)
+    """Return the last image of predictions."""
+    return max((run / "images").glob("predictions_raw_*.png"))

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,13 +13,15 @@ from hornet.cli.checks import EVALUATION
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.configs import find_config
 from hornet.cli.evaluate_dense import evaluate_dense_run, find_dense_run
-from hornet.config import Check, ConfigError, build_config, describe_fields, read_settings
+from hornet.cli.sources import require_source
+from hornet.config import Check, build_config, describe_fields, read_settings
 from hornet.durable import replace_non_finite
 from hornet.model.sizes import NATIVE_SIZE
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import find_run, read_run_config
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.preprocessing import NOT_FINITE, add_preprocessing, describe_used, take_from_run
+from hornet.stages.result_place import find_place, require_free
 from hornet.training.config import Weights
 from hornet.world import read_world
 
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with the keys below")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
     exit_on_bad_input(lambda: evaluate(options))
 
@@ -69,8 +70,7 @@ def read_config(
     source: Path, *, config: Path | None, overrides: list[str], checks: Sequence[Check] = ()
 ) -> EvaluateConfig:
     """Take the run's own evaluation settings, then --config, then the overrides."""
-    if not os.path.lexists(source):  # a link that leads nowhere is there; the reader says what is wrong with it
-        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    require_source(source)
     values: dict[str, Any] = {"source": source}
     problems: list[str] = []
     if (run := find_run(source)) is not None:
@@ -106,10 +106,10 @@ def add_recognised(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def report(config: EvaluateConfig, *, as_json: bool) -> None:
     """Evaluate, let rank 0 write what was found, and print it."""
+    require_free(config)
     from hornet.stages.evaluation import evaluate_weights  # torch takes seconds, which bad input need not wait for
     from hornet.stages.results import (
         describe,
-        find_folder,
         format_corruptions,
         format_probes,
         format_table,
@@ -121,9 +121,9 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
     evaluated = evaluate_weights(config, world=world)
     if not world.is_main:
         return
-    folder = find_folder(config)
-    if folder is not None:
-        write_results(config, evaluated, folder)
+    place = find_place(config, evaluated)
+    if place is not None:
+        write_results(config, evaluated, place)
     if as_json:
         print_to_pipe(json.dumps(replace_non_finite(describe(config, evaluated, with_classes=False)), allow_nan=False))
     else:
@@ -136,7 +136,7 @@ def report(config: EvaluateConfig, *, as_json: bool) -> None:
             print_to_pipe(f"  {format_evaluation(asdict(row.measurement.evaluation))}; calibration error {error:.2f} %")
         lines = [*format_table(evaluated), ""] if len(evaluated.rows) > 1 else []
         lines += [*format_corruptions(evaluated), *format_probes(evaluated)]
-        print_to_pipe("\n".join([*lines, *([f"written to {folder}"] if folder else [])]))
+        print_to_pipe("\n".join([*lines, *([f"written to {place.folder}"] if place else [])]))
     if not all(has_finite_loss(asdict(row.measurement.evaluation)) for row in evaluated.rows):
         print(NOT_FINITE, file=sys.stderr)
 

@@ -1,14 +1,14 @@
 """Export weights for the world outside: timm's hub layout, the original .pth, ONNX, torch.export, AOTInductor."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
 from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input
 from hornet.cli.evaluate_dense import require_classifier
-from hornet.config import ConfigError, build_config, describe_fields
+from hornet.cli.sources import require_source
+from hornet.config import build_config, describe_fields
 from hornet.model.sizes import NATIVE_SIZE, VARIANTS
 from hornet.overrides import apply_overrides
 from hornet.runs.begun import find_run, read_run_config
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="run directory, checkpoint folder or weight file")
     parser.add_argument("output", type=Path, help="folder to make")
     parser.add_argument("--measure", action="store_true", help="time what was exported, beside PyTorch, on this CPU")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="set a key; dots nest")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="set a key; dots nest")
     options = parser.parse_intermixed_args()
 
     def run() -> None:
@@ -47,8 +47,7 @@ def main() -> None:
 
 def read_config(source: Path, output: Path, *, overrides: list[str]) -> ExportConfig:
     """Take the run's own preprocessing, then the overrides."""
-    if not os.path.lexists(source):
-        raise ConfigError(str(source), ["does not exist; give a run directory, a checkpoint folder or a weight file"])
+    require_source(source)
     require_classifier(source)
     values: dict[str, Any] = {"source": source, "output": output}
     if (run := find_run(source)) is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hornet.cli import print_to_pipe
 from hornet.cli.command_line import exit_on_bad_input, positive
-from hornet.cli.configs import find_config, find_stage
+from hornet.cli.configs import find_config, find_stage, require_no_study
 from hornet.config import ConfigError, build_config, read_settings
 from hornet.data.division import check_division
 from hornet.data.order import require_whole_batch
@@ -86,7 +86,9 @@ def read_options() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="of a run; see `hornet configs`")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="replace a key of the config; dots nest"
+    )
     parser.add_argument("--gpus", type=positive(int), default=8, metavar="N", help="GPUs of the run (default 8)")
     parser.add_argument("--gpu", default="h100-80", metavar="KIND", help="as listed below (default %(default)s)")
     parser.add_argument("--what-if", type=read_counts, default=(), metavar="N,N", help="other numbers of GPUs")
@@ -148,6 +150,7 @@ def read_config(path: Path, overrides: list[str]) -> tuple[Any, Any, Any]:
     from pretrain.config import PretrainConfig
 
     values, problems = read_settings(find_config(path), overrides)
+    require_no_study(values, source=str(path))
     if find_stage(values) == "dense":
         raise ConfigError(str(path), ["is for launch/dense.py; plan one of pretraining (zero) or finetuning (start)"])
     if "zero" not in values and "start" not in values:

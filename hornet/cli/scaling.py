@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hornet.cli import print_to_pipe
-from hornet.cli.command_line import INTERRUPTED, exit_on_bad_input, positive, read_seconds
+from hornet.cli.command_line import INTERRUPTED, Parser, exit_on_bad_input, positive, read_seconds
 from hornet.cli.configs import find_config
 from hornet.signals import catch_signals, heard_signal, ignore_signals
 
@@ -31,9 +31,7 @@ What stands in a study's config, and what is written: docs/scaling.md."""
 
 def main() -> None:
     """Read the command line and do what it asks for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for name, function, text in COMMANDS:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -41,7 +39,9 @@ def main() -> None:
         if name == "paper":
             continue
         command.add_argument("--config", type=Path, required=True, metavar="FILE", help="of the study; docs/scaling.md")
-        command.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the study's config")
+        command.add_argument(
+            "overrides", nargs="*", default=[], metavar="key=value", help="replace a key of the study's config"
+        )
         if name in ("plan", "run"):
             command.add_argument("--budget", type=read_seconds, metavar="TIME", help="such as 90min, 2h, 1.5d")
         if name == "plan":

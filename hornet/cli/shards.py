@@ -14,7 +14,7 @@ Some uses:
 import argparse
 import errno
 
-from hornet.cli.command_line import exit_on_bad_input
+from hornet.cli.command_line import Parser, exit_on_bad_input
 from hornet.cli.shard_commands.bench import add_bench
 from hornet.cli.shard_commands.build import add_build
 from hornet.cli.shard_commands.sets import add_index, add_info, add_verify
@@ -24,7 +24,7 @@ from hornet.errors import UserError
 
 def main() -> None:
     """Read the command line and do what it asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for add in (add_build, add_index, add_verify, add_info, add_subset, add_duplicates, add_bench, add_labels):
         add(commands)

@@ -55,7 +55,9 @@ def main() -> None:
         default=TORCHRUN,
         help="what starts {ranks} ranks of a script; {python} is this interpreter (default: torchrun on this node)",
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replace a key of the config; dots nest")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="replace a key of the config; dots nest"
+    )
     options = parser.parse_intermixed_args()
 
     def run() -> None:

@@ -137,6 +137,8 @@ class EvaluationStream:
         """Share of samples that may be left out; the caller's to judge, over all ranks."""
         self.label_space: LabelSpace = shards.label_space
         self.num_samples = shards.num_samples
+        self.name = shards.name
+        """What the set is called."""
         self.manifest_fingerprint = shards.fingerprint
         self.origin: Mapping[str, Any] = shards.split.origin
         """What the manifest says of where the split came from."""

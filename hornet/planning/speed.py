@@ -69,6 +69,8 @@ def choose_speed(question: Question, *, network: NetworkPlan, precision: Precisi
 
 def read_speed(run: Path) -> Speed:
     """Return the median speed over a run's metrics, the first row (start-up) left out; raises UserError if none."""
+    if not run.is_dir():
+        raise UserError(f"--from-run: {run} does not exist; give the directory of a run, such as runs/NAME")
     rows = read_json_lines(run / "metrics.jsonl")[1:]
     environment = run / "environment.json"
     if not rows or not environment.exists():

@@ -15,12 +15,27 @@ from hornet.formats import CONFIG, PROGRAM, REDEFINED, UNWRITTEN, describe_write
 Config = TypeVar("Config")
 
 CONFIG_NAME = "config.yaml"
+MARKS = ("status.json", CONFIG_NAME, "metrics.jsonl")
+"""A folder with one of these is a run."""
 ABSENT = "absent"
 
 
 def find_run(source: Path) -> Path | None:
     """Return the run that a path is, or is a checkpoint in (runs/NAME/checkpoints/step_00000300); None if neither."""
     return next((folder for folder in (source, source.parent.parent) if (folder / CONFIG_NAME).exists()), None)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run, if perhaps one that has lost files."""
+    return any((folder / mark).is_file() for mark in MARKS)
+
+
+def explain_no_run(folder: Path, *, expected: str) -> str:
+    """Say that a folder is no run, and which one near it may be meant; without any, that `expected` is."""
+    runs = [folder.parent] if is_run(folder.parent) else []
+    runs += sorted({path.parent for mark in MARKS for depth in ("*", "*/*") for path in folder.glob(f"{depth}/{mark}")})
+    hint = f"did you mean {' or '.join(map(str, runs[:5]))}?" if runs else f"give {expected}"
+    return f"is not a run: it holds neither {', '.join(MARKS[:-1])} nor {MARKS[-1]}; {hint}"
 
 
 def write_config(folder: Path, config: Any) -> None:

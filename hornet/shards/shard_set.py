@@ -28,6 +28,8 @@ class ShardSet:
     """As the manifest describes it."""
     label_space: LabelSpace
     """Class names in the order of the set's labels."""
+    name: str
+    """What the set is called, by its manifest."""
     fingerprint: str
     """See `fingerprint_split`: for run records and checks on resume."""
     records: Records
@@ -107,6 +109,7 @@ def open_shards(
     starts = np.concatenate([[0], np.cumsum(split.shard_lengths)]).astype(np.int64)
     shards = ShardSet(
         place=tars.rstrip("/"),
+        name=manifest.name,
         split=split,
         label_space=manifest.label_space,
         fingerprint=fingerprint_split(split, manifest.label_space),

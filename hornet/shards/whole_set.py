@@ -150,6 +150,7 @@ def _open(home: Path, name: str, folder: TarFolder, remote: RemoteConfig) -> Sha
     )
     return ShardSet(
         place=folder.place.rstrip("/"),
+        name=name,
         split=split,
         label_space=number_classes(1),
         fingerprint=about["fingerprint"],

@@ -6,18 +6,14 @@ from pathlib import Path
 
 from hornet.stages.evaluation import Evaluated, Row
 
-FOLDER = "evaluations"
-"""Of a run, which holds a folder for each set that it was evaluated on."""
 
-
-def show_in_tensorboard(evaluated: Evaluated, folder: Path) -> None:
-    """Add the numbers to those of the run that the folder is in, if it has any, at the step of the weights."""
-    board = folder.parent.parent / "tensorboard"
-    if folder.parent.name != FOLDER or evaluated.step is None or not board.is_dir():
+def show_in_tensorboard(evaluated: Evaluated, board: Path) -> None:
+    """Add the numbers to RUN/tensorboard/evaluations/NAME at the step of the weights, if the run has a tensorboard/."""
+    if evaluated.step is None or not board.parent.parent.is_dir():
         return
     from hornet.training.trackers import add_evaluation  # TensorBoard takes seconds to import
 
-    add_evaluation(board / FOLDER / folder.name, list_scalars(evaluated), step=evaluated.step)
+    add_evaluation(board, list_scalars(evaluated), step=evaluated.step)
 
 
 def list_scalars(evaluated: Evaluated) -> dict[str, float]:

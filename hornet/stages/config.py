@@ -232,8 +232,8 @@ class EvaluateConfig(SourceConfig):
     num_confusions: int = 20
     """Most confused pairs of classes to list."""
     output: Path | None = None
-    """Folder for evaluation.json, evaluation.md and evaluation.svg; null: RUN/evaluations/SET_SPLIT, for a weight file
-    nothing is written."""
+    """Folder for evaluation.json, evaluation.md and evaluation.svg; null: RUN/evaluations/SET_SPLIT, for
+    another question to the same set SET_SPLIT-2 and so on; for a weight file nothing is written."""
     precision: Literal["bf16", "fp32"] = "fp32"
     """bf16: under autocast; for a run, by default as the run itself evaluates, for a weight file fp32, as the
     original."""

@@ -8,6 +8,7 @@ pixels; of anything else there is the mean error and no mCE.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from hornet.data.config import EvaluationConfig
 from hornet.data.corruptions.names import COUNTED, EXTRA, SEVERITIES, list_departures
 from hornet.errors import UserError
 from hornet.shards.indexing.tar_list import is_tar_list
-from hornet.shards.manifest import MANIFEST_NAME, is_url
+from hornet.shards.manifest import MANIFEST_NAME, fingerprint_split, is_url, read_manifest
 from hornet.stages.config import EvaluateConfig
 
 if TYPE_CHECKING:
     from hornet.data.corruptions.corruption import Corruption
+    from hornet.data.loader import EvaluationStream
 
 ALEXNET_ERRORS = {
     "gaussian_noise": 0.886428,
@@ -80,8 +82,7 @@ def list_images(data: EvaluationConfig, *, names: Sequence[str]) -> tuple[list[I
     to be made without scipy.
     """
     place = str(data.shards)
-    is_set = is_tar_list(place) or is_url(place) or not Path(place).is_dir() or (Path(place) / MANIFEST_NAME).exists()
-    if not is_set:
+    if not _is_set(data):
         found = list_corrupted(place)
         lacking = [name for name in names if name not in {name for name, _ in found}]
         if lacking:
@@ -100,6 +101,22 @@ def list_images(data: EvaluationConfig, *, names: Sequence[str]) -> tuple[list[I
     return [Images(corruption=None, data=data), *made], True
 
 
+def identify(config: EvaluateConfig, first: EvaluationStream) -> tuple[str, str]:
+    """Return the name and fingerprint of what is evaluated, of which `first` is opened: a set or a folder of sets.
+
+    Raises UserError as `list_images`.
+    """
+    data = config.evaluation
+    if not config.corruptions or _is_set(data):
+        return first.name, first.manifest_fingerprint
+    root = Path(str(data.shards))
+    parts = []
+    for name, severity in list_corrupted(root):
+        manifest = read_manifest(root / name / str(severity))
+        parts.append(fingerprint_split(manifest.split(data.split), manifest.label_space))
+    return root.resolve().name, hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
 def plan_images(config: EvaluateConfig) -> tuple[list[Images], tuple[str, ...]]:
     """Return what is evaluated, and how corruptions that are made here differ from ImageNet-C's, a sentence each.
 
@@ -112,6 +129,11 @@ def plan_images(config: EvaluateConfig) -> tuple[list[Images], tuple[str, ...]]:
     sizes = config.sizes or (config.evaluation.image_size,)
     departures = (line for size in sizes for line in list_departures(names, image_size=size))
     return images, tuple(dict.fromkeys(departures)) if are_made else ()
+
+
+def _is_set(data: EvaluationConfig) -> bool:
+    place = str(data.shards)
+    return is_tar_list(place) or is_url(place) or not Path(place).is_dir() or (Path(place) / MANIFEST_NAME).exists()
 
 
 def make_corruption(name: str, severity: int) -> Corruption:

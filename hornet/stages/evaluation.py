@@ -26,8 +26,8 @@ from hornet.shards.imagenet import make_layout
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.classification import require_readable
 from hornet.stages.config import EvaluateConfig
-from hornet.stages.corruptions import CorruptionResult, Images, plan_images, summarise
-from hornet.stages.judging import IN1K, Judging, plan_judging
+from hornet.stages.corruptions import CorruptionResult, Images, identify, plan_images, summarise
+from hornet.stages.judging import IN1K, Judging, describe_missing, plan_judging
 from hornet.stages.pretrained import (
     Pretrained,
     adapt,
@@ -69,6 +69,10 @@ class Evaluated:
     """The network, by its name in timm."""
     sources: Mapping[Weights, str]
     """Where the weights came from, for people."""
+    set_name: str
+    """What the set is called."""
+    set_fingerprint: str
+    """64 hex digits that another set, or another split, does not have; a copy elsewhere has the same."""
     judged: LabelSpace
     """The classes that were judged."""
     missing: tuple[str, ...]
@@ -105,9 +109,10 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
         _tell(world, "\n".join(f"reading {start.source}" for start in starts.values()))
         with errors_shared():
             passes, departures = plan_images(config)
-            of_set = open_stream(passes[0].data, world=world).label_space
-        networks = _Networks(config, starts, of_set=of_set, world=world, device=device)
-        judging = plan_judging(config.judge, of_set=of_set, of_weights=networks.label_space)
+            first = open_stream(passes[0].data, world=world)
+            name, fingerprint = identify(config, first)
+        networks = _Networks(config, starts, of_set=first.label_space, world=world, device=device)
+        judging = plan_judging(config.judge, of_set=first.label_space, of_weights=networks.label_space)
         if judging.missing:
             _tell(world, describe_missing(judging.missing))
         rows = [
@@ -118,6 +123,8 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
         return Evaluated(
             model=networks.model_config.name,
             sources={kind: start.source for kind, start in starts.items()},
+            set_name=name,
+            set_fingerprint=fingerprint,
             judged=judging.space,
             missing=judging.missing,
             rows=tuple(rows),
@@ -125,14 +132,6 @@ def evaluate_weights(config: EvaluateConfig, *, world: World) -> Evaluated:
             step=next(iter(starts.values())).step,
             departures=departures,
         )
-
-
-def describe_missing(missing: tuple[str, ...]) -> str:
-    """Say that some judged classes have no row, and what becomes of their images."""
-    return (
-        f"{len(missing)} of the judged classes {'is' if len(missing) == 1 else 'are'} none of the weights' "
-        f"({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): their images count as missed, and have no loss"
-    )
 
 
 def open_stream(config: EvaluationConfig, *, world: World, corrupt: Corrupt | None = None) -> EvaluationStream:

@@ -119,6 +119,14 @@ def plan_judging(config: JudgeConfig, *, of_set: LabelSpace, of_weights: LabelSp
     )
 
 
+def describe_missing(missing: tuple[str, ...]) -> str:
+    """Say that some judged classes have no row, and what becomes of their images."""
+    return (
+        f"{len(missing)} of the judged classes {'is' if len(missing) == 1 else 'are'} none of the weights' "
+        f"({', '.join(missing[:3])}{', ...' if missing[3:] else ''}): their images count as missed, and have no loss"
+    )
+
+
 def read_numbers(space: LabelSpace, target: LabelSpace) -> LabelSpace:
     """Return a set's label space whose names are numbers of another's classes, by their names.
 

@@ -30,12 +30,8 @@ from hornet.shards.label_report import describe_space, guess_by_size
 from hornet.shards.label_space import LabelSpace, read_label_space
 from hornet.stages.config import SourceConfig
 from hornet.training.checkpoints.checkpoint import MANIFEST, Checkpoint, find_newest, step_of, verify_checkpoint
-from hornet.training.checkpoints.weight_file import (
-    FOLDER_FILES,
-    find_weights_in_folder,
-    list_weight_files,
-    read_weight_file,
-)
+from hornet.training.checkpoints.foreign import FOLDER_FILES
+from hornet.training.checkpoints.weight_file import find_weights_in_folder, list_weight_files, read_weight_file
 from hornet.training.checkpoints.weights import read_weights
 from hornet.training.config import Weights
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from hornet.data.corruptions.names import SEVERITIES
 from hornet.durable import replace_non_finite, write_bytes
 from hornet.errors import UserError
 from hornet.pages.evaluation import Reliability, Sweep, render_figure
-from hornet.runs.begun import find_run
 from hornet.shards.label_report import find_meaning
-from hornet.stages.board import FOLDER, show_in_tensorboard
+from hornet.stages.board import show_in_tensorboard
 from hornet.stages.config import EvaluateConfig
 from hornet.stages.corruptions import CorruptionResult
-from hornet.stages.evaluation import Evaluated, Row, describe_missing
+from hornet.stages.evaluation import Evaluated, Row
+from hornet.stages.judging import describe_missing
 from hornet.stages.preprocessing import list_used
 from hornet.stages.probing import Probe
+from hornet.stages.result_place import FILE, QUESTION, Place, describe_question
 from hornet.training.evaluate import has_finite_loss
 from hornet.training.measures import Measurement
 
@@ -27,28 +27,21 @@ NUM_WORST = 20
 """Classes that the page lists, of those that are found least often."""
 
 
-def find_folder(config: EvaluateConfig) -> Path | None:
-    """Return where an evaluation is written: `output`, or below the run that the weights are of; None for nowhere."""
-    if config.output is not None:
-        return config.output
-    run, data = find_run(config.source), config.evaluation
-    name = f"{Path(str(data.shards)).name}_{data.split}" + (f"_{config.judge.subset}" if config.judge.subset else "")
-    return None if run is None else run / FOLDER / Path(name).name
-
-
-def write_results(config: EvaluateConfig, evaluated: Evaluated, folder: Path) -> None:
+def write_results(config: EvaluateConfig, evaluated: Evaluated, place: Place) -> None:
     """Write evaluation.json, .md and .svg, each whole or not at all; raises UserError if they cannot be written."""
     described = describe(config, evaluated, with_classes=True)
     files = {
-        "evaluation.json": json.dumps(replace_non_finite(described), allow_nan=False, indent=1),
+        FILE: json.dumps(replace_non_finite(described), allow_nan=False, indent=1),
         "evaluation.md": format_page(config, evaluated),
         "evaluation.svg": render_figure(_list_reliabilities(evaluated), _list_sweeps(evaluated)),
     }
+    folder = place.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             write_bytes(folder / name, text.encode("utf-8", "replace"))
-        show_in_tensorboard(evaluated, folder)
+        if place.board is not None:
+            show_in_tensorboard(evaluated, place.board)
     except OSError as error:
         raise UserError(f"output: {folder} cannot be written ({error.strerror}); name another folder") from error
 
@@ -64,6 +57,7 @@ def describe(config: EvaluateConfig, evaluated: Evaluated, *, with_classes: bool
         "model": evaluated.model,
         "set": str(config.evaluation.shards),
         "split": config.evaluation.split,
+        QUESTION: describe_question(config, evaluated),
         "precision": used["precision"],
         "interpolation": used["interpolation"],
         "label_space": {"name": space.name, "num_classes": len(space), "fingerprint": space.fingerprint},
@@ -191,7 +185,7 @@ def format_page(config: EvaluateConfig, evaluated: Evaluated) -> str:
     """Return evaluation.md: how it was done, the table, the worst classes and the most confused pairs."""
     space, data = evaluated.judged, config.evaluation
     lines = [
-        f"# {evaluated.model} on {Path(str(data.shards)).name}, split {data.split}",
+        f"# {evaluated.model} on {evaluated.set_name}, split {data.split}",
         "",
         *(f"- {kind} weights: {source}" for kind, source in evaluated.sources.items()),
         f"- judged: {len(space)} classes of {space.name}; computed in {config.precision}, {data.interpolation}",

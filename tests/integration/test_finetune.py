@@ -98,8 +98,9 @@ def test_the_way_from_a_sharded_checkpoint_to_an_evaluated_run(pretrained, tmp_p
         assert alone["top1"] == row["top1"]
         assert alone["loss"] == pytest.approx(row["loss"], rel=1e-6), "in the run's own precision"
         assert printed["precision"] == "bf16"
-        written = json.loads((undisturbed / "evaluations/shards_validation/evaluation.json").read_text())
-        assert written["results"][0]["top1"] == row["top1"]
+    written = [json.loads(path.read_text()) for path in undisturbed.glob("evaluations/squares_validation*/*.json")]
+    found = {found["results"][0]["weights"]: found["results"][0]["top1"] for found in written}
+    assert found == {weights: row["top1"] for weights, row in by_weights.items()}, "the second leaves the first alone"
 
 
 def test_a_start_that_is_no_run_is_refused(tmp_path, shards):

@@ -18,7 +18,7 @@ DEMO = ["launch/pretrain.py", "--config", "configs/demo/pretrain.yaml", *WRONG]
 PROBLEMS = (
     "configs/demo/pretrain.yaml: 3 problems\n"
     "global_batch_size: must be a whole number in plain decimal digits, not '016'\n"
-    "zero.stag: unknown key; did you mean stage?\n"
+    "zero.stag: unknown key; did you mean zero.stage?\n"
     "data.shards: absent/_info.json is missing: absent is not a folder of shards; make them with "
     "`python launch/shards.py build`, or describe existing tars with `python launch/shards.py index`\n"
 )

@@ -69,7 +69,7 @@ def test_reports_every_problem_at_once(tmp_path):
         load_config(Outer, path=path, overrides=["inner.kind=c", "nonsense", "name.x=1"])
     text = str(caught.value)
     assert "nam: unknown key; did you mean name?" in text
-    assert "inner.rat: unknown key; did you mean rate?" in text
+    assert "inner.rat: unknown key; did you mean inner.rate?" in text
     assert "num_workers: must be a whole number" in text
     assert "'many'" in text
     assert "inner.kind: must be a or b, not 'c'" in text

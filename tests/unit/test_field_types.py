@@ -148,13 +148,13 @@ def test_values_go_by_the_type_of_their_field(tmp_path, key, text, value):
 
 @pytest.mark.parametrize("text", ["016", "1:30", "1_000", "0x10", "0o17", "1.0", "1e3", "true", "many", "9" * 5000])
 def test_whole_numbers_are_plain_decimal_digits(tmp_path, text):
-    with pytest.raises(ConfigError, match="count: must be a whole number in plain decimal digits, not '"):
+    with pytest.raises(ConfigError, match="count: must be a whole number in plain decimal digits, not "):
         read(tmp_path, "count", text)
 
 
 @pytest.mark.parametrize("text", ["1" + "0" * 18, "-" + "9" * 19, "9" * 5000])
 def test_a_whole_number_of_a_key_has_18_digits_at_most(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"count: must be a whole number .*, not '.* \(it has more than 18 digits\)"):
+    with pytest.raises(ConfigError, match=r"count: must be a whole number .*, not .* \(it has more than 18 digits\)"):
         read(tmp_path, "count", text)
 
 
@@ -185,7 +185,7 @@ def test_numbers_among_arguments_are_finite(tmp_path, text):
 
 @pytest.mark.parametrize("text", [".inf", "-.inf", ".nan", "inf", "1e999", "016", "1:30", "1_0.5", "0x1p3", "yes"])
 def test_numbers_are_finite_and_decimal(tmp_path, text):
-    with pytest.raises(ConfigError, match="rate: must be a finite number in plain decimal digits, not '"):
+    with pytest.raises(ConfigError, match="rate: must be a finite number in plain decimal digits, not "):
         read(tmp_path, "rate", text)
     with pytest.raises(ConfigError, match="pair: must be a list of 2, each of it a finite number"):
         read(tmp_path, "pair", f"[0, {text}]")
@@ -196,9 +196,9 @@ def test_numbers_are_finite_and_decimal(tmp_path, text):
     [
         ("flag", "yes", "flag: must be true or false, not 'yes'"),
         ("flag", "off", "flag: must be true or false, not 'off'"),
-        ("flag", "1", "flag: must be true or false, not '1'"),
+        ("flag", "1", "flag: must be true or false, not 1"),
         ("level", "true", "level: must be 0, 1 or 2, not 'true'"),
-        ("level", "3", "level: must be 0, 1 or 2, not '3'"),
+        ("level", "3", "level: must be 0, 1 or 2, not 3"),
         ("word", "Raw", "word: must be raw or ema, not 'Raw'"),
         ("size", "all", "size: must be a whole number in plain decimal digits or auto, not 'all'"),
         ("text", "null", "text: must be text, not null"),

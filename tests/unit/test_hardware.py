@@ -35,5 +35,11 @@ def test_keys_are_unique():
 
 def test_a_user_names_a_gpu_by_its_key():
     assert get_gpu("a100-40").memory_gib == 40
-    with pytest.raises(UserError, match=r"gpu: 'h1000' is not one of v100-32, a100-40, .*mi300x"):
-        get_gpu("h1000")
+    for key, hint in (
+        ("h100", r"did you mean h100-pcie or h100-80\?"),
+        ("H200", r"did you mean h200-141\?"),
+        ("b2000", r"did you mean b200\?"),
+        ("tpu", "known are v100-32, a100-40, .*mi300x"),
+    ):
+        with pytest.raises(UserError, match=f"gpu: '{key}' is none that is known; {hint}"):
+            get_gpu(key)

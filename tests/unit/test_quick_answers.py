@@ -33,7 +33,7 @@ TUNING = "configs/demo/finetune.yaml"
 FILES = sorted([*(ROOT / "launch").glob("[a-z]*.py"), *(ROOT / "launch/slurm").glob("*.py")])
 HELP = [[str(path.relative_to(ROOT)), "--help"] for path in FILES]
 REFUSED = [
-    (["launch/pretrain.py", "--config", DEMO, "zero.stag=1"], "zero.stag: unknown key; did you mean stage?"),
+    (["launch/pretrain.py", "--config", DEMO, "zero.stag=1"], "zero.stag: unknown key; did you mean zero.stage?"),
     (["launch/pretrain.py", "--config", "absent.yaml"], "absent.yaml: 1 problem\nno such file"),
     (["launch/pretrain.py", "--config", DEMO, "model.name=hornet_tiny"], "model.name: 'hornet_tiny' is not one of"),
     (["launch/pretrain.py", "--confg", DEMO], "the following arguments are required: --config"),
@@ -44,7 +44,7 @@ REFUSED = [
     (["launch/plan.py", "--config", DEMO, "schedule.min_lr=1"], "schedule.min_lr: must lie in 0..peak_lr"),
     (["launch/evaluate.py", "absent"], "absent: 1 problem\ndoes not exist"),
     (["launch/average.py", "newest", "absent"], "absent: 1 problem\ndoes not exist"),
-    (["launch/evaluate.py", "README.md", "evaluation.shard=x"], "evaluation.shard: unknown key"),
+    (["launch/evaluate.py", "README.md"], "README.md: 1 problem\nis a text file, not weights"),
     (["launch/verify_resume.py", "--config", TUNING, "start.fro=x"], "start.fro: unknown key"),
     (["launch/scaling.py", "plan", "--config", "configs/scaling/demo.yaml", "fit.law=x"], "fit.law: unknown key"),
     (["launch/verify_resume.py", "--config", DEMO, "--steps", "3"], "--steps: must be at least 8"),

@@ -3,4 +3,6 @@
 import argparse
 from typing import TypeAlias
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from hornet.cli.command_line import Parser
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hornet.errors import UserError
+from hornet.runs.begun import explain_no_run, is_run
 from hornet.runs.rows import Row, number
 
-MARKS = ("status.json", "config.yaml", "metrics.jsonl")
-"""A folder with one of these is a run."""
+EXPECTED = "a run directory, such as runs/NAME"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,10 @@ class RunFiles:
 
 def read_run(path: Path) -> RunFiles:
     """Read a run directory; raises UserError if it is none."""
-    if not any((path / mark).is_file() for mark in MARKS):
-        raise UserError(_explain_no_run(path))
+    if not path.is_dir():
+        raise UserError(f"{path}: is not a folder; give {EXPECTED}")
+    if not is_run(path):
+        raise UserError(f"{path}: {explain_no_run(path, expected=EXPECTED)}")
     problems: list[str] = []
 
     def read_object(name: str) -> Row:
@@ -96,14 +98,6 @@ def read_run(path: Path) -> RunFiles:
         beat=(path / "owner.json").stat().st_mtime if (path / "owner.json").is_file() else None,
         problems=problems,
     )
-
-
-def _explain_no_run(path: Path) -> str:
-    if not path.is_dir():
-        return f"{path}: is not a folder; give a run directory, such as runs/NAME"
-    runs = sorted(str(mark.parent) for mark in [*path.glob("*/status.json"), *path.glob("*/*/status.json")])
-    hint = f"did you mean {' or '.join(runs[:5])}?" if runs else "give a run directory, such as runs/NAME"
-    return f"{path}: is not a run: it holds neither {', '.join(MARKS[:-1])} nor {MARKS[-1]}; {hint}"
 
 
 def _read(path: Path, parse: Callable[[str], Any], problems: list[str], *, name: str | None = None) -> Any:

@@ -57,11 +57,12 @@ def render_results(files: RunFiles) -> Section | None:
     corrupted = list(_list_corruptions(files.suite))
     means = ["set", "weights", "step", "pixels", "crop", "mean error %", "mCE", "worst", "error %"]
     figures = [_render_figure(files.path, name) for name in files.suite]
+    num_sets = len({str(_object(found.get("question")).get("set", name)) for name, found in files.suite.items()})
     more = f" The first {NUM_ROWS} of {len(shown):,}." if len(shown) > NUM_ROWS else ""
     return Section(
         id="results",
         name="Evaluations",
-        title=f"Evaluations on {len(files.suite)} set{'' if len(files.suite) == 1 else 's'}",
+        title=f"Evaluations on {num_sets} set{'' if num_sets == 1 else 's'}",
         note=f"By launch/evaluate.py; all of it, each class included, is in evaluations/.{more}",
         body=render(
             TABLES,

@@ -5,6 +5,19 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from hornet.errors import UserError
+
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""What Hugging Face's tools and Accelerate call the weights in a folder; the first that is there is taken."""
+ZIP = b"PK\x03\x04"
+TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the format's own bound
+
 HEAD_BYTES = 512
 """How much of a file's start is looked at; the mark of a tar lies at byte 257."""
 
@@ -21,6 +34,34 @@ _FORMATS = {
     b"GGUF": "is a GGUF file; give weights of this network in PyTorch's format",
     b"\x80": "is a Python pickle that torch.save did not write; save its tensors by torch.save where it was made",
 }
+
+
+def read_weights_head(path: Path) -> bytes:
+    """Return the first bytes of a file that begins as a weight file does; raises UserError that says what it is."""
+    head = read_head(path)
+    if not head.startswith((ZIP, TORCH_BEFORE_1_6)) and count_header_bytes(head) is None:
+        raise UserError(f"{path} {explain_foreign_file(head)}")
+    return head
+
+
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a regular file; raises UserError."""
+    try:
+        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+            raise UserError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except FileNotFoundError as error:
+        target = f": it is a link to {path.readlink()}, which is not there" if path.is_symlink() else ""
+        raise UserError(f"{path} does not exist{target}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def count_header_bytes(head: bytes) -> int | None:
+    """Return the length of the header that a file of safetensors says it has; None if it is no such file."""
+    num_bytes = int.from_bytes(head[:8], "little")
+    return num_bytes if head[8:9] == b"{" and num_bytes <= _MAX_SAFETENSORS_HEADER_BYTES else None
 
 
 def explain_foreign_file(head: bytes) -> str:

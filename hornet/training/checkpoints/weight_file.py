@@ -15,20 +15,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hornet.errors import UserError
-from hornet.training.checkpoints.foreign import HEAD_BYTES, explain_archive, explain_foreign_file
+from hornet.training.checkpoints.foreign import (
+    FOLDER_FILES,
+    TORCH_BEFORE_1_6,
+    ZIP,
+    count_header_bytes,
+    explain_archive,
+    read_head,
+    read_weights_head,
+)
 from hornet.training.checkpoints.unpickling import PLAIN_CLASSES, load_pickled, shorten
 
-_ZIP = b"PK\x03\x04"
-_TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_MAX_SAFETENSORS_HEADER_BYTES = 100_000_000  # the format's own bound
-
-FOLDER_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""What Hugging Face's tools and Accelerate call the weights in a folder; the first that is there is taken."""
 _MAX_INDEX_BYTES = 64 << 20
 
 
@@ -51,35 +48,15 @@ def read_weight_file(path: Path) -> Any:
     """
     if path.name.endswith(".index.json"):
         return _read_parts(path)
-    head, num_bytes = _read_head(path)
-    if head.startswith(_ZIP):
+    head = read_weights_head(path)
+    if head.startswith(ZIP):
         problem = _explain_archive(path)
         if problem is not None:
             raise UserError(f"{path} {problem}")
         return load_pickled(path, classes=PLAIN_CLASSES, mmap=True)
-    if head.startswith(_TORCH_BEFORE_1_6):
+    if head.startswith(TORCH_BEFORE_1_6):
         return load_pickled(path, classes=PLAIN_CLASSES, mmap=False)
-    header_bytes = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{" and header_bytes <= _MAX_SAFETENSORS_HEADER_BYTES:
-        return _read_safetensors(path, is_whole=8 + header_bytes <= num_bytes)
-    raise UserError(f"{path} {explain_foreign_file(head)}")
-
-
-def _read_head(path: Path) -> tuple[bytes, int]:
-    """Return the first bytes of a regular file and its size; raises UserError."""
-    try:
-        if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-            raise UserError(f"{path} is not a regular file")
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES), path.stat().st_size
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist" + _name_target(path)) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _name_target(path: Path) -> str:
-    return f": it is a link to {path.readlink()}, which is not there" if path.is_symlink() else ""
+    return _read_safetensors(path, is_whole=8 + (count_header_bytes(head) or 0) <= path.stat().st_size)
 
 
 def _explain_archive(path: Path) -> str | None:
@@ -119,7 +96,8 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 def _read_index(index: Path) -> dict[str, str]:
     """Return tensor name -> file name; raises UserError if it is no such index, or names files elsewhere."""
-    _, num_bytes = _read_head(index)
+    read_head(index)
+    num_bytes = index.stat().st_size
     if num_bytes > _MAX_INDEX_BYTES:
         raise UserError(f"{index} has {num_bytes} bytes; an index of weights has {_MAX_INDEX_BYTES} at most")
     try:

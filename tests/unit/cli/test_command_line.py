@@ -4,7 +4,7 @@ import pytest
 
 from dense.config import TASKS
 from finetune.config import FinetuneConfig
-from hornet.cli.command_line import read_command_line
+from hornet.cli.command_line import propose, read_command_line
 from hornet.cli.configs import find_stage
 from pretrain.config import PretrainConfig
 
@@ -38,6 +38,19 @@ def test_a_config_of_another_stage_is_told_in_one_sentence_and_not_key_by_key(na
 def test_a_config_that_leaves_its_stage_open_is_told_key_by_key():
     assert find_stage({"run": {}, "schedule": {"num_epochs": 3}}) is None
     assert find_stage({"zero": {}, "start": {}}) is None, "of which of the two it is nobody knows"
+
+
+@pytest.mark.parametrize(
+    ("message", "more"),
+    [
+        ("argument COMMAND: invalid choice: 'biuld' (choose from 'build', 'index')", "; did you mean build?"),
+        ("argument method: invalid choice: 'bset' (choose from newest, best)", "; did you mean best?"),
+        ("argument method: invalid choice: 'x' (choose from newest, best)", ""),
+        ("the following arguments are required: --config", ""),
+    ],
+)
+def test_a_choice_that_is_none_names_the_nearest(message, more):
+    assert propose(message) == f"{message}{more}"
 
 
 def test_rollback_adds_windows_to_those_of_the_config():

@@ -46,6 +46,12 @@ def test_a_file_comes_before_one_of_the_package(tmp_path, capsys):
     [
         ("pretrain/hornet_tiny_gf_in1k.yml", r"did you mean pretrain/hornet_tiny_gf_in1k\.yaml\?"),
         ("mine/larg.yaml", r"did you mean mine/large\.yaml\?"),
+        ("tiny_gf_in1k.yaml", r"no such file; `hornet configs` lists"),
+        ("hornet_tiny_gf_in1k.yaml", r"did you mean pretrain/hornet_tiny_gf_in1k\.yaml\?"),
+        ("demo/pretrian.yaml", r"did you mean demo/pretrain\.yaml\?"),
+        ("nope.yaml", r"no such file; `hornet configs` lists"),
+        ("mine", r"mine: 1 problem\nis a folder; did you mean mine/large\.yaml\?"),
+        ("configs/demo", r"is a folder; did you mean demo/finetune\.yaml or demo/instances\.yaml or "),
         ("zzz", r"no such file; `hornet configs` lists"),
     ],
 )

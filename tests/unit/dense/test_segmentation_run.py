@@ -185,7 +185,7 @@ def test_a_run_of_segmentation_is_evaluated_as_it_evaluates_unless_told_otherwis
     assert trained == DEMO
     assert config.precision == "fp32"
     assert config.evaluation == dataclasses.replace(DEMO.evaluation, flip=True, factors=(0.5, 1.0))
-    with pytest.raises(ConfigError, match=r"evaluation.fip: unknown key; did you mean flip\?"):
+    with pytest.raises(ConfigError, match=r"evaluation.fip: unknown key; did you mean evaluation\.flip\?"):
         read_dense(tmp_path, tmp_path, config=None, overrides=["evaluation.fip=true"])
     with pytest.raises(ConfigError, match="is for classifiers"):
         read_dense(tmp_path, tmp_path, config=Path("x.yaml"), overrides=[])

@@ -123,7 +123,10 @@ def test_auto_is_as_much_as_fits(plan):
     [
         (["--gpus", 63], "global_batch_size 4096 cannot be divided over 63 ranks; world sizes that divide it: 1, 2,"),
         (["--gpus", 8, "micro_batch_size=512"], "error: micro_batch_size: 512 with zero.stage=1 takes "),
-        (["--gpus", 8, "--gpu", "v100-32", "--from-run", "nowhere"], "nowhere: holds no measured speed"),
+        (
+            ["--gpus", 8, "--gpu", "v100-32", "--from-run", "nowhere"],
+            "--from-run: nowhere does not exist; give the directory",
+        ),
         (
             ["--gpus", 64, "--time-limit", "1:00:00", "--signal-lead", 10],
             "signal lead: 10 s are too short for two of the longest",
@@ -166,8 +169,8 @@ def test_bf16_needs_a_gpu_that_has_it(plan, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gpu", "h1000"], "error: gpu: 'h1000' is not one of v100-32, a100-40"),
-        (["zero.stag=1"], "zero.stag: unknown key; did you mean stage?"),
+        (["--gpu", "h1000"], "error: gpu: 'h1000' is none that is known; did you mean h100-80"),
+        (["zero.stag=1"], "zero.stag: unknown key; did you mean zero.stage?"),
         (["zero", "--gpus", 8], "an override is written key=value"),
         (["--time-limit", "soon"], "argument --time-limit: 'soon' is not a time as SLURM has it"),
         (["--gpus", 0], "argument --gpus: must be above 0, not 0"),
@@ -193,6 +196,12 @@ def test_a_time_limit_is_read_as_sbatch_reads_it(plan, text, hours):
 def test_no_limit_is_no_limit(plan):
     _, out, _ = plan(LARGE, "--gpus", 64, "--time-limit", "UNLIMITED", "--json")
     assert json.loads(out)["attempts"] is None
+
+
+def test_a_study_is_planned_by_another_command(plan):
+    code, _, err = plan("configs/scaling/demo.yaml")
+    assert code == 2
+    assert "1 problem\nis a study of many runs; plan it by `python launch/scaling.py plan --config " in err
 
 
 def test_a_file_that_is_no_run_is_refused(plan, tmp_path):

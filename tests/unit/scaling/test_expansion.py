@@ -173,7 +173,7 @@ def test_problems_of_all_groups_come_together_and_once(tmp_path):
         "tuned": TUNED | {"from": "other", "sizes": ["pico"]},
     }
     assert problems_of(tmp_path, groups=groups) == [
-        "groups.grid: zero.stag: unknown key; did you mean stage?",
+        "groups.grid: zero.stag: unknown key; did you mean zero.stage?",
         "groups.other: run.seed: may not be overridden; list `seeds`",
     ]
     groups = {"grid": GRID, "tuned": TUNED | {"sizes": ["pico"]}}

@@ -187,7 +187,9 @@ def test_checkpoints_of_a_run_become_a_run_that_is_read_as_one(make, alone, toy_
     assert read_evaluation(averaged.folder, config=None, overrides=[]).evaluation.split == "train"
     with pytest.raises(UserError, match="holds no averaged weights"):
         read_pretrained(averaged.folder, weights="ema", label_space=None)
-    with pytest.raises(UserError, match="averages/newest: is there already; remove it, or name another folder"):
+    with pytest.raises(
+        UserError, match="averages/newest: is there already; remove it to make it anew, or give output="
+    ):
         make("newest", run, "count=2")
     with pytest.raises(UserError, match="holds 3 checkpoints, and count=4 asks for more"):
         make("newest", run, "count=4", f"output={tmp_path / 'more'}")
@@ -236,7 +238,7 @@ def test_a_soup_and_the_way_from_start_to_end(make, alone, toy_set, tmp_path):
     ("method", "words", "message"),
     [
         ("newest", ["absent"], "absent: 1 problem\ndoes not exist; give a run directory, or a checkpoint in one"),
-        ("newest", ["."], "holds no config.yaml; give a run directory"),
+        ("newest", ["."], r"nor metrics\.jsonl; did you mean other or run\?"),
         ("newest", ["run", "count=0"], "count: must be at least 1, not 0"),
         ("best", ["run", "other"], "sources: best takes one run, not 2"),
         ("soup", ["run"], "sources: a soup needs at least two runs or checkpoints"),

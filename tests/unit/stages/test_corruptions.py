@@ -1,14 +1,21 @@
 """ImageNet-C's folders and mean corruption error, against published numbers."""
 
 import re
+import shutil
 import sys
 
 import pytest
 
+from hornet.config import build_config
 from hornet.data.config import EvaluationConfig
 from hornet.data.corruptions.names import COUNTED, EXTRA, SEVERITIES
+from hornet.data.loader import open_evaluation_stream
 from hornet.errors import UserError
-from hornet.stages.corruptions import ALEXNET_ERRORS, list_corrupted, list_images, summarise
+from hornet.overrides import apply_overrides
+from hornet.shards.manifest import read_manifest
+from hornet.stages.config import EvaluateConfig
+from hornet.stages.corruptions import ALEXNET_ERRORS, identify, list_corrupted, list_images, summarise
+from tests.unit.shards.making import make_set
 
 # AlexNet's errors by severity, as another publication of them gives them.
 BY_SEVERITY = {
@@ -114,6 +121,31 @@ def test_a_folder_of_sets_is_read(tmp_path):
     assert len(list_names(tmp_path)[0]) == 10
     with pytest.raises(UserError, match=r"^corruption_names: .* holds no sets of frost$"):
         list_names(tmp_path, "frost", "fog")
+
+
+def test_a_folder_of_sets_is_known_by_all_that_is_in_it(tmp_path, toy_set):
+    """Whatever is asked of it; a copy elsewhere is the same, and one with another set in it is not."""
+    for name in ("snow/1", "snow/2", "snow/3", "snow/4", "snow/5"):
+        shutil.copytree(toy_set, tmp_path / "c" / name)
+    found = [name_sets(tmp_path / "c", "corruptions=true", *more) for more in ((), ("corruption_names=[snow]",))]
+    shutil.copytree(tmp_path / "c", tmp_path / "copy/c")
+    other = make_set(tmp_path / "other", samples_per_shard=5)
+    assert found[0] == found[1] == name_sets(tmp_path / "copy/c", "corruptions=true")
+    assert found[0][0] == "c"
+    alone = name_sets(toy_set, "corruptions=true")
+    assert alone == name_sets(toy_set) != found[0], "corruptions that are made here are of one set"
+    assert alone[0] == read_manifest(toy_set).name
+    shutil.rmtree(tmp_path / "c/snow/5")
+    shutil.copytree(other, tmp_path / "c/snow/5")
+    assert name_sets(tmp_path / "c", "corruptions=true")[1] != found[0][1]
+
+
+def name_sets(folder, *overrides):
+    values = {"source": "x.pth", "evaluation": {"shards": str(folder), "split": "train", "image_size": 224}}
+    assert not apply_overrides(values, overrides)
+    config = build_config(EvaluateConfig, values, source="here")
+    first = list_images(config.evaluation, names=())[0][0].data if config.corruptions else config.evaluation
+    return identify(config, open_evaluation_stream(first))
 
 
 @pytest.mark.parametrize("place", ["set", "s3://bucket/set", "tars/a-{000..003}.tar"])

@@ -15,12 +15,16 @@ from hornet.errors import UserError
 from hornet.shards.label_space import LabelSpace
 from hornet.stages.evaluation import Evaluated, Row
 from hornet.stages.pretrained import describe_usual
-from hornet.stages.results import find_folder, write_results
+from hornet.stages.result_place import find_place
+from hornet.stages.results import write_results
+from hornet.training.checkpoints.foreign import ZIP
 from hornet.training.evaluate import Evaluation
 from hornet.training.measures import Calibration, ClassCount, Confusion, Measurement
 from pretrain.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[3]
+SET = {"set_name": "digits", "set_fingerprint": "a" * 64}
+OTHER_SET = {**SET, "set_fingerprint": "b" * 64}
 RESULT = {"top1": 50.0, "top5": 100.0, "loss": 1.5, "num_images": 4, "num_bad_images": 0}
 
 
@@ -74,7 +78,7 @@ def test_a_run_that_evaluates_nothing_says_its_size(tmp_path):
 )
 def test_a_weight_file_is_evaluated_as_the_original_evaluates(tmp_path, overrides, image_size, crop_fraction):
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     found = read(file, "evaluation.shards=s", *overrides)
     assert (found.precision, found.evaluation.image_size, found.evaluation.crop_fraction) == (
         "fp32",
@@ -112,14 +116,18 @@ def make_row(*, loss=1.5, top1=50.0, **values):
     return Row(**row, measurement=measurement)
 
 
+def make_evaluated(*rows, **values):
+    space = LabelSpace(name="pets", classes=("cat", "dog"))
+    found = {"model": "m", "sources": {"raw": "x"}, "judged": space, "missing": (), "step": 40, **SET, **values}
+    return Evaluated(rows=rows, **found)
+
+
 def report(tmp_path, monkeypatch, *rows, as_json=False, overrides=()):
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     config = read(file, "evaluation.shards=s", "model=hornet_large_gf_img384", *overrides)
     space = LabelSpace(name="pets", classes=("n01440764", "a|b"))
-    found = Evaluated(
-        model="hornet_large_gf_img384", sources={"raw": str(file)}, judged=space, missing=(), rows=tuple(rows)
-    )
+    found = make_evaluated(*rows, model="hornet_large_gf_img384", sources={"raw": str(file)}, judged=space, step=None)
     monkeypatch.setattr("hornet.stages.evaluation.evaluate_weights", lambda config, world: found)
     command.report(config, as_json=as_json)
 
@@ -178,12 +186,100 @@ def test_a_sweep_is_a_curve(tmp_path, monkeypatch):
     assert "Top-1 in percent over pixels" in figure
 
 
-def test_a_run_has_its_evaluations(tmp_path):
+def write(config, *, top1=50.0, **values):
+    """Write an evaluation as the command does, and return its folder within the run."""
+    place = find_place(config, make_evaluated(make_row(top1=top1), **values))
+    write_results(config, make_evaluated(make_row(top1=top1), **values), place)
+    return str(place.folder.relative_to(config.source))
+
+
+def read_top1(path):
+    return json.loads((path / "evaluation.json").read_text())["results"][0]["top1"]
+
+
+def test_a_run_has_its_evaluations_by_the_name_of_the_set(tmp_path):
     run = write_run(tmp_path / "r")
-    config = read(run, "evaluation.shards=data/imagenet-r", "judge={by_name: true, subset: imagenet-r}")
-    assert find_folder(config) == run / "evaluations/imagenet-r_validation_imagenet-r"
+    assert write(read(run)) == "evaluations/digits_validation"
+    config = read(run, "judge={by_name: true, subset: imagenet-r}")
+    assert write(config) == "evaluations/digits_validation_imagenet-r"
+    config = read(run, "judge={by_name: true, subset: /lists/fish.txt}")
+    assert write(config) == "evaluations/digits_validation_fish.txt"
+    assert write(read(run), **{**SET, "set_name": "../a/b"}) == "evaluations/.._a_b_validation"
     (run / "checkpoints/step_00000040").mkdir(parents=True)
-    assert find_folder(read(run / "checkpoints/step_00000040")) == run / "evaluations/shards_validation"
+    inside = read(run / "checkpoints/step_00000040")
+    assert find_place(inside, make_evaluated(make_row())).folder == run / "evaluations/digits_validation"
+    file = tmp_path / "w.pth"
+    file.write_bytes(ZIP)
+    assert find_place(read(file, "model=hornet_tiny_gf", "evaluation.shards=s"), make_evaluated(make_row())) is None
+
+
+def test_another_set_of_the_same_name_has_a_folder_of_its_own(tmp_path):
+    run = write_run(tmp_path / "r")
+    names = [write(read(run), top1=top1, **values) for top1, values in ((50.0, SET), (60.0, OTHER_SET), (70.0, SET))]
+    assert names == [f"evaluations/digits{mark}_validation" for mark in ("", "-bbbbbbbb", "")]
+    assert [read_top1(run / name) for name in names[:2]] == [70.0, 60.0], "the same question replaces its own answer"
+    assert write(read(run), top1=80.0, **OTHER_SET) == names[1]
+
+
+QUESTIONS = ("weights=both", "sizes=[48,64]", "corruptions=true", "probe={}", "precision=bf16", "num_confusions=3")
+
+
+def test_another_question_leaves_the_answers_to_others_alone(tmp_path):
+    run = write_run(tmp_path / "r")
+    asked = [(), *((question,) for question in QUESTIONS)]
+    names = [write(read(run, *overrides), top1=float(number)) for number, overrides in enumerate(asked)]
+    assert names[:3] == [f"evaluations/digits_validation{mark}" for mark in ("", "-2", "-3")]
+    assert [read_top1(run / name) for name in names] == list(range(len(asked)))
+    again = [write(read(run, *overrides), top1=50.0 + number) for number, overrides in enumerate(asked)]
+    assert again == names
+    assert [read_top1(run / name) for name in names] == [50.0 + number for number in range(len(asked))]
+    how_it_is_read = ("evaluation.num_workers=2", "evaluation.batch_size=7", "evaluation.shards=/a/copy")
+    assert write(read(run, *how_it_is_read)) == names[0]
+
+
+def test_weights_of_another_step_leave_those_of_an_earlier_one_alone(tmp_path):
+    run = write_run(tmp_path / "r")
+    (run / "tensorboard").mkdir()
+    names = [write(read(run), top1=float(step), step=step) for step in (40, 80)]
+    assert names == ["evaluations/digits_validation", "evaluations/digits_validation-2"]
+    assert [read_top1(run / name) for name in names] == [40.0, 80.0]
+    other = write(read(run, "crops=[null]"), top1=1.0, step=80)
+    assert other == "evaluations/digits_validation-3"
+    points = {folder.name: read_board(folder) for folder in (run / "tensorboard/evaluations").iterdir()}
+    assert points["digits_validation"]["top1/raw, 384 pixels, warped"] == [(40, 40.0), (80, 80.0)], "one curve"
+    assert points["digits_validation-3"]["top1/raw, 384 pixels, warped"] == [(80, 1.0)]
+    assert len(points) == 2
+
+
+def test_what_an_earlier_release_or_a_damaged_disk_left_stays(tmp_path):
+    run = write_run(tmp_path / "r")
+    for name, text in (("digits_validation", '{"results": []}'), ("digits-aaaaaaaa_validation", "{")):
+        (run / "evaluations" / name).mkdir(parents=True)
+        (run / "evaluations" / name / "evaluation.json").write_text(text)
+    assert write(read(run)) == "evaluations/digits-aaaaaaaa_validation-2"
+    assert (run / "evaluations/digits_validation/evaluation.json").read_text() == '{"results": []}'
+    (run / "evaluations/empty_validation").mkdir()
+    assert write(read(run), **{**SET, "set_name": "empty"}) == "evaluations/empty_validation"
+
+
+def test_a_folder_that_was_asked_for_and_holds_another_evaluation_is_left_alone(tmp_path, monkeypatch):
+    output = f"output={tmp_path / 'out'}"
+    report(tmp_path, monkeypatch, make_row(), overrides=[output])
+    report(tmp_path, monkeypatch, make_row(top1=75.0), overrides=[output])
+    assert read_top1(tmp_path / "out") == 75.0, "the same question"
+    for override in ("sizes=[384,224]", "evaluation.shards=/another/set"):
+        with pytest.raises(UserError) as caught:
+            report(tmp_path, monkeypatch, make_row(), overrides=[output, override])
+        assert str(caught.value) == (
+            f"output: {tmp_path / 'out'} holds another evaluation, of {tmp_path / 'w.pth'} on s; "
+            "name another folder, or remove that one"
+        )
+    assert read_top1(tmp_path / "out") == 75.0
+
+
+def read_board(folder):
+    board = EventAccumulator(str(folder)).Reload()
+    return {name: [(event.step, event.value) for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
 
 
 def test_a_runs_tensorboard_shows_its_evaluations_at_the_step_of_the_weights(tmp_path):
@@ -192,16 +288,15 @@ def test_a_runs_tensorboard_shows_its_evaluations_at_the_step_of_the_weights(tmp
     (run / "tensorboard").mkdir()
     rows = [make_row(), make_row(image_size=224, crop_fraction=0.875, top1=75.0)]
     rows += [make_row(corruption=f"fog/{severity}", top1=20.0) for severity in range(1, 6)]
-    space = LabelSpace(name="pets", classes=("cat", "dog"))
-    found = Evaluated(model="m", sources={"raw": "x"}, judged=space, missing=(), rows=tuple(rows), step=40)
-    write_results(read(run), found, run / "evaluations/shards_validation")
-    board = EventAccumulator(str(run / "tensorboard/evaluations/shards_validation")).Reload()
-    values = {name: [(event.step, event.value) for event in board.Scalars(name)] for name in board.Tags()["scalars"]}
+    found, config = make_evaluated(*rows), read(run)
+    write_results(config, found, find_place(config, found))
+    values = read_board(run / "tensorboard/evaluations/digits_validation")
     assert values["top1/raw, 384 pixels, warped"] == [(40, 50.0)]
     assert values["calibration_error/raw, 224 pixels, crop 0.875"] == [(40, 12.5)]
     assert values["corruption_error/raw, 384 pixels, warped"] == [(40, 80.0)]
     assert not any(name.startswith("mce") for name in values)
-    write_results(read(run), found, tmp_path / "elsewhere")
+    config = read(run, f"output={tmp_path / 'elsewhere'}")
+    write_results(config, found, find_place(config, found))
     assert len(list(run.rglob("events.*"))) == 1, "a folder outside of the run has no board"
 
 
@@ -236,7 +331,7 @@ def test_a_config_goes_over_the_runs_own_section(tmp_path):
 )
 def test_bad_settings_are_named(tmp_path, override, message):
     file = tmp_path / "w.pth"
-    file.touch()
+    file.write_bytes(ZIP)
     with pytest.raises(ConfigError, match=message):
         read(file, "evaluation.shards=s", "model=hornet_tiny_gf", override)
 

@@ -147,7 +147,7 @@ def test_the_command_ends_before_the_export_when_offline(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    (tmp_path / "x.pth").touch()  # no weight file, which an export would say
+    (tmp_path / "x.pth").write_bytes(b"PK\x03\x04")  # no weight file, which an export would say
     command = ["export.py", str(tmp_path / "x.pth"), str(tmp_path / "out"), "image_size=32", "push_to=me/tiny"]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as ended:

@@ -194,6 +194,19 @@ def test_evaluations_by_themselves_are_shown(run):
     )
 
 
+def test_two_questions_to_one_set_are_rows_of_one_table(run):
+    for name in ("imagenet-r_validation", "imagenet-r_validation-2"):
+        path = run / "evaluations" / name / "evaluation.json"
+        path.parent.mkdir(exist_ok=True)
+        found = json.loads((run / "evaluations/imagenet-r_validation/evaluation.json").read_text())
+        path.write_text(json.dumps({**found, "question": {"set": "a" * 64}}))
+    read = Reader(report(run)[0])
+    assert "Evaluations on 2 sets" in read.text, "by what was asked of which set, and one without it"
+    cells = "".join(read.text.split())
+    assert "imagenet-r_validationraw12224warped61.50" in cells
+    assert "imagenet-r_validation-2raw12224warped61.50" in cells
+
+
 def test_a_damaged_evaluation_is_named_by_its_set(run):
     (run / "evaluations/fliers_train/evaluation.json").write_text("{")
     page, problems = report(run)
