@@ -44,7 +44,10 @@ keys:
 def main() -> None:
     """Read the command line, then make the weights."""
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage="%(prog)s [-h] [--json] {newest,best,soup,interpolate} RUN [RUN ...] [key=value ...]",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("method", choices=("newest", "best", "soup", "interpolate"), help="what to make; see below")
     parser.add_argument("sources", nargs="+", metavar="RUN", help="run directories, then key=value")
