@@ -29,4 +29,6 @@ def classify(run: Path, image: Path) -> str:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/classify_an_image.py RUN IMAGE")
     print(classify(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -25,4 +25,6 @@ def describe(folder: Path, *, split: str = "train") -> list[str]:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python examples/read_a_set.py SET")
     print("\n".join(describe(Path(sys.argv[1]))))

@@ -20,4 +20,6 @@ def train(
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python examples/stream_images.py SET")
     print("\n".join(train(sys.argv[1])))

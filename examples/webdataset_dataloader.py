@@ -1,4 +1,7 @@
-"""webdataset's stages in a plain DataLoader: python examples/webdataset_dataloader.py TARS [fork|spawn]."""
+"""webdataset's stages in a plain DataLoader: python examples/webdataset_dataloader.py TARS [fork|spawn].
+
+Each sample of the tars needs an image, NAME.jpg, and its caption, NAME.txt.
+"""
 
 import sys
 from pathlib import Path
@@ -19,6 +22,8 @@ def make_loader(tars: str, *, context: str = "fork", index: Path | None = None) 
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit("usage: python examples/webdataset_dataloader.py TARS [fork|spawn]")
     loader = make_loader(sys.argv[1], context=sys.argv[2] if len(sys.argv) > 2 else "fork")
     for images, captions in loader:  # an epoch
         print(loader.step, tuple(images.shape), captions[0])

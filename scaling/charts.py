@@ -233,7 +233,7 @@ def _plot_figure(figure: Figure, axes: Any) -> None:
         numbers = [number for series in figure.series for number in (*series.x, *series.y)]
         axes.plot([min(numbers), max(numbers)], [min(numbers), max(numbers)], "--", color="gray", linewidth=0.8)
     axes.grid(alpha=0.3, which="both")
-    if any(series.label for series in figure.series):
+    if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize="xx-small")
 
 

@@ -46,7 +46,12 @@ keys:
 
 def main() -> None:
     """Read the command line, then make the weights."""
-    parser = Parser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        usage="%(prog)s [-h] [--json] {newest,best,soup,interpolate} RUN [RUN ...] [key=value ...]",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("method", choices=("newest", "best", "soup", "interpolate"), help="what to make; see below")
     parser.add_argument("sources", nargs="+", metavar="RUN", help="run directories, then key=value")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

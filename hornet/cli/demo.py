@@ -252,7 +252,7 @@ def start(title: str, command: list[object]) -> Iterator[subprocess.Popen[bytes]
             ask_to_stop(family)
         finally:
             kill(family)
-        print_to_pipe(f"demo: ended, and {title} with it; the same command goes on", file=sys.stderr)
+        print(f"demo: ended, and {title} with it; the same command goes on", file=sys.stderr, flush=True)
         raise
 
 

@@ -1,4 +1,4 @@
-"""A small realistic data set without ImageNet: 6,900 public-domain images in about 110 classes, as shards.
+"""A small realistic data set without ImageNet: 6,692 public-domain images in 106 classes, as shards.
 
 The images are those of Debian's package openclipart-png: PNGs of every mode and size, in a tree of folders. This
 fetches the package (nothing is installed, no root is needed), makes a class of each folder that has enough images,

@@ -1,14 +1,14 @@
 """Make, index and describe sets of shards: webdataset tars, an index, a manifest.
 
 Some uses:
-  python launch/shards.py build photos/train shards/photos --split train
-  python launch/shards.py build photos/val shards/photos --split validation
+  python launch/shards.py build photos/train data/photos --split train
+  python launch/shards.py build photos/val data/photos --split validation
   python launch/shards.py index imagenet-22k-wds --classes imagenet-22k
-  python launch/shards.py info shards/photos --page photos.html
-  python launch/shards.py verify shards/photos --report findings.jsonl
-  python launch/shards.py subset shards/photos shards/photos-10 --fraction 0.1
-  python launch/shards.py duplicates shards/photos shards/photos --output exclude.jsonl
-  python launch/shards.py bench shards/photos --rate 1500 --gpus 8
+  python launch/shards.py info data/photos --page photos.html
+  python launch/shards.py verify data/photos --report findings.jsonl
+  python launch/shards.py subset data/photos data/photos-10 --fraction 0.1
+  python launch/shards.py duplicates data/photos data/photos --output exclude.jsonl
+  python launch/shards.py bench data/photos --rate 1500 --gpus 8
 """
 
 import argparse

@@ -90,6 +90,7 @@ def describe_speed(report: SpeedReport, *, images_per_second: float, num_gpus: i
         f"{num_gpus} GPU{'s' if num_gpus > 1 else ''} at {images_per_second:g} images/s: {rate * cost:.1f} cores, "
         f"{rate * report.bytes_per_image / 1e6:.0f} MB/s from the shards; this machine has {num_cores} "
         f"core{'s' if num_cores > 1 else ''}, good for {num_cores / cost:.0f} images/s at most",
+        "(the last figure comes from the CPU time of an image; a machine that is busy with other things gives less)",
     ]
     if rate * cost > num_cores:
         lines.append("these cores do not feed them; smaller images (build --max-short-edge) or more cores would")

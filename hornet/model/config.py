@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,7 +79,9 @@ class ModelConfig(Settings):
         if "head_init_scale" in (self.arguments or {}) and self.head_init_scale != 1:
             yield "arguments.head_init_scale: head_init_scale says it too; leave out one of them"
         if self.name.startswith("hornet_") and self.module is None and self.name not in VARIANTS:
-            yield f"name: {self.name!r} is not one of {', '.join(VARIANTS)}"
+            near = difflib.get_close_matches(self.name, VARIANTS, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(VARIANTS)}"
+            yield f"name: {self.name!r} is not one of our networks; {hint}"
         yield from find_module_problems(self.module)
         for key, value in (self.arguments or {}).items():
             if key.startswith("pretrained") and key not in RESERVED:

@@ -47,7 +47,7 @@ def _describe_run(plan: Plan) -> Iterator[tuple[str, str]]:
         "network",
         f"{network.name} at {network.image_size} pixels, {basis.samples.num_classes:,} classes: "
         f"{network.num_parameters / 1e6:.1f} M parameters, "
-        f"{_digits(network.published_gflops)} GFLOPs an image (published), "
+        f"{_digits(network.published_gflops)} GFLOPs an image (counted as the paper does), "
         f"{_digits(network.training_flops_per_image / 1e9)} GFLOP to train on one",
     )
     yield (

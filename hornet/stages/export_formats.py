@@ -7,6 +7,7 @@ compared with the network.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -106,6 +107,8 @@ def _write_original(outgoing: Outgoing) -> dict[str, str]:
 
 
 def _write_onnx(outgoing: Outgoing) -> dict[str, str]:
+    # Torch's own exporter does what torch warns of.
+    warnings.filterwarnings("ignore", category=FutureWarning, message=r"`isinstance\(treespec, LeafSpec\)`")
     try:
         torch.onnx.export(
             outgoing.program,

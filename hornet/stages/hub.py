@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from hornet.errors import UserError
@@ -21,6 +21,8 @@ def require_login(api: HfApi) -> None:
     Asked before an export, which may take minutes.
     """
     with _in_one_sentence(api, hint="or leave push_to out"):
+        if constants.HF_HUB_OFFLINE:  # said first: who is logged out gets another error
+            raise OfflineModeIsEnabled
         api.whoami()
 
 

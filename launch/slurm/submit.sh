@@ -28,6 +28,19 @@ fail() {
     exit 2
 }
 
+# sbatch's own errors, after one sentence where there is no cluster behind it.
+submit() {
+    local errors='' status=0
+    { errors=$(sbatch "$@" 2>&1 >&3) || status=$?; } 3>&1
+    case $errors in
+    *'command not found'* | *'configuration source'* | *'unable to status file'*)
+        echo "submit.sh: no SLURM cluster is set up on this machine; submit on one of a cluster, or name its slurm.conf in SLURM_CONF" >&2
+        ;;
+    esac
+    [ -z "$errors" ] || echo "$errors" >&2
+    return "$status"
+}
+
 # What a job asks for: among the options, else in its script.
 find_option() {
     local option value
@@ -60,7 +73,7 @@ dry_run() {
     num_ranks=$((nodes * per_node))
     signal=$(find_option signal)
     [ "${signal##*@}" = "$signal" ] || lead=${signal##*@}
-    try "would SLURM take it?" sbatch --test-only "${options[@]}" "$root/launch/slurm/$stage.sbatch" "$@"
+    try "would SLURM take it?" submit --test-only "${options[@]}" "$root/launch/slurm/$stage.sbatch" "$@"
     try "the plan" "$PYTHON" "$root/launch/plan.py" --config "$@" --gpus "$num_ranks" \
         --time-limit "$(find_option time)" --signal-lead "$lead" ${GPU:+--gpu "$GPU"}
     try "the rehearsal" "$PYTHON" "$root/launch/slurm/rehearse.py" --config "$@" --ranks "$num_ranks"
@@ -107,6 +120,6 @@ if [ -n "$is_dry" ]; then
     dry_run "${@:2}"
     exit
 fi
-sbatch "${options[@]}" "$root/launch/slurm/$stage.sbatch" "${@:2}"
+submit "${options[@]}" "$root/launch/slurm/$stage.sbatch" "${@:2}"
 # shellcheck disable=SC2154  # from describe.py
 echo "run directory: $run_path (logs in $run_path/logs); stop it for good: touch $run_path/STOP"

@@ -313,6 +313,17 @@ def test_submitting(fake, place):
     assert "sbatch --array=1-5%1 --no-requeue" in read_log(place)
 
 
+def test_sbatch_without_a_cluster_is_one_sentence_first(fake, place):
+    sbatch = place.folder / "programs/sbatch"
+    said = "sbatch: fatal: Could not establish a configuration source"
+    sbatch.write_text(f"#!/usr/bin/env bash\necho '{said}' >&2; exit 1\n")
+    done = submit_command(fake, "pretrain", place.config, check=1)
+    first, second = done.stderr.splitlines()
+    assert first.startswith("submit.sh: no SLURM cluster is set up on this machine; ")
+    assert second == said
+    assert "run directory" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("failing", "verdict"),
     [

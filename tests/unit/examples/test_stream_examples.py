@@ -261,8 +261,8 @@ def test_the_loops_in_the_documentation_run_as_they_stand(toy_set):
     programs = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     training, evaluation = (program.replace("num_workers=8", "num_workers=1") for program in programs)
     names: dict[str, Any] = {"first_step": 2, "num_steps": 1}
-    exec(training.replace('"shards/in1k"', repr(str(toy_set))).replace("1024", "16"), names)
+    exec(training.replace('"data/imagenet-1k"', repr(str(toy_set))).replace("1024", "16"), names)
     assert names["images"].shape == (16, 3, 224, 224)
-    evaluation = evaluation.replace('"shards/in1k"', f'{str(toy_set)!r}, split="train"')
+    evaluation = evaluation.replace('"data/imagenet-1k"', f'{str(toy_set)!r}, split="train"')
     exec(evaluation.replace("stream.iterate()", "(batches := list(stream.iterate()))"), names)
     assert sum(batch.is_real.sum() for batch in names["batches"]) == len(names["images"]) == 48

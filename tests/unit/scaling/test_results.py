@@ -9,7 +9,7 @@ import pytest
 
 from scaling.analysis import fit_study, judge_predictions, list_laws, write_fits, write_predictions
 from scaling.budgets import describe_budgets, find_budgets, list_isoflop_rows, plot_budgets
-from scaling.charts import render_chart, save_charts
+from scaling.charts import Figure, Series, render_chart, save_charts
 from scaling.checklist import list_answers
 from scaling.config import LAWS
 from scaling.costs import estimate
@@ -170,6 +170,15 @@ def test_what_is_held_out_is_foretold_before_it_starts_unseen_and_never_again(st
     (judged,) = judge_predictions(study, results_of(study, cells))
     assert judged["measured"] == pytest.approx(0.002)
     assert judged["is_inside"] is False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:No artists with labels")
+def test_a_figure_of_held_out_points_alone_has_no_legend(tmp_path):
+    series = Series(label="gf", x=(1.0, 2.0), y=(1.1, 2.1), names=("a", "b"), is_held_out=(True, True))
+    figure = Figure(file="foretold", title="", x_name="law", y_name="run", series=(series,), note="2 runs")
+    save_charts([figure], tmp_path)
+    assert (tmp_path / "foretold.svg").exists()
 
 
 @pytest.mark.slow

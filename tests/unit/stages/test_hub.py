@@ -132,6 +132,8 @@ def test_offline_and_logged_out_are_one_sentence(hub: Hub, tmp_path: Path, monke
         UserError, match="push_to: HF_HUB_OFFLINE forbids any connection; unset it, or leave push_to out"
     ):
         require_login(HfApi(endpoint=hub.endpoint, token=TOKEN))
+    with pytest.raises(UserError, match="push_to: HF_HUB_OFFLINE forbids any connection"):
+        require_login(HfApi(endpoint=hub.endpoint))
 
 
 def test_settings_are_checked_before_anything_else(tmp_path: Path) -> None:
