@@ -102,7 +102,10 @@ def test_no_docstring_is_a_name_once_more():
             {"hornet/training/engines/deepspeed.py", "hornet/training/engines/deepspeed_private.py"},
         ),
         (r"^\s*(import|from) accelerate", {"hornet/training/engines/accelerate.py"}),
-        (r"os\.environ", {"hornet/world.py", "hornet/field_types.py", "hornet/cli/demo.py"}),  # $NAME in a path
+        (
+            r"os\.environ",
+            {"hornet/world.py", "hornet/field_types.py", "hornet/cli/demo_processes.py"},
+        ),  # $NAME in a path
         (r"^\s*(import|from) (yaml|pydantic)", {"hornet/yaml_text.py"}),
         # A checkout's own code; networks of the user's beside the command; a child has its parent's.
         (r"sys\.path", {"launch/_checkout.py", "hornet/model/own_module.py", "hornet/data/prefetch.py"}),

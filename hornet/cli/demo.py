@@ -5,31 +5,20 @@ the folder it is started in. What is there already stays: a whole set is taken, 
 
 import argparse
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
-
-import psutil
 
 from hornet.cli import print_to_pipe
+from hornet.cli.demo_processes import BIN, catch_signals, kill, list_family, start
 from hornet.durable import read_json_lines
 from hornet.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
-BIN = Path(sys.executable).parent
 DATA = Path("data/demo")
 RUNS = Path("runs/demo")
 SPLITS = ("train", "validation")
-STOP_SECONDS = 60.0
-"""How long a command that is asked to stop may take: a training writes a checkpoint."""
 KILL_AFTER_STEP = 50
 NUM_RANKS = 2
 # Not `accelerate launch`: on CPUs it starts one process, whatever number it is asked for.
@@ -175,85 +164,11 @@ def call_and_kill(title: str, command: list[object], run: Path, *, after_step: i
     print_to_pipe(f"demo: SIGKILL to all ranks after step {read_last_step(run)}")
 
 
-def list_family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """Return a command's process and all below it: torchrun's ranks have groups and sessions of their own."""
-    try:
-        launcher = psutil.Process(process.pid)
-        return [launcher, *launcher.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def ask_to_stop(family: list[psutil.Process]) -> None:
-    """SIGTERM each, since deepspeed's launcher passes none on, and wait for their ends, STOP_SECONDS at most."""
-    for one in family:
-        with suppress(psutil.NoSuchProcess):
-            one.terminate()
-    deadline = time.monotonic() + STOP_SECONDS
-    while any(map(is_at_work, family)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def is_at_work(process: psutil.Process) -> bool:
-    """Whether a process is there; one that has ended may be listed until its parent has asked for its exit code."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def kill(family: list[psutil.Process]) -> None:
-    """SIGKILL those processes that are there still."""
-    for one in family:
-        with suppress(psutil.NoSuchProcess):
-            one.kill()
-
-
-def catch_signals() -> None:
-    """Leave, from now on, by SystemExit on what ends a process, unless that is ignored (nohup)."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _leave)
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
-
-
 def require_ranks(run: Path) -> None:
     """End the demo unless the run itself reports as many ranks as were asked for."""
     num_ranks = json.loads((run / "environment.json").read_text())["world"]["num_ranks"]
     if num_ranks != NUM_RANKS:
         sys.exit(f"demo: {run} ran on {num_ranks} ranks, not on {NUM_RANKS}")
-
-
-@contextmanager
-def start(title: str, command: list[object]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command in a process group of its own, without GPUs: the demo is the same everywhere.
-
-    If the demo ends within the block, all processes of the command are asked to stop, and are gone then.
-    """
-    words = [str(word) for word in command]
-    shown = " ".join(word.replace(f"{BIN}/", "").replace(f"{Path.cwd()}/", "") for word in words)
-    print_to_pipe(f"\n=== {title}\n$ {shown}")
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}:{os.environ['PATH']}",  # the deepspeed launcher looks for its own tools and python there
-        "CUDA_VISIBLE_DEVICES": "",
-        "DS_ACCELERATOR": "cpu",
-        "OMP_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen(words, env=environment, start_new_session=True)
-    try:
-        yield process
-    except BaseException:
-        family = list_family(process)
-        try:
-            ask_to_stop(family)
-        finally:
-            kill(family)
-        print(f"demo: ended, and {title} with it; the same command goes on", file=sys.stderr, flush=True)
-        raise
 
 
 def read_last_step(run: Path) -> int:

@@ -37,7 +37,8 @@ config.yaml. For a weight file they are the original's: fp32, a crop of 0.875 be
 whole image, warped (evaluation.crop_fraction=null). What was used is printed. A HorNet is recognised by what its file
 holds; of other networks model says the name.
 
-Of a run, evaluation.json, evaluation.md and evaluation.svg are written to RUN/evaluations/SET_SPLIT, else to output.
+Of a run, evaluation.json, evaluation.md and evaluation.svg are written to RUN/evaluations/SET_SPLIT (of another
+question to the same set beside it, to SET_SPLIT-2 and so on), else to output.
 docs/evaluate.md explains the numbers, and the protocols of ImageNet's relatives.
 
 keys:

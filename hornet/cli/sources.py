@@ -11,8 +11,9 @@ from hornet.runs.begun import explain_no_run, find_run, is_run
 from hornet.training.checkpoints.foreign import FOLDER_FILES, read_head, read_weights_head
 
 EXPECTED = "a run directory, a checkpoint folder or a weight file"
-PARTS = (*FOLDER_FILES, "manifest.json", "checkpoints")
-"""A folder with one of these is one of weights, a checkpoint, or a run that has lost its other files."""
+PARTS = (*FOLDER_FILES, "manifest.json", "checkpoints", ".metadata")
+"""A folder with one of these is one of weights, a checkpoint, or a run that has lost its other files; torch's
+distributed checkpoints, with the last, are refused by those who read weights, who know what to do."""
 
 
 def require_source(source: Path, *, expected: str = EXPECTED) -> None:

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from hornet.cli import demo
+from hornet.cli import demo, demo_processes
 from tests.integration.conftest import ROOT, make_environment
 from tests.patience import PATIENCE
 
@@ -57,7 +57,7 @@ def test_a_demo_that_is_ended_leaves_no_process_behind(begun):
     assert len(family) > demo.NUM_RANKS
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 143
-    assert not [one for one in family if demo.is_at_work(one)]
+    assert not [one for one in family if demo_processes.is_at_work(one)]
     said = (begun / "log").read_text()
     assert said.rstrip().endswith("demo: ended, and pretraining, to be killed with it; the same command goes on")
     assert "Traceback" not in said

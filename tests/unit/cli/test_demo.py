@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hornet.cli import demo, demo_dense
+from hornet.cli import demo, demo_dense, demo_processes
 
 PARENT = """
 import subprocess, sys
@@ -22,19 +22,19 @@ DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n{PARENT}"
 
 @pytest.mark.parametrize("code", [PARENT, DEAF])
 def test_all_processes_of_a_command_end_with_the_demo(code, monkeypatch, capsys):
-    monkeypatch.setattr(demo, "STOP_SECONDS", 0.3)
+    monkeypatch.setattr(demo_processes, "STOP_SECONDS", 0.3)
     family = []
 
     def leave_within():
-        with demo.start("sleeping", [sys.executable, "-c", code]) as process:
+        with demo_processes.start("sleeping", [sys.executable, "-c", code]) as process:
             while len(family) < 2:
                 time.sleep(0.01)
-                family[:] = demo.list_family(process)
+                family[:] = demo_processes.list_family(process)
             sys.exit(143)
 
     with pytest.raises(SystemExit, match="143"):
         leave_within()
-    while any(map(demo.is_at_work, family)):  # a killed one is there for a moment
+    while any(map(demo_processes.is_at_work, family)):  # a killed one is there for a moment
         time.sleep(0.01)
     assert "demo: ended, and sleeping with it; the same command goes on" in capsys.readouterr().err
 
@@ -43,7 +43,7 @@ def test_a_signal_is_an_exit_unless_it_is_ignored(monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        demo.catch_signals()
+        demo_processes.catch_signals()
         os.kill(os.getpid(), signal.SIGHUP)
         for number, code in ((signal.SIGTERM, "143"), (signal.SIGINT, "130")):
             with pytest.raises(SystemExit, match=code):
