@@ -44,13 +44,15 @@ def read_num_ranks(run):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_ranks_say_for_whom_they_wait_and_end_on_a_signal(pretraining, tmp_path, number, code):
     third = {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"}
-    ranks = Ranks("pretrain.py", "--config", pretraining(), environments=(third, third))
+    batch = ("global_batch_size=12", "micro_batch_size=4")
+    ranks = Ranks("pretrain.py", "--config", pretraining(), *batch, environments=(third, third))
     said = Path(ranks._outputs.name) / "0"
     deadline = time.monotonic() + 250
     while not re.search(
         r"2 of 3 ranks have come to 127.0.0.1:\d+, missing: rank 2; it gives up after", said.read_text()
     ):
         assert time.monotonic() < deadline, said.read_text()
+        assert ranks.processes[0].poll() is None, said.read_text()
         time.sleep(0.1)
     ranks.processes[1].send_signal(number)
     codes, outputs = ranks.wait(60)
